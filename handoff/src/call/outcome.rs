@@ -1,0 +1,156 @@
+//! How a transfer and a leg end, and whose doing it was. Every ending is one of these
+//! typed values: the caller's line, the retry rule and the alarm follow from the value,
+//! never from a string.
+
+use serde::{Deserialize, Serialize};
+
+/// The phase of a transfer in which something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The transition message plays (a human may be dialled already).
+    Announcing,
+    /// A human agent's phone rings, or one is being looked for.
+    Offering,
+    /// A human agent hears the whisper.
+    Briefing,
+    /// Accepted; waiting for message and acknowledgement.
+    Barrier,
+    /// Voice agent introduces both.
+    Introducing,
+    /// Connected.
+    Bridged,
+}
+
+/// Why a transfer failed for a reason of ours or of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCause {
+    /// Nobody in the queue could be offered the call.
+    NobodyAvailable,
+    /// The SIP peer refused in a way that says nothing about the person (4xx, 5xx).
+    SignallingRefused,
+    /// The SIP peer never answered at all.
+    Unreachable,
+    /// No two-way audio within two seconds of the bridge.
+    OneWayAudio,
+    /// We ran out of a bounded resource.
+    NoResources,
+    /// The edge drained.
+    Drained,
+}
+
+/// How a transfer ended. Names are those of the report and the audit record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Accepted, two-way audio seen, payload acknowledged.
+    Completed,
+    /// Bridged, but something required was missing.
+    CompletedDegraded {
+        /// What was missing.
+        reason: DegradedReason,
+    },
+    /// The caller left before the bridge.
+    AbandonedByCaller {
+        /// When.
+        phase: Phase,
+    },
+    /// The ring timer expired.
+    NoAnswer,
+    /// Busy or unavailable.
+    Busy,
+    /// A person said no.
+    Declined,
+    /// Answered, but never accepted.
+    Voicemail,
+    /// The human agent vanished.
+    AgentLost {
+        /// When.
+        phase: Phase,
+    },
+    /// Nobody was tried; the voice agent has the caller again.
+    ReturnedToVoiceAgent,
+    /// Nobody was tried; a call-back is arranged.
+    CallbackScheduled,
+    /// Taken back before anybody accepted.
+    Cancelled,
+    /// Ours or the network's fault.
+    Failed {
+        /// What.
+        cause: FailureCause,
+    },
+}
+
+/// Why a transfer that bridged is not simply `completed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DegradedReason {
+    /// Nobody was connected who could acknowledge.
+    NoDesktop,
+    /// The desktop did not acknowledge within the barrier's limit.
+    AckTimeout,
+    /// A destination configured as required missed its budget.
+    DestinationMissed,
+    /// Two-way audio was not seen in time.
+    OneWayAudio,
+}
+
+/// Whose doing an outcome was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeClass {
+    /// It worked.
+    Success,
+    /// The caller's doing.
+    ClientError,
+    /// The human agent's or the peer's doing.
+    UpstreamError,
+    /// Ours.
+    ServerError,
+    /// Cannot be told.
+    Indeterminate,
+}
+
+/// Where the caller went when no human agent took the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FallbackTaken {
+    /// Nowhere: there was no need.
+    #[default]
+    None,
+    /// Back to the voice agent.
+    VoiceAgent,
+    /// Voicemail.
+    Voicemail,
+    /// A call-back.
+    Callback,
+    /// The closing message, then the end.
+    Closing,
+}
+
+/// Why a leg ended. Exactly one per leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LegCause {
+    /// The far end hung up.
+    RemoteHangUp,
+    /// We hung up, as planned.
+    LocalHangUp,
+    /// We took the offer back before it was answered.
+    Cancelled,
+    /// Ring timer.
+    NoAnswer,
+    /// 486, 600, 480.
+    Busy,
+    /// 603.
+    Declined,
+    /// Any other final refusal before the answer.
+    Refused,
+    /// Never answered at all, or the transport failed.
+    Unreachable,
+    /// An answered leg went silent or its transaction timed out.
+    Lost,
+    /// The edge drained.
+    Drained,
+}
