@@ -1,1 +1,3 @@
-//! placeholder
+//! The always-on media edge of Warmbridge.
+pub mod media;
+pub mod sip;

@@ -1,0 +1,189 @@
+//! SIP for a back-to-back user agent: messages, transactions, dialogs, offer/answer,
+//! registrar and trunks, as one sans-IO machine (RFC 3261, 6026, 3264, 3581, 7616).
+//! It is driven by bytes and time and answers with bytes and events. It opens no socket,
+//! resolves no name, reads no clock and never proxies: nothing is copied between legs.
+//! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
+
+use std::net::{IpAddr, SocketAddr};
+
+use handoff::call::outcome::LegCause;
+use handoff::pii::Pii;
+
+/// How bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// One datagram, one message.
+    Udp,
+    /// A byte stream, framed by Content-Length.
+    Tcp,
+}
+
+/// Where bytes came from and answers go to. `connection` names one TCP connection for its
+/// life (the shell counts them up); 0 for UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// The far end.
+    pub peer: SocketAddr,
+    /// Which connection.
+    pub connection: u64,
+}
+
+/// One dialog, from its INVITE to its end; the edge's key for a SIP leg. Even for inbound,
+/// odd for outbound dialogs, so that neither side has to ask the other for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialogKey(pub u64);
+
+/// A codec that the edge speaks on a SIP leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Codec {
+    /// G.711 µ-law, payload type 0.
+    Pcmu,
+    /// G.711 A-law, payload type 8.
+    Pcma,
+}
+
+/// Direction of a media stream as this side sees it (RFC 3264).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Both ways.
+    SendRecv,
+    /// We send only (the far end is on hold).
+    SendOnly,
+    /// We receive only (we are on hold).
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+/// What we put into an offer or an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalMedia {
+    /// Advertised address.
+    pub ip: IpAddr,
+    /// RTP port (even); RTCP is the next one.
+    pub port: u16,
+    /// As we see it.
+    pub direction: Direction,
+}
+
+/// What was agreed with the far end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteMedia {
+    /// Where our RTP goes, until symmetric RTP teaches better.
+    pub rtp: SocketAddr,
+    /// The agreed codec.
+    pub codec: Codec,
+    /// Payload type of telephone-event (RFC 4733), if agreed.
+    pub telephone_event: Option<u8>,
+    /// What we may do, after the answer: our own view.
+    pub direction: Direction,
+}
+
+/// Who an INVITE is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A configured trunk.
+    Trunk(String),
+    /// A registered user who authenticated.
+    User(String),
+}
+
+/// Whom to dial. Only names of the configuration: no dial string comes from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A registered user: every fresh contact of the AOR, newest first.
+    User(String),
+    /// A fixed URI of the configuration, through the named trunk or directly.
+    Uri(Pii<String>),
+}
+
+/// Orders to the stack.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SipCommand {
+    /// 180 to an inbound INVITE.
+    Ring(DialogKey),
+    /// 200 to an inbound INVITE.
+    Answer(DialogKey, LocalMedia),
+    /// Final refusal of an inbound INVITE.
+    Reject(DialogKey, u16),
+    /// A new outbound INVITE.
+    Invite {
+        /// Key for the new dialog (odd, chosen by the edge, never reused).
+        dialog: DialogKey,
+        /// Whom.
+        to: Destination,
+        /// Our offer.
+        local: LocalMedia,
+        /// Opaque 26-character handle for `X-Warmbridge-Handoff` and `User-to-User`;
+        /// registered users only.
+        handle: Option<String>,
+    },
+    /// Re-INVITE with this media (hold, resume).
+    Reinvite(DialogKey, LocalMedia),
+    /// End the dialog by what its state needs: CANCEL, BYE, or a refusal.
+    HangUp(DialogKey, LegCause),
+    /// Answer new calls with 503 and `Retry-After` from now on.
+    Drain,
+}
+
+/// What the stack tells the edge.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SipEvent {
+    /// An authorised INVITE with an acceptable offer (or none). 100 has been sent.
+    Invited {
+        /// Its key (even).
+        dialog: DialogKey,
+        /// From whom.
+        origin: Origin,
+        /// The caller's number or user part, where it is shown.
+        caller: Option<Pii<String>>,
+        /// The caller asked for privacy (RFC 3323, anonymous From).
+        restricted: bool,
+        /// The user part of the Request-URI: the number that was dialled.
+        dialled: Pii<String>,
+        /// What was offered, already intersected with what we speak.
+        remote: Option<RemoteMedia>,
+    },
+    /// Our INVITE rings (any 101–199).
+    Ringing(DialogKey),
+    /// Our INVITE was answered and the answer acknowledged.
+    Answered(DialogKey, RemoteMedia),
+    /// Our 200 was acknowledged. Carries the media where only the ACK agreed on it.
+    Confirmed(DialogKey, Option<RemoteMedia>),
+    /// The dialog, early or confirmed, is over. Exactly one per dialog, and the last.
+    Ended {
+        /// Which.
+        dialog: DialogKey,
+        /// Why.
+        cause: LegCause,
+        /// The SIP status, where there was one.
+        status: Option<u16>,
+    },
+    /// Our re-INVITE was answered; the media as agreed now.
+    Reinvited(DialogKey, RemoteMedia),
+    /// Our re-INVITE was refused, timed out or met glare to the end. Nothing changed.
+    ReinviteFailed(DialogKey, u16),
+    /// The peer changed the media (re-INVITE, UPDATE), and it was answered for the edge:
+    /// direction mirrored, port kept.
+    PeerMedia(DialogKey, RemoteMedia),
+    /// A user's set of contacts changed.
+    Registered {
+        /// Who.
+        user: String,
+        /// Contacts left; 0 is gone.
+        contacts: usize,
+    },
+}
+
+/// What the stack wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SipOutput {
+    /// Send these bytes. For TCP without a live connection, the shell connects first.
+    Send(Flow, Vec<u8>),
+    /// Close this connection (framing error).
+    Close(Flow),
+    /// Tell the edge.
+    Event(SipEvent),
+}
