@@ -1,0 +1,430 @@
+//! The shell: the only code of the edge with sockets, threads, clocks and disks. One task
+//! owns the edge and serves, in this order: outputs whose facts are on disk, due timers,
+//! media reports, signalling, doors and desktops, commands. It decides nothing.
+//!
+//! A fact is on disk before anything that follows from it is visible: effects that come
+//! behind a fact wait for its commit. Media routing and SIP retransmissions never wait.
+
+pub mod clock;
+pub mod http;
+pub mod media;
+pub mod net;
+pub mod speech;
+pub mod spool;
+pub mod stream;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use handoff::call::outcome::LegCause;
+use handoff::clock::Timestamp;
+use handoff::id::CallId;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::desktop::{DesktopInput, Desktops};
+use crate::edge::{Edge, EdgeInput, EdgeOutput};
+use crate::io::clock::Clock;
+use crate::io::http::HttpRequest;
+use crate::io::media::MediaHandle;
+use crate::io::net::{Net, NetEvent};
+use crate::io::spool::Spool;
+use crate::io::stream::{Door, DoorEvent};
+use crate::local::Local;
+use crate::media::StreamKey;
+use crate::setup::Setup;
+
+/// Calls that may still run after SIGTERM before they are ended.
+const GRACE: Duration = Duration::from_secs(15 * 60);
+
+/// Inputs of one kind handled before the others get a turn.
+const BUDGET: usize = 64;
+
+/// Effects that wait for the disk, in all calls together. Beyond this the disk is not late,
+/// it is gone; the edge then refuses new calls and keeps running ones on the media path.
+const HELD_MAX: usize = 65_536;
+
+/// Facts shown to a local listener (the demo's progress). A slow listener misses some.
+const SHOWN_MAX: usize = 1_024;
+
+/// Runs the edge until it is told to stop. The exit code of a drain is 0.
+pub async fn serve(path: PathBuf) -> Result<ExitCode> {
+    let config = match Config::load(&path) {
+        Ok(config) => config,
+        Err(errors) => {
+            crate::cli::print_line(&errors.to_string());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let server = Server::start(config).await?;
+    info!(sip = %server.sip, http = %server.http, "ready");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = tokio::signal::ctrl_c() => break,
+            _ = hang_up.recv() => match Config::load(&path) {
+                Ok(config) => server.reload(config).await,
+                Err(errors) => warn!("the new configuration is refused, the old one stays: {errors}"),
+            },
+        }
+    }
+    info!("draining: no new calls, running ones go on");
+    server.drain(GRACE).await;
+    server.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A running edge with its functions.
+#[derive(Debug)]
+pub struct Server {
+    /// Where SIP over UDP is bound.
+    pub sip: SocketAddr,
+    /// Where SIP over TCP is bound.
+    pub sip_tcp: Option<SocketAddr>,
+    /// Where the desktop page and the API are.
+    pub http: SocketAddr,
+    orders: mpsc::Sender<Order>,
+    shown: broadcast::Sender<Shown>,
+    local: Local,
+    media: MediaHandle,
+    task: tokio::task::JoinHandle<()>,
+    http_task: tokio::task::JoinHandle<()>,
+}
+
+/// One fact, for a local listener: names only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// When.
+    pub at: Timestamp,
+    /// Whose.
+    pub call: CallId,
+    /// The audit type of the fact.
+    pub fact: String,
+}
+
+enum Order {
+    Reload(Box<Setup>),
+    Drain(oneshot::Sender<()>),
+    Stop,
+}
+
+impl Server {
+    /// Opens the store, binds every port, starts media, functions and the loop.
+    pub async fn start(config: Config) -> Result<Self> {
+        let clock = Clock::start();
+        let setup = Setup::of(&config)?;
+        let local = Local::start(&config, &setup).context("the embedded store cannot start")?;
+        let media = MediaHandle::start(&setup.media, clock.clone()).context("the media threads cannot start")?;
+        let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
+        let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
+        let (http_requests, http_queue) = mpsc::channel(256);
+        let (http, http_task) = http::serve(&config, http_requests).await.context("HTTP cannot listen")?;
+        let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
+        let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
+        let (orders, order_queue) = mpsc::channel(16);
+        let (shown, _) = broadcast::channel(SHOWN_MAX);
+        let (door_events, door_queue) = mpsc::channel(1_024);
+        let shell = Shell {
+            edge,
+            clock,
+            net,
+            media: media.clone(),
+            desktops: Desktops::new(),
+            doors: BTreeMap::new(),
+            door_events,
+            voice_agent: setup.voice_agent.clone(),
+            spool: Spool::new(local.store(), setup.spool.clone()),
+            held: VecDeque::new(),
+            shown: shown.clone(),
+            drained: None,
+        };
+        let sources = Sources {
+            orders: order_queue,
+            net: net_events,
+            media: media.events()?,
+            http: http_queue,
+            doors: door_queue,
+            commands: local.commands()?,
+        };
+        let task = tokio::spawn(shell.run(sources));
+        Ok(Self { sip, sip_tcp, http, orders, shown, local, media, task, http_task })
+    }
+
+    /// Facts as they are recorded, for a local listener.
+    pub fn shown(&self) -> broadcast::Receiver<Shown> {
+        self.shown.subscribe()
+    }
+
+    /// The functions and the store of this machine.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// The media plane.
+    pub fn media(&self) -> &MediaHandle {
+        &self.media
+    }
+
+    /// Takes over a new configuration for calls that arrive from now on.
+    pub async fn reload(&self, config: Config) {
+        match Setup::of(&config) {
+            Ok(setup) => {
+                let _ = self.orders.send(Order::Reload(Box::new(setup))).await;
+                info!("the new configuration holds for new calls");
+            }
+            Err(error) => warn!("the new configuration is refused, the old one stays: {error:#}"),
+        }
+    }
+
+    /// Takes no new calls and waits until the running ones have ended, `grace` at most;
+    /// then ends them.
+    pub async fn drain(&self, grace: Duration) {
+        let (done, drained) = oneshot::channel();
+        if self.orders.send(Order::Drain(done)).await.is_ok() && tokio::time::timeout(grace, drained).await.is_err() {
+            warn!("the grace time is over: ending the calls that are left");
+        }
+    }
+
+    /// Ends every call, lets the functions finish what is queued, and closes the store.
+    pub async fn stop(self) {
+        let _ = self.orders.send(Order::Stop).await;
+        let _ = self.task.await;
+        self.http_task.abort();
+        self.media.stop();
+        self.local.stop().await;
+    }
+}
+
+/// 128 bits of the operating system's randomness.
+fn seed() -> Result<u128> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+struct Sources {
+    orders: mpsc::Receiver<Order>,
+    net: mpsc::Receiver<NetEvent>,
+    media: mpsc::Receiver<crate::media::MediaEvent>,
+    http: mpsc::Receiver<HttpRequest>,
+    doors: mpsc::Receiver<(StreamKey, DoorEvent)>,
+    commands: mpsc::Receiver<handoff::command::Command>,
+}
+
+struct Shell {
+    edge: Edge,
+    clock: Clock,
+    net: Net,
+    media: MediaHandle,
+    desktops: Desktops,
+    doors: BTreeMap<StreamKey, Door>,
+    door_events: mpsc::Sender<(StreamKey, DoorEvent)>,
+    voice_agent: crate::setup::VoiceAgentSetup,
+    spool: Spool,
+    held: VecDeque<(oneshot::Receiver<bool>, Vec<EdgeOutput>)>,
+    shown: broadcast::Sender<Shown>,
+    drained: Option<oneshot::Sender<()>>,
+}
+
+impl Shell {
+    async fn run(mut self, mut from: Sources) {
+        self.step(EdgeInput::Timeout);
+        loop {
+            let timer = self.edge.next_timeout();
+            let wait = timer.map(|due| due.since(self.clock.now()));
+            tokio::select! {
+                biased;
+                stored = committed(self.held.front_mut()) => self.release(stored),
+                () = sleep(wait), if wait.is_some() => self.step(EdgeInput::Timeout),
+                Some(event) = from.media.recv() => {
+                    self.step(EdgeInput::Media(event));
+                    self.drain_queue(&mut from.media, EdgeInput::Media);
+                }
+                Some(event) = from.net.recv() => self.on_net(event),
+                Some((stream, event)) = from.doors.recv() => self.on_door(stream, event),
+                Some(request) = from.http.recv() => self.on_http(request),
+                Some(command) = from.commands.recv() => self.step(EdgeInput::Command(Box::new(command))),
+                order = from.orders.recv() => match order {
+                    Some(Order::Reload(setup)) => {
+                        self.edge.reload(setup.rules.clone(), setup.people.clone(), setup.queues.clone());
+                        self.voice_agent = setup.voice_agent.clone();
+                    }
+                    Some(Order::Drain(done)) => {
+                        self.drained = Some(done);
+                        self.step(EdgeInput::Drain);
+                    }
+                    Some(Order::Stop) | None => break,
+                },
+            }
+            if self.edge.standings().next().is_none() {
+                if let Some(done) = self.drained.take() {
+                    let _ = done.send(());
+                }
+            }
+        }
+        self.wind_up().await;
+    }
+
+    /// Ends what still runs and waits for the disk.
+    async fn wind_up(&mut self) {
+        self.step(EdgeInput::Stop);
+        while let Some((stored, _)) = self.held.front_mut() {
+            let stored = stored.await.unwrap_or(false);
+            self.release(stored);
+        }
+        // BYEs are on the wire; their answers have half a second to arrive.
+        let deadline = self.clock.now() + Duration::from_millis(500);
+        while self.clock.now() < deadline && self.edge.standings().next().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.step(EdgeInput::Timeout);
+        }
+    }
+
+    fn drain_queue<T>(&mut self, queue: &mut mpsc::Receiver<T>, input: impl Fn(T) -> EdgeInput) {
+        for _ in 0..BUDGET {
+            let Ok(item) = queue.try_recv() else { return };
+            self.step(input(item));
+        }
+    }
+
+    /// One input to the edge, and its outputs carried out or held.
+    fn step(&mut self, input: EdgeInput) {
+        let outputs = self.edge.handle(self.clock.moment(), input);
+        self.take(outputs);
+    }
+
+    /// Facts go to the spool; what stands behind one waits for its commit, except media and
+    /// speech. Anything behind effects that already wait for an earlier fact of the same
+    /// call keeps its order, because commits come in order.
+    fn take(&mut self, outputs: Vec<EdgeOutput>) {
+        let mut effects = Vec::new();
+        let mut journalled = false;
+        for output in outputs {
+            match output {
+                EdgeOutput::Fact(event) => {
+                    let _ = self.shown.send(Shown {
+                        at: event.time,
+                        call: event.call.clone(),
+                        fact: event.fact.kind().to_owned(),
+                    });
+                    self.spool.push(*event);
+                    journalled = true;
+                }
+                EdgeOutput::Decision(evaluable, decision) => {
+                    self.spool.push_decision(*evaluable, *decision);
+                    journalled = true;
+                }
+                EdgeOutput::Forget(call) => self.spool.forget(call),
+                effect @ (EdgeOutput::Media(_) | EdgeOutput::PrepareSpeech { .. } | EdgeOutput::NeedPorts(_)) => {
+                    self.carry(effect);
+                }
+                effect if journalled => effects.push(effect),
+                effect => self.carry(effect),
+            }
+        }
+        if journalled {
+            let stored = self.spool.flush();
+            if self.held.len() < HELD_MAX {
+                self.held.push_back((stored, effects));
+            } else {
+                warn!("the disk is gone: effects go out before their facts are stored");
+                effects.into_iter().for_each(|effect| self.carry(effect));
+            }
+        }
+    }
+
+    /// The facts at the front are on disk (or refused by it, which is counted by the spool
+    /// and must not silence a call): their effects go out.
+    fn release(&mut self, stored: bool) {
+        if !stored {
+            warn!("facts could not be stored; they stay in memory and are tried again");
+        }
+        if let Some((_, effects)) = self.held.pop_front() {
+            effects.into_iter().for_each(|effect| self.carry(effect));
+        }
+    }
+
+    fn carry(&mut self, effect: EdgeOutput) {
+        match effect {
+            EdgeOutput::Send(flow, bytes) => self.net.send(flow, bytes),
+            EdgeOutput::Close(flow) => self.net.close(flow),
+            EdgeOutput::Media(command) => self.media.command(command),
+            EdgeOutput::PrepareSpeech { text, lang } => self.media.prepare(text, lang),
+            EdgeOutput::OpenDoor { stream, call } => {
+                let (audio_in, audio_out) = self.media.open_stream(stream);
+                let door =
+                    stream::connect(stream, &call, &self.voice_agent, audio_in, audio_out, self.door_events.clone());
+                self.doors.insert(stream, door);
+            }
+            EdgeOutput::DoorStatus { stream, status, eta_s } => {
+                if let Some(door) = self.doors.get(&stream) {
+                    door.status(status, eta_s);
+                }
+            }
+            EdgeOutput::CloseDoor(stream) => {
+                if let Some(door) = self.doors.remove(&stream) {
+                    door.close();
+                }
+            }
+            EdgeOutput::Desktop(agent, push) => self.desktops.push(&agent, push),
+            EdgeOutput::NeedPorts(count) => {
+                let ports = self.media.take_ports(count);
+                if ports.is_empty() {
+                    warn!("no RTP port is free in the configured range");
+                } else {
+                    self.step(EdgeInput::Ports(ports));
+                }
+            }
+            // Carried out where they are taken.
+            EdgeOutput::Fact(_) | EdgeOutput::Decision(..) | EdgeOutput::Forget(_) => {}
+        }
+    }
+
+    fn on_net(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Bytes(flow, bytes) => self.step(EdgeInput::Bytes(flow, bytes)),
+            NetEvent::Opened(flow, writer) => self.net.opened(flow, writer),
+            NetEvent::Closed(flow) => {
+                self.net.closed(flow);
+                self.step(EdgeInput::ConnectionClosed(flow));
+            }
+        }
+    }
+
+    fn on_door(&mut self, stream: StreamKey, event: DoorEvent) {
+        match event {
+            DoorEvent::Opened => self.step(EdgeInput::DoorOpened(stream)),
+            DoorEvent::Signal(signal) => self.step(EdgeInput::DoorSignal(stream, Box::new(signal))),
+            DoorEvent::Closed { .. } => {
+                self.doors.remove(&stream);
+                self.step(EdgeInput::DoorClosed(stream, LegCause::RemoteHangUp));
+            }
+        }
+    }
+
+    fn on_http(&mut self, request: HttpRequest) {
+        let _ = request;
+    }
+
+    fn on_desktop(&mut self, input: DesktopInput) {
+        let _ = input;
+    }
+}
+
+async fn committed(front: Option<&mut (oneshot::Receiver<bool>, Vec<EdgeOutput>)>) -> bool {
+    match front {
+        Some((stored, _)) => stored.await.unwrap_or(false),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    tokio::time::sleep(wait.unwrap_or_default()).await;
+}
