@@ -117,7 +117,7 @@ impl<'a> Checker<'a> {
         let rtp_ports = self.rtp_ports(table.rtp_ports.as_ref());
         let (hold_signalling, cancel_while_waiting) = self.hold(table);
         let lang = self.lang(table.lang.as_ref(), "en");
-        let disclosure = self.name(table.disclosure.as_ref(), "disclosure", "disclosure");
+        let disclosure = self.name(table.disclosure.as_ref(), "disclosure", "disclosure.ai_recording");
         Some(Edge {
             id: id?,
             tenant: tenant?,

@@ -271,8 +271,15 @@ impl Checker<'_> {
 }
 
 /// The destinations that the prompt catalogue can name to a caller.
-pub(crate) const SPOKEN_DESTINATIONS: [&str; 6] =
-    ["dest.specialist", "dest.nurse", "dest.billing", "dest.scheduling", "dest.sales", "dest.support"];
+const SPOKEN_DESTINATIONS: [&str; 7] = [
+    "dest.team",
+    "dest.specialist",
+    "dest.nurse",
+    "dest.billing",
+    "dest.scheduling",
+    "dest.sales",
+    "dest.support",
+];
 
 /// Shorter, and nobody reaches the phone; longer, and the caller waits two minutes for one
 /// person.

@@ -1,0 +1,2 @@
+//! The shell: the only module with sockets, clocks and tasks.
+pub mod stream;
