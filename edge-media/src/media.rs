@@ -3,6 +3,22 @@
 //! `io::media`. It executes whole plans and decides nothing: who hears whom comes from the
 //! call machine. RFC 3550, 3551, 4733.
 
+mod clip_table;
+pub mod codec;
+pub mod dtmf;
+pub mod egress;
+pub mod engine;
+pub mod hold;
+pub mod jitter;
+pub mod latch;
+pub mod mixer;
+pub mod prompt;
+pub mod rtcp;
+pub mod rtp;
+pub mod rtp_leg;
+pub mod stream_leg;
+pub mod tone;
+
 use handoff::call::media::{MediaPlan, MediaReport};
 use handoff::clock::Now;
 use handoff::id::{CallId, LegId};
