@@ -10,6 +10,7 @@ pub mod conversation;
 pub mod delivery;
 pub mod event;
 pub mod id;
+pub mod message;
 pub mod payload;
 pub mod pii;
 pub mod policy;
