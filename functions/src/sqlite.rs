@@ -181,7 +181,9 @@ impl Store {
             Err(TrySendError::Full(_)) => Some(StoreError::Overloaded),
             Err(TrySendError::Disconnected(_)) => Some(StoreError::Stopped),
         };
-        if let (Some(error), Some(sender)) = (refusal, ours.lock().ok().and_then(|mut slot| slot.take())) {
+        if let Some(error) = refusal
+            && let Some(sender) = ours.lock().ok().and_then(|mut slot| slot.take())
+        {
             let _ = sender.send(Err(error));
         }
         receiver
