@@ -1,3 +1,4 @@
 //! The always-on media edge of Warmbridge.
+pub mod io;
 pub mod media;
 pub mod sip;

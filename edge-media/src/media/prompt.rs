@@ -304,7 +304,7 @@ mod tests {
         };
         let prompt = Prompt { parts: vec![say] };
         let mut speech = SpeechStore::default();
-        let mut first = |speech: &SpeechStore| {
+        let first = |speech: &SpeechStore| {
             Playback::start(PlayId(1), Some(&prompt), &store(), speech).frame().coded(crate::sip::Codec::Pcmu)
                 [0]
         };

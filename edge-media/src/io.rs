@@ -1,0 +1,4 @@
+//! The shell: the only module with sockets, clocks, threads and tasks.
+pub mod clock;
+pub mod media;
+pub mod speech;
