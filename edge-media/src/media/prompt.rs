@@ -304,7 +304,7 @@ mod tests {
         };
         let prompt = Prompt { parts: vec![say] };
         let mut speech = SpeechStore::default();
-        let mut first = |speech: &SpeechStore| {
+        let first = |speech: &SpeechStore| {
             Playback::start(PlayId(1), Some(&prompt), &store(), speech).frame().coded(crate::sip::Codec::Pcmu)
                 [0]
         };
@@ -321,5 +321,52 @@ mod tests {
         }
         assert!(speech.ready(&SpeechKey::of("0", "en")).is_none());
         assert!(speech.ready(&SpeechKey::of("1", "en")).is_some());
+    }
+
+    /// Samples before the first and after the last one that can be heard.
+    fn margins(samples: &[i16]) -> (usize, usize) {
+        let audible = |sample: &i16| sample.unsigned_abs() > 200;
+        let first = samples.iter().position(audible).unwrap_or(samples.len());
+        let last = samples.iter().rposition(audible).map_or(0, |last| last + 1);
+        (first, samples.len() - last)
+    }
+
+    #[test]
+    fn every_sentence_of_the_catalogue_has_audible_trimmed_audio() {
+        let store = ClipStore::embedded();
+        let catalogue: toml::Table =
+            toml::from_str(include_str!("../../../handoff/src/message/catalogue.toml")).unwrap();
+        let demo: toml::Table = toml::from_str(include_str!("../../clips/demo.toml")).unwrap();
+        let texts = catalogue["clips"].as_table().unwrap().iter().chain(demo["lines"].as_table().unwrap());
+        let mut count = 0;
+        for (name, text) in texts {
+            let audio = store.clip(&ClipId(name.clone())).unwrap_or_else(|| panic!("{name} has no clip"));
+            let samples: Vec<_> = audio
+                .bytes()
+                .iter()
+                .map(|b| super::super::codec::decode(crate::sip::Codec::Pcmu, *b))
+                .collect();
+            let millis = samples.len() / 8;
+            let (before, after) = margins(&samples);
+            assert!(before <= 400 && after <= 1_600, "{name}: {before} and {after} samples of silence");
+            assert!(super::super::tone::loudness(&samples) > -30.0, "{name} is too quiet");
+            let letters = text.as_str().unwrap().chars().count();
+            assert!(
+                millis > 25 * letters && millis < 150 * letters,
+                "{name}: {letters} letters in {millis} ms"
+            );
+            count += 1;
+        }
+        assert_eq!(store.ids().count(), count, "the table has clips that no text explains");
+    }
+
+    #[test]
+    fn the_hold_music_never_falls_silent() {
+        let store = ClipStore::embedded();
+        let mut place = 0;
+        for number in 0..2_000 {
+            let level = super::super::tone::loudness(&store.hold().frame(&mut place).linear());
+            assert!(level > -45.0 && level < -6.0, "frame {number}: {level} dBFS");
+        }
     }
 }

@@ -123,6 +123,11 @@ impl RtpLeg {
         self.jitter.pop(now)
     }
 
+    /// Whether the far end's media is known, so that what is played reaches somebody.
+    pub const fn is_agreed(&self) -> bool {
+        self.remote.is_some()
+    }
+
     /// Sends this tick's frame: where to, and the bytes. `None` before the agreement and
     /// while the direction forbids it.
     pub fn send(&mut self, frame: &Frame) -> Option<(SocketAddr, &[u8])> {

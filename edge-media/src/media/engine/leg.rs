@@ -304,6 +304,12 @@ impl Leg {
         clips: &ClipStore,
         sink: &mut impl Sink,
     ) {
+        if let Line::Rtp(rtp) = &mut self.line
+            && !rtp.is_agreed()
+        {
+            rtp.rest();
+            return;
+        }
         let frame = match (routed, &self.source) {
             (Routed::Frame(frame), _) => frame,
             (Routed::Own, Some(Source::Prompt(_))) => {
