@@ -9,6 +9,7 @@ pub mod command;
 pub mod conversation;
 pub mod event;
 pub mod id;
+pub mod message;
 pub mod payload;
 pub mod pii;
 pub mod policy;

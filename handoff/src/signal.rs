@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::pii::Pii;
 
+pub mod parse;
+
 /// One validated signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
@@ -232,4 +234,87 @@ pub enum SignalBody {
     },
     /// An extension we carry and ignore.
     X,
+}
+
+impl RequestReason {
+    /// The name used in contracts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CallerRequest => "caller_request",
+            Self::LowConfidence => "low_confidence",
+            Self::Topic => "topic",
+            Self::Regulatory => "regulatory",
+            Self::TimeLimit => "time_limit",
+            Self::Error => "error",
+            Self::Vip => "vip",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl ConfidenceOf {
+    /// The name used in contracts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolution => "resolution",
+            Self::Asr => "asr",
+            Self::Intent => "intent",
+            Self::Identity => "identity",
+        }
+    }
+}
+
+impl Signal {
+    /// The signal's `type`.
+    pub const fn kind(&self) -> &'static str {
+        match self.body {
+            SignalBody::CallStarted { .. } => "call.started",
+            SignalBody::Turn { .. } => "turn",
+            SignalBody::TurnPartial { .. } => "turn.partial",
+            SignalBody::Intent { .. } => "intent",
+            SignalBody::Topic { .. } => "topic",
+            SignalBody::Field { .. } => "field",
+            SignalBody::Sentiment { .. } => "sentiment",
+            SignalBody::Confidence { .. } => "confidence",
+            SignalBody::DisclosureMade { .. } => "disclosure.made",
+            SignalBody::Consent { .. } => "consent",
+            SignalBody::Dtmf { .. } => "dtmf",
+            SignalBody::Tool { .. } => "tool",
+            SignalBody::TransferRequest(_) => "transfer.request",
+            SignalBody::TransferCancel => "transfer.cancel",
+            SignalBody::Resolved { .. } => "resolved",
+            SignalBody::Error { .. } => "error",
+            SignalBody::X => "x",
+        }
+    }
+
+    /// What a record of this signal may say in the clear: names and numbers, no words.
+    pub fn values(&self) -> Vec<(String, i64)> {
+        let one = |name: &str, value: i64| vec![(name.to_owned(), value)];
+        let sure = |confidence_pm: &Option<u16>| confidence_pm.map_or(-1, i64::from);
+        match &self.body {
+            SignalBody::Turn { confidence_pm: Some(value), .. } => one("asr", i64::from(*value)),
+            SignalBody::Intent { name, confidence_pm } => one(name, sure(confidence_pm)),
+            SignalBody::Topic { name, confidence_pm, regulated } => {
+                vec![(name.clone(), sure(confidence_pm)), ("regulated".to_owned(), i64::from(*regulated))]
+            }
+            SignalBody::Field { name, confidence_pm, verified, .. } => {
+                vec![(name.clone(), sure(confidence_pm)), ("verified".to_owned(), i64::from(*verified))]
+            }
+            SignalBody::Sentiment { score_pm } => one("score", i64::from(*score_pm)),
+            SignalBody::Confidence { value_pm, of } => one(of.as_str(), i64::from(*value_pm)),
+            SignalBody::DisclosureMade { kind } => one(kind, 1),
+            SignalBody::Consent { value } => one(value, 1),
+            SignalBody::Dtmf { digits } => one("keys", i64::try_from(digits.expose().len()).unwrap_or(0)),
+            SignalBody::Tool { name, ok } => one(name, ok.map_or(-1, i64::from)),
+            SignalBody::TransferRequest(request) => one(request.reason.as_str(), 1),
+            SignalBody::Turn { confidence_pm: None, .. }
+            | SignalBody::CallStarted { .. }
+            | SignalBody::TurnPartial { .. }
+            | SignalBody::TransferCancel
+            | SignalBody::Resolved { .. }
+            | SignalBody::Error { .. }
+            | SignalBody::X => Vec::new(),
+        }
+    }
 }
