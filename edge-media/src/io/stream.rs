@@ -9,6 +9,7 @@ mod pump;
 use core::time::Duration;
 use std::sync::Arc;
 
+use handoff::signal::Signal;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -28,8 +29,8 @@ use pump::Pump;
 pub enum DoorEvent {
     /// The link is up and `start` has been sent.
     Opened,
-    /// The voice agent said something, not yet validated.
-    Signal(serde_json::Value),
+    /// The voice agent said something about the call.
+    Signal(Box<Signal>),
     /// The voice agent said something unusable; reported at a bounded rate.
     Malformed(Malformed),
     /// The link is over, or never came up. Exactly one per stream, and the last.
