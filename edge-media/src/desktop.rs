@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use handoff::call::DesktopPush;
 use handoff::clock::Now;
+use handoff::conversation::Turn;
 use handoff::id::{CallId, HumanAgentId, TransferId};
 use handoff::pii::Pii;
 use serde_json::{Value, json};
@@ -142,6 +143,22 @@ impl Desktops {
     fn offer(&self, agent: &HumanAgentId, transfer: &TransferId) -> Option<&Offer> {
         self.desks.get(agent)?.offers.iter().find(|offer| offer.transfer == *transfer)
     }
+}
+
+/// The transcript of a transfer, as the API answers it: oldest turn first, already redacted.
+pub fn transcript(transfer: &TransferId, turns: &[Turn], partial: bool) -> Pii<String> {
+    let segments: Vec<Value> = turns
+        .iter()
+        .map(|turn| {
+            json!({
+                "segment": turn.segment,
+                "speaker": turn.speaker,
+                "text": turn.text.expose(),
+                "at_ms": turn.at_ms,
+            })
+        })
+        .collect();
+    Pii::new(json!({ "transfer": transfer, "partial": partial, "segments": segments }).to_string())
 }
 
 impl Desk {
