@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The shell: the only code of the edge with sockets, threads, clocks and disks. One task
 //! owns the edge and serves, in this order: outputs whose facts are on disk, due timers,
 //! media reports, signalling, doors and desktops, commands. It decides nothing.
@@ -429,9 +428,3 @@ async fn committed(front: Option<&mut (oneshot::Receiver<bool>, Vec<EdgeOutput>)
 async fn sleep(wait: Option<Duration>) {
     tokio::time::sleep(wait.unwrap_or_default()).await;
 }
-=======
-//! The shell: the only module with sockets, clocks, threads and tasks.
-pub mod clock;
-pub mod media;
-pub mod speech;
->>>>>>> media

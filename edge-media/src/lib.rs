@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The always-on media edge of Warmbridge: it terminates SIP and RTP, keeps calls bridged,
 //! and carries out what the pure call machine of `handoff` orders. In reading order:
 //!
@@ -19,9 +18,5 @@ pub mod edge;
 pub mod io;
 pub mod link;
 pub mod local;
-=======
-//! The always-on media edge of Warmbridge.
-pub mod io;
->>>>>>> media
 pub mod media;
 pub mod sip;

@@ -111,8 +111,8 @@ fn every_problem_is_collected_in_the_order_of_the_file() {
         &[
             "line 8: public_url must begin with https://: its links carry callers' data",
             "line 18: ring_timeout_s is 3: 5 to 120 allowed",
-            "line 23: spoken: there is no clip \"dest.moon\"; known: dest.team, dest.specialist, dest.nurse, dest.billing, \
-             dest.scheduling, dest.sales, dest.support",
+            "line 23: spoken: there is no clip \"dest.moon\"; known: dest.billing, dest.nurse, dest.sales, \
+             dest.scheduling, dest.specialist, dest.support, dest.team",
             "line 24: queue \"queue_nurse\": there is no agent \"agent_bob\"",
         ],
     );

@@ -14,6 +14,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use handoff::clock::Now;
 use handoff::id::CallId;
+use handoff::signal::Signal;
+use handoff::signal::parse::BadSignal;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha1::Sha1;
@@ -56,8 +58,8 @@ pub enum FromAgent {
     Mark(String),
     /// Drop the queued audio and echo its marks.
     Clear,
-    /// A signal, not yet validated.
-    Signal(Value),
+    /// A signal, validated.
+    Signal(Box<Signal>),
     /// Nothing that concerns us.
     Ignored,
     /// Nothing that can be used.
@@ -65,7 +67,7 @@ pub enum FromAgent {
 }
 
 /// Why a message could not be used. It carries nothing of what the message said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Larger than [`MESSAGE_BYTES_MAX`].
     #[error("message too large")]
@@ -82,9 +84,9 @@ pub enum Malformed {
     /// A mark's name is longer than [`MARK_BYTES_MAX`].
     #[error("`mark.name` is too long")]
     LongMark,
-    /// A signal without an object, or too large a one.
-    #[error("`signal` is not an object of acceptable size")]
-    BadSignal,
+    /// A signal that does not validate; names the member at fault.
+    #[error(transparent)]
+    BadSignal(#[from] BadSignal),
     /// Signals came faster than they are heard.
     #[error("too many signals")]
     TooManySignals,
@@ -99,6 +101,8 @@ pub struct Tally {
     pub ignored: u64,
     /// Messages that could not be used, reported or not.
     pub malformed: u64,
+    /// Members inside signals that were not understood.
+    pub unknown_members: u64,
 }
 
 /// One stream between the edge and a bot.
@@ -247,12 +251,12 @@ impl Session {
             "mark" => mark(&message),
             "clear" => Ok(FromAgent::Clear),
             "agent.signal" => {
-                let signal = message.get("signal").filter(|signal| signal.is_object());
-                let signal = signal.filter(|_| text.len() <= SIGNAL_BYTES_MAX).ok_or(Malformed::BadSignal)?;
                 if !self.signals.spend(now) {
                     return Err(Malformed::TooManySignals);
                 }
-                Ok(FromAgent::Signal(signal.clone()))
+                let parsed = Signal::parse(message.get("signal").unwrap_or(&Value::Null))?;
+                self.tally.unknown_members += u64::from(parsed.ignored);
+                Ok(FromAgent::Signal(Box::new(parsed.signal)))
             }
             _unknown => Ok(FromAgent::Ignored),
         }
@@ -308,8 +312,6 @@ pub const MESSAGE_BYTES_MAX: usize = 384 * 1024;
 pub const AUDIO_BYTES_MAX: usize = 240_000;
 /// Marks are echoed, so their names are kept until the audio before them has been played.
 pub const MARK_BYTES_MAX: usize = 256;
-/// A turn of 8 000 characters with its escapes and envelope fits.
-pub const SIGNAL_BYTES_MAX: usize = 64 * 1024;
 /// A turn brings half a dozen signals at once.
 const SIGNALS_BURST: u32 = 100;
 /// Nobody says 20 things a second for long; each costs a record on disk.
@@ -326,6 +328,7 @@ const FRAME_MESSAGE_BYTES: usize = 320;
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use handoff::signal::{ConfidenceOf, SignalBody};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -391,7 +394,6 @@ mod tests {
             (r#"{"event":"mark","streamSid":"MZ00000000000000000000000000000003"}"#, FromAgent::Ignored),
             (r#"{"event":"clear","streamSid":"MZ00000000000000000000000000000003"}"#, FromAgent::Clear),
             (r#"{"event":"clear","streamSid":"MZ00000000000000000000000000000009"}"#, FromAgent::Ignored),
-            (r#"{"event":"agent.signal","signal":{"v":1}}"#, FromAgent::Signal(json!({"v": 1}))),
             (r#"{"event":"rtvi","data":{}}"#, FromAgent::Ignored),
         ] {
             assert_eq!(one(text), expected, "{text}");
@@ -403,8 +405,6 @@ mod tests {
         let long_mark =
             json!({"event": "mark", "mark": {"name": "m".repeat(MARK_BYTES_MAX + 1)}}).to_string();
         let much = json!({"event": "media", "media": {"payload": "A".repeat(330_000)}}).to_string();
-        let large =
-            json!({"event": "agent.signal", "signal": {"x": "y".repeat(SIGNAL_BYTES_MAX)}}).to_string();
         for (text, why) in [
             ("", Malformed::NotAnEvent),
             ("[1]", Malformed::NotAnEvent),
@@ -414,8 +414,6 @@ mod tests {
             (r#"{"event":"media","media":{"payload":"%%%"}}"#, Malformed::BadAudio),
             (&much, Malformed::TooMuchAudio),
             (&long_mark, Malformed::LongMark),
-            (r#"{"event":"agent.signal","signal":7}"#, Malformed::BadSignal),
-            (&large, Malformed::BadSignal),
             (&" ".repeat(MESSAGE_BYTES_MAX + 1), Malformed::TooLarge),
         ] {
             assert_eq!(one(text), FromAgent::Malformed(why));
@@ -427,14 +425,34 @@ mod tests {
         let mut session = session();
         let reported: usize = (0..1_000).map(|_| session.receive(Now::ZERO, "?").len()).sum();
         assert_eq!(reported, 10);
-        assert_eq!(session.tally(), Tally { heard: 0, ignored: 0, malformed: 1_000 });
+        assert_eq!(session.tally(), Tally { heard: 0, ignored: 0, malformed: 1_000, unknown_members: 0 });
         assert_eq!(session.receive(Now::ZERO, r#"{"event":"clear"}"#), [FromAgent::Clear]);
+    }
+
+    #[test]
+    fn a_signal_is_validated_and_a_bad_one_names_its_member() {
+        let good =
+            r#"{"event":"agent.signal","signal":{"v":1,"id":"s1","type":"confidence","data":{"value":0.4}}}"#;
+        let FromAgent::Signal(signal) = one(good) else { panic!("it is valid") };
+        assert_eq!(signal.body, SignalBody::Confidence { value_pm: 400, of: ConfidenceOf::Resolution });
+        for (text, member) in [
+            (r#"{"event":"agent.signal"}"#, "$"),
+            (
+                r#"{"event":"agent.signal","signal":{"v":1,"id":"s1","type":"confidence","data":{"value":4}}}"#,
+                "data.value",
+            ),
+        ] {
+            let FromAgent::Malformed(Malformed::BadSignal(bad)) = one(text) else {
+                panic!("it is not valid")
+            };
+            assert_eq!(bad.member, member);
+        }
     }
 
     #[test]
     fn a_flood_of_signals_does_not_pass() {
         let mut session = session();
-        let signal = r#"{"event":"agent.signal","signal":{}}"#;
+        let signal = r#"{"event":"agent.signal","signal":{"v":1,"id":"s1","type":"transfer.cancel"}}"#;
         let heard = (0..1_000).flat_map(|_| session.receive(Now::ZERO, signal));
         let heard = heard.filter(|heard| matches!(heard, FromAgent::Signal(_))).count();
         assert_eq!(heard, 100);

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use handoff::call::{Fallback, PayloadAck};
 use handoff::id::{DestinationId, HumanAgentId};
+use handoff::message;
 use handoff::pii::Pii;
 use toml::Spanned;
 
@@ -203,13 +204,19 @@ impl Checker<'_> {
     }
 
     fn spoken(&mut self, field: &Spanned<String>) -> Option<String> {
-        if SPOKEN_DESTINATIONS.contains(&field.get_ref().as_str()) {
-            return Some(field.get_ref().clone());
+        let spoken = field.get_ref();
+        if message::is_destination(spoken) {
+            return Some(spoken.clone());
         }
-        let known = SPOKEN_DESTINATIONS.join(", ");
+        let known: BTreeSet<&str> = message::catalogue()
+            .keys()
+            .filter_map(|clip| clip.0.rsplit_once('.'))
+            .map(|(name, _lang)| name)
+            .collect();
+        let known: Vec<&str> = known.into_iter().filter(|name| message::is_destination(name)).collect();
         self.refuse(
             &field.span(),
-            format!("spoken: there is no clip \"{}\"; known: {known}", field.get_ref()),
+            format!("spoken: there is no clip \"{spoken}\"; known: {}", known.join(", ")),
         );
         None
     }
@@ -269,17 +276,6 @@ impl Checker<'_> {
         chain
     }
 }
-
-/// The destinations that the prompt catalogue can name to a caller.
-const SPOKEN_DESTINATIONS: [&str; 7] = [
-    "dest.team",
-    "dest.specialist",
-    "dest.nurse",
-    "dest.billing",
-    "dest.scheduling",
-    "dest.sales",
-    "dest.support",
-];
 
 /// Shorter, and nobody reaches the phone; longer, and the caller waits two minutes for one
 /// person.
