@@ -9,6 +9,28 @@ use std::net::{IpAddr, SocketAddr};
 use handoff::call::outcome::LegCause;
 use handoff::pii::Pii;
 
+mod auth;
+mod deadlines;
+mod dialog;
+mod guard;
+mod message;
+mod offer_answer;
+mod random;
+mod registrar;
+mod registration;
+mod sdp;
+mod stack;
+mod stream;
+mod transaction;
+mod trunk;
+mod uac;
+mod uas;
+
+pub use auth::Secret;
+pub use guard::Counters;
+pub use stack::Stack;
+pub use trunk::{Credentials, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
@@ -19,7 +41,9 @@ pub enum Transport {
 }
 
 /// Where bytes came from and answers go to. `connection` names one TCP connection for its
-/// life (the shell counts them up); 0 for UDP.
+/// life (the shell counts them up from 1); 0 for UDP. A `Send` over TCP with connection 0
+/// means that none is known: the shell uses one it has to that peer or connects, and reports
+/// a failure with `connection_closed` and the same flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
     /// UDP or TCP.
@@ -99,6 +123,17 @@ pub enum Destination {
     Uri(Pii<String>),
 }
 
+/// Who an outbound INVITE is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Number or user name.
+    pub user: Pii<String>,
+    /// Domain of the From address, where it is not our realm.
+    pub domain: Option<String>,
+    /// Ask for privacy: an anonymous From and `Privacy: id`.
+    pub restricted: bool,
+}
+
 /// Orders to the stack.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SipCommand {
@@ -126,6 +161,32 @@ pub enum SipCommand {
     HangUp(DialogKey, LegCause),
     /// Answer new calls with 503 and `Retry-After` from now on.
     Drain,
+    /// A new outbound INVITE on behalf of somebody: what a carrier or a softphone does.
+    Dial {
+        /// Key for the new dialog (odd, chosen by the caller of this, never reused).
+        dialog: DialogKey,
+        /// Whom.
+        to: Destination,
+        /// Our offer.
+        local: LocalMedia,
+        /// The From address.
+        from: Caller,
+        /// What a challenge is answered with.
+        credentials: Option<Credentials>,
+    },
+    /// Register as a phone, and stay registered; 0 seconds ends it.
+    Register {
+        /// The user part of the address of record, and the digest user name.
+        user: String,
+        /// Its password.
+        password: Pii<String>,
+        /// Where the registrar is (UDP).
+        registrar: SocketAddr,
+        /// The domain of the address of record.
+        domain: String,
+        /// How long.
+        expires_secs: u32,
+    },
 }
 
 /// What the stack tells the edge.
@@ -174,6 +235,15 @@ pub enum SipEvent {
         user: String,
         /// Contacts left; 0 is gone.
         contacts: usize,
+    },
+    /// How a [`SipCommand::Register`] went, and each refresh of it.
+    RegisterResult {
+        /// Who.
+        user: String,
+        /// Whether the contact is registered now.
+        ok: bool,
+        /// The SIP status; `None` where there was no answer.
+        status: Option<u16>,
     },
 }
 

@@ -1,0 +1,284 @@
+//! One dialog (RFC 3261 section 12) and what is going on inside it: identity, targets, CSeq
+//! space, the open INVITE, the unacknowledged 2xx, the session timer. It builds requests
+//! within the dialog and judges the order of those that come in; it sends nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use handoff::clock::Now;
+use handoff::pii::Pii;
+
+use super::message::{Address, Head, Method, Request, Response, Uri, Via};
+use super::offer_answer::Negotiation;
+use super::random::Random;
+use super::transaction::TransactionId;
+use super::trunk::{Credentials, SipConfig};
+use super::{DialogKey, Flow, LocalMedia, Transport};
+
+/// Most forks of one INVITE whose 2xx are remembered; a proxy that forks wider is broken.
+pub(super) const FORKS_MAX: usize = 16;
+
+/// Which side sent the INVITE: the owner of the Call-ID is `Uac`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Uac,
+    Uas,
+}
+
+/// Who is at the far end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// A trunk, or a fixed address of the configuration: reached by its Contact.
+    Address,
+    /// A phone behind whatever it is behind: reached by the flow it used.
+    User,
+}
+
+/// Where an outbound INVITE can still go.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) uri: Uri,
+    pub(super) flow: Flow,
+}
+
+/// Whether and how far an INVITE was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cancel {
+    No,
+    /// As soon as a provisional response has come.
+    Wanted,
+    Sent,
+}
+
+/// An INVITE of ours without a final answer.
+#[derive(Clone, Debug)]
+pub(super) struct Calling {
+    pub(super) request: Request,
+    pub(super) local: LocalMedia,
+    pub(super) provisional: bool,
+    pub(super) rang: bool,
+    pub(super) cancel: Cancel,
+    /// Contacts that were not tried.
+    pub(super) targets: Vec<Target>,
+    pub(super) handle: Option<String>,
+    pub(super) restricted: bool,
+    pub(super) credentials: Option<Credentials>,
+    /// A challenge was answered.
+    pub(super) authorized: bool,
+    /// The peer's Min-SE was obeyed.
+    pub(super) interval_raised: bool,
+    /// SDP of a provisional response, for a 2xx that does not repeat it.
+    pub(super) preview: Option<Vec<u8>>,
+}
+
+/// Where the dialog stands.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// We called; no final answer.
+    Calling(Box<Calling>),
+    /// We are called; we gave no final answer.
+    Called { transaction: TransactionId, request: Box<Request> },
+    /// A 2xx was sent or received.
+    Confirmed,
+}
+
+/// A 2xx of ours that waits for its ACK.
+#[derive(Clone, Debug)]
+pub(super) struct Unacknowledged {
+    pub(super) cseq: u32,
+    pub(super) transaction: TransactionId,
+    pub(super) response: Response,
+    pub(super) interval: Duration,
+    pub(super) give_up_at: Now,
+    /// The answer to our offer comes in the ACK.
+    pub(super) wants_answer: bool,
+    /// It answers the first INVITE.
+    pub(super) first: bool,
+}
+
+/// A re-INVITE of ours without a final answer.
+#[derive(Clone, Debug)]
+pub(super) struct Reinvite {
+    pub(super) request: Request,
+    pub(super) local: LocalMedia,
+    pub(super) purpose: Purpose,
+    pub(super) authorized: bool,
+}
+
+/// What a re-INVITE is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The edge wants other media and hears the result.
+    Media,
+    /// RFC 4028; nobody hears of it unless it fails.
+    Refresh,
+}
+
+/// The session timer in force (RFC 4028).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Session {
+    pub(super) interval: Duration,
+    pub(super) we_refresh: bool,
+}
+
+impl Session {
+    /// When to act: refresh at half the interval, or hang up a little before its end.
+    pub(super) fn act_after(self) -> Duration {
+        if self.we_refresh {
+            self.interval / 2
+        } else {
+            self.interval - Duration::from_secs(32).min(self.interval / 3)
+        }
+    }
+}
+
+/// A dialog, early, confirmed or ending.
+#[derive(Clone, Debug)]
+pub(super) struct Dialog {
+    pub(super) key: DialogKey,
+    pub(super) role: Role,
+    pub(super) peer: Peer,
+    pub(super) flow: Flow,
+    pub(super) call_id: String,
+    pub(super) local: Address,
+    pub(super) remote: Address,
+    pub(super) target: Uri,
+    pub(super) routes: Vec<Address>,
+    pub(super) local_cseq: u32,
+    pub(super) remote_cseq: Option<u32>,
+    pub(super) negotiation: Negotiation,
+    pub(super) phase: Phase,
+    /// The client transaction of our first INVITE, while it lives.
+    pub(super) invite: Option<TransactionId>,
+    /// The client transaction of our re-INVITE, while it lives.
+    pub(super) reinvite_transaction: Option<TransactionId>,
+    pub(super) reinvite: Option<Reinvite>,
+    /// Media the edge wants as soon as the dialog is free.
+    pub(super) wanted: Option<(LocalMedia, Purpose)>,
+    pub(super) glares: u32,
+    pub(super) unacknowledged: Option<Unacknowledged>,
+    pub(super) bye: Option<TransactionId>,
+    /// Hang up as soon as the ACK is here.
+    pub(super) bye_wanted: bool,
+    /// `Ended` was told.
+    pub(super) ended: bool,
+    /// Our ACKs by CSeq and To tag, for retransmitted 2xx.
+    pub(super) acks: BTreeMap<(u32, String), (Flow, Vec<u8>)>,
+    pub(super) session: Option<Session>,
+    pub(super) credentials: Option<Credentials>,
+}
+
+impl Dialog {
+    /// Our tag.
+    pub(super) fn local_tag(&self) -> &str {
+        self.local.tag().unwrap_or_default()
+    }
+
+    /// Whether `tag` is the far end's.
+    pub(super) fn is_remote_tag(&self, tag: Option<&str>) -> bool {
+        self.remote.tag() == tag
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended
+            && self.invite.is_none()
+            && self.reinvite_transaction.is_none()
+            && self.bye.is_none()
+            && !self.bye_wanted
+            && self.unacknowledged.is_none()
+    }
+
+    /// Whether a request's CSeq is new; remembers it.
+    pub(super) fn advances(&mut self, cseq: u32) -> bool {
+        let grows = self.remote_cseq.is_none_or(|last| cseq > last);
+        if grows {
+            self.remote_cseq = Some(cseq);
+        }
+        grows
+    }
+
+    /// Learns the far end's Contact (target refresh).
+    pub(super) fn refresh_target(&mut self, head: &Head) {
+        if let Some(super::message::Contacts::List(contacts)) = head.contacts()
+            && let Some(contact) = contacts.into_iter().find(|contact| contact.uri.is_sip())
+        {
+            self.target = contact.uri;
+        }
+    }
+
+    /// A request within the dialog. `cseq` is given for ACK only; others count on.
+    pub(super) fn request(
+        &mut self,
+        config: &SipConfig,
+        random: &mut Random,
+        method: Method,
+        cseq: Option<u32>,
+    ) -> (Flow, Request) {
+        let cseq = cseq.unwrap_or_else(|| {
+            self.local_cseq += 1;
+            self.local_cseq
+        });
+        let mut uri = self.target.clone();
+        let mut routes = self.routes.clone();
+        if routes.first().is_some_and(|first| !first.uri.loose) {
+            // A strict router wants itself in the Request-URI (RFC 3261 section 12.2.1.1).
+            let first = routes.remove(0);
+            routes.push(Address::new(std::mem::replace(&mut uri, first.uri)));
+        }
+        let flow = self.next_hop(config);
+        let mut head = Head {
+            vias: vec![via(config, random, flow)],
+            from: self.local.clone(),
+            to: self.remote.clone(),
+            call_id: self.call_id.clone(),
+            cseq,
+            method,
+            fields: Vec::new(),
+            body: Vec::new(),
+        };
+        for route in &routes {
+            head.push_address("Route", route);
+        }
+        (flow, Request { uri, max_forwards: Some(70), head })
+    }
+
+    fn next_hop(&self, config: &SipConfig) -> Flow {
+        if self.peer == Peer::User || self.flow.transport == Transport::Tcp {
+            return self.flow;
+        }
+        let hop = self.routes.first().map_or(&self.target, |route| &route.uri);
+        let address = config.resolve(&hop.host, hop.port);
+        let allowed =
+            address.filter(|address| super::offer_answer::is_reachable(address.ip(), config.allow_loopback));
+        match allowed {
+            Some(peer) => Flow { transport: transport_of(hop), peer, connection: 0 },
+            None => self.flow,
+        }
+    }
+}
+
+/// The transport that a URI asks for.
+pub(super) fn transport_of(uri: &Uri) -> Transport {
+    if uri.transport.as_deref() == Some("tcp") { Transport::Tcp } else { Transport::Udp }
+}
+
+/// Our address on a transport.
+pub(super) fn own_address(config: &SipConfig, transport: Transport) -> std::net::SocketAddr {
+    match transport {
+        Transport::Udp => config.advertised,
+        Transport::Tcp => config.advertised_tcp.unwrap_or(config.advertised),
+    }
+}
+
+/// A Via with a fresh branch.
+pub(super) fn via(config: &SipConfig, random: &mut Random, flow: Flow) -> Via {
+    let branch = format!("{}{}", super::message::COOKIE, random.token());
+    Via::ours(flow.transport == Transport::Tcp, own_address(config, flow.transport), &branch)
+}
+
+/// Our Contact on a flow.
+pub(super) fn contact(config: &SipConfig, user: Option<&Pii<String>>, flow: Flow) -> Address {
+    let tcp = flow.transport == Transport::Tcp;
+    Address::new(Uri::of(Some(&config.identity(user)), own_address(config, flow.transport), tcp))
+}
