@@ -309,6 +309,14 @@ impl Edge {
             .map(|(id, _)| id)
     }
 
+    /// The stream of a running call's voice agent.
+    pub fn stream_of(&self, call: &CallId) -> Option<StreamKey> {
+        self.calls.get(call)?.legs.values().find_map(|wire| match wire {
+            Wire::Stream(stream) => Some(*stream),
+            Wire::Sip { .. } => None,
+        })
+    }
+
     /// Counters of this router.
     pub fn counters(&self) -> EdgeCounters {
         self.counters

@@ -12,29 +12,33 @@ pub mod net;
 pub mod speech;
 pub mod spool;
 pub mod stream;
+mod pages;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use handoff::call::outcome::LegCause;
 use handoff::clock::Timestamp;
 use handoff::id::CallId;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::desktop::{DesktopInput, Desktops};
+use crate::desktop::Desktops;
 use crate::edge::{Edge, EdgeInput, EdgeOutput};
 use crate::io::clock::Clock;
-use crate::io::http::HttpRequest;
+use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::MediaHandle;
 use crate::io::net::{Net, NetEvent};
 use crate::io::spool::Spool;
-use crate::io::stream::{Door, DoorEvent};
+use crate::io::stream::{CloseReason, Dialer, DoorCommand, DoorEnd, DoorEvent};
+use crate::link::twilio::{Session, StreamIds};
 use crate::local::Local;
 use crate::media::StreamKey;
 use crate::setup::Setup;
@@ -93,9 +97,10 @@ pub struct Server {
     orders: mpsc::Sender<Order>,
     shown: broadcast::Sender<Shown>,
     local: Local,
-    media: MediaHandle,
-    task: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<Arc<MediaHandle>>,
     http_task: tokio::task::JoinHandle<()>,
+    http_config: watch::Sender<Arc<Config>>,
+    http_stop: Option<oneshot::Sender<()>>,
 }
 
 /// One fact, for a local listener: names only.
@@ -119,13 +124,24 @@ impl Server {
     /// Opens the store, binds every port, starts media, functions and the loop.
     pub async fn start(config: Config) -> Result<Self> {
         let clock = Clock::start();
-        let setup = Setup::of(&config)?;
-        let local = Local::start(&config, &setup).context("the embedded store cannot start")?;
-        let media = MediaHandle::start(&setup.media, clock.clone()).context("the media threads cannot start")?;
+        let store = Local::open(&config).context("the embedded store cannot start")?;
+        let setup = Setup::of(&config, &store)?;
+        let (local, commands) = Local::start(store, &setup).context("the functions cannot start")?;
+        let clips = crate::media::prompt::ClipStore::embedded();
+        let (media, reports) =
+            MediaHandle::start(&setup.media, clips, clock).context("the media threads cannot start")?;
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
         let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
-        let (http_requests, http_queue) = mpsc::channel(256);
-        let (http, http_task) = http::serve(&config, http_requests).await.context("HTTP cannot listen")?;
+        let listener = TcpListener::bind(config.edge.http).await.context("HTTP cannot listen")?;
+        let http = listener.local_addr()?;
+        let (http_requests, http_queue) = http::requests();
+        let dialer = Dialer::new(&config.voice_agent)?;
+        let (http_config, watched) = watch::channel(Arc::new(config));
+        let (http_stop, stopped) = oneshot::channel::<()>();
+        let http_task = tokio::spawn(http::serve(listener, watched.clone(), http_requests, async move {
+            // Also when the sender is dropped.
+            let _ = stopped.await;
+        }));
         let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
         let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
         let (orders, order_queue) = mpsc::channel(16);
@@ -135,12 +151,14 @@ impl Server {
             edge,
             clock,
             net,
-            media: media.clone(),
-            desktops: Desktops::new(),
+            media: Arc::new(media),
+            desktops: Desktops::default(),
+            pages: DesktopSockets::default(),
+            config: watched,
             doors: BTreeMap::new(),
             door_events,
-            voice_agent: setup.voice_agent.clone(),
-            spool: Spool::new(local.store(), setup.spool.clone()),
+            dialer,
+            spool: Spool::new(local.store().clone(), setup.destinations.clone()),
             held: VecDeque::new(),
             shown: shown.clone(),
             drained: None,
@@ -148,13 +166,13 @@ impl Server {
         let sources = Sources {
             orders: order_queue,
             net: net_events,
-            media: media.events()?,
+            media: reports,
             http: http_queue,
             doors: door_queue,
-            commands: local.commands()?,
+            commands,
         };
         let task = tokio::spawn(shell.run(sources));
-        Ok(Self { sip, sip_tcp, http, orders, shown, local, media, task, http_task })
+        Ok(Self { sip, sip_tcp, http, orders, shown, local, task, http_task, http_config, http_stop: Some(http_stop) })
     }
 
     /// Facts as they are recorded, for a local listener.
@@ -167,15 +185,11 @@ impl Server {
         &self.local
     }
 
-    /// The media plane.
-    pub fn media(&self) -> &MediaHandle {
-        &self.media
-    }
-
     /// Takes over a new configuration for calls that arrive from now on.
     pub async fn reload(&self, config: Config) {
-        match Setup::of(&config) {
+        match Setup::of(&config, self.local.store()) {
             Ok(setup) => {
+                self.http_config.send_replace(Arc::new(config));
                 let _ = self.orders.send(Order::Reload(Box::new(setup))).await;
                 info!("the new configuration holds for new calls");
             }
@@ -193,11 +207,15 @@ impl Server {
     }
 
     /// Ends every call, lets the functions finish what is queued, and closes the store.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let _ = self.orders.send(Order::Stop).await;
-        let _ = self.task.await;
-        self.http_task.abort();
-        self.media.stop();
+        let media = self.task.await;
+        drop(self.http_stop.take());
+        let _ = self.http_task.await;
+        // The loop was the only other owner.
+        if let Some(media) = media.ok().and_then(Arc::into_inner) {
+            let _ = tokio::task::spawn_blocking(move || media.stop()).await;
+        }
         self.local.stop().await;
     }
 }
@@ -222,11 +240,13 @@ struct Shell {
     edge: Edge,
     clock: Clock,
     net: Net,
-    media: MediaHandle,
+    media: Arc<MediaHandle>,
     desktops: Desktops,
-    doors: BTreeMap<StreamKey, Door>,
+    pages: DesktopSockets,
+    config: watch::Receiver<Arc<Config>>,
+    doors: BTreeMap<StreamKey, mpsc::Sender<DoorCommand>>,
     door_events: mpsc::Sender<(StreamKey, DoorEvent)>,
-    voice_agent: crate::setup::VoiceAgentSetup,
+    dialer: Dialer,
     spool: Spool,
     held: VecDeque<(oneshot::Receiver<bool>, Vec<EdgeOutput>)>,
     shown: broadcast::Sender<Shown>,
@@ -234,7 +254,7 @@ struct Shell {
 }
 
 impl Shell {
-    async fn run(mut self, mut from: Sources) {
+    async fn run(mut self, mut from: Sources) -> Arc<MediaHandle> {
         self.step(EdgeInput::Timeout);
         loop {
             let timer = self.edge.next_timeout();
@@ -254,7 +274,10 @@ impl Shell {
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
                         self.edge.reload(setup.rules.clone(), setup.people.clone(), setup.queues.clone());
-                        self.voice_agent = setup.voice_agent.clone();
+                        match Dialer::new(&self.config.borrow().voice_agent) {
+                            Ok(dialer) => self.dialer = dialer,
+                            Err(error) => warn!(%error, "the voice agent's door stays as it was"),
+                        }
                     }
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);
@@ -270,6 +293,7 @@ impl Shell {
             }
         }
         self.wind_up().await;
+        self.media
     }
 
     /// Ends what still runs and waits for the disk.
@@ -355,33 +379,37 @@ impl Shell {
         match effect {
             EdgeOutput::Send(flow, bytes) => self.net.send(flow, bytes),
             EdgeOutput::Close(flow) => self.net.close(flow),
-            EdgeOutput::Media(command) => self.media.command(command),
-            EdgeOutput::PrepareSpeech { text, lang } => self.media.prepare(text, lang),
-            EdgeOutput::OpenDoor { stream, call } => {
-                let (audio_in, audio_out) = self.media.open_stream(stream);
-                let door =
-                    stream::connect(stream, &call, &self.voice_agent, audio_in, audio_out, self.door_events.clone());
-                self.doors.insert(stream, door);
+            EdgeOutput::Media(command) => {
+                if !self.media.command(command) {
+                    warn!("the media plane is behind: an order was dropped");
+                }
             }
+            EdgeOutput::PrepareSpeech { text, lang } => self.media.prepare(text, &lang),
+            EdgeOutput::OpenDoor { stream, call } => self.open_door(stream, &call),
             EdgeOutput::DoorStatus { stream, status, eta_s } => {
                 if let Some(door) = self.doors.get(&stream) {
-                    door.status(status, eta_s);
+                    // A door whose queue is full is being closed for it.
+                    let _ = door.try_send(DoorCommand::Status { status, eta_s });
                 }
             }
             EdgeOutput::CloseDoor(stream) => {
                 if let Some(door) = self.doors.remove(&stream) {
-                    door.close();
+                    // Dropping the sender closes the link as well.
+                    let _ = door.try_send(DoorCommand::Close);
                 }
             }
-            EdgeOutput::Desktop(agent, push) => self.desktops.push(&agent, push),
-            EdgeOutput::NeedPorts(count) => {
-                let ports = self.media.take_ports(count);
-                if ports.is_empty() {
-                    warn!("no RTP port is free in the configured range");
-                } else {
-                    self.step(EdgeInput::Ports(ports));
+            EdgeOutput::Desktop(agent, push) => {
+                if let Some(message) = self.desktops.push(self.clock.now(), &agent, &push) {
+                    self.pages.send_all(&agent, &message);
                 }
             }
+            EdgeOutput::NeedPorts(count) => match self.media.take_ports(count) {
+                Ok(ports) => self.step(EdgeInput::Ports(ports)),
+                Err(error) => {
+                    warn!(%error, "no RTP port could be bound");
+                    self.step(EdgeInput::Ports(Vec::new()));
+                }
+            },
             // Carried out where they are taken.
             EdgeOutput::Fact(_) | EdgeOutput::Decision(..) | EdgeOutput::Forget(_) => {}
         }
@@ -401,20 +429,36 @@ impl Shell {
     fn on_door(&mut self, stream: StreamKey, event: DoorEvent) {
         match event {
             DoorEvent::Opened => self.step(EdgeInput::DoorOpened(stream)),
-            DoorEvent::Signal(signal) => self.step(EdgeInput::DoorSignal(stream, Box::new(signal))),
-            DoorEvent::Closed { .. } => {
+            DoorEvent::Signal(signal) => self.step(EdgeInput::DoorSignal(stream, signal)),
+            DoorEvent::Malformed(why) => warn!(?why, "the voice agent sent something unusable"),
+            DoorEvent::Closed { reason, tally, dropped } => {
+                info!(?reason, ?tally, ?dropped, "the voice agent's link is closed");
                 self.doors.remove(&stream);
-                self.step(EdgeInput::DoorClosed(stream, LegCause::RemoteHangUp));
+                let cause = match reason {
+                    CloseReason::RemoteClosed => LegCause::RemoteHangUp,
+                    CloseReason::Local => LegCause::LocalHangUp,
+                    CloseReason::ConnectTimeout | CloseReason::Unreachable | CloseReason::Refused(_) => {
+                        LegCause::Unreachable
+                    }
+                    CloseReason::Lost | CloseReason::Stalled | CloseReason::Protocol => LegCause::Lost,
+                };
+                self.step(EdgeInput::DoorClosed(stream, cause));
             }
         }
     }
 
-    fn on_http(&mut self, request: HttpRequest) {
-        let _ = request;
-    }
-
-    fn on_desktop(&mut self, input: DesktopInput) {
-        let _ = input;
+    fn open_door(&mut self, stream: StreamKey, call: &CallId) {
+        let Ok([account, this_call, this_stream]) = [seed(), seed(), seed()].into_iter().collect::<Result<Vec<_>>>().map(
+            |drawn| <[u128; 3]>::try_from(drawn).unwrap_or_default(),
+        ) else {
+            return self.step(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
+        };
+        let ids = StreamIds::from_random(account, this_call, this_stream);
+        let session = Session::new(ids, call, &[]);
+        let (to_media, from_media) = self.media.open_stream(stream);
+        let ends = DoorEnd::new(to_media, from_media);
+        let door = stream::connect(&self.dialer, stream, session, ends, self.door_events.clone());
+        self.doors.insert(stream, door);
     }
 }
 

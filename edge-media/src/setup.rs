@@ -10,15 +10,22 @@ use anyhow::{Context, Result};
 use handoff::call::{CallRules, QueueRules};
 use handoff::pii::Pii;
 use handoff::policy::Policy;
+use functions::destinations::Destination;
+use functions::local::Settings;
+use functions::sqlite::Store;
 
-use crate::config::{Config, HoldSignalling, Phone, Secret};
+use crate::config::{Config, Grant, HoldSignalling, Phone, WebhookMode};
 use crate::edge::EdgeConfig;
 use crate::edge::directory::{Dial, Members, Person};
-use crate::sip::{Destination, SipConfig, TrunkConfig, UserConfig};
+use crate::io::media::MediaConfig;
+use crate::sip::{Destination as SipDestination, SipConfig, TrunkConfig, UserConfig};
 
 /// Calls at once on one edge: the RTP range of the example holds four ports a call for this
 /// many. Measured capacity is above it on one core.
 const CALLS_MAX: usize = 1_000;
+
+/// Media threads. One carries some hundreds of calls; signalling needs the other core.
+const MEDIA_THREADS: usize = 1;
 
 /// Everything that is built from one configuration.
 #[derive(Clone, Debug)]
@@ -29,25 +36,18 @@ pub struct Setup {
     pub people: Vec<Person>,
     /// Its queues.
     pub queues: Vec<Members>,
-    /// The voice agent's door.
-    pub voice_agent: VoiceAgentSetup,
+    /// The media plane.
+    pub media: MediaConfig,
+    /// Who receives webhooks.
+    pub destinations: Vec<Destination>,
     config: Config,
     tag_key: Pii<[u8; 32]>,
 }
 
-/// How to open the voice agent's door.
-#[derive(Clone, Debug)]
-pub struct VoiceAgentSetup {
-    /// `ws://` or `wss://`.
-    pub url: String,
-    /// Key of the signature header.
-    pub auth_token: Option<Secret>,
-}
-
 impl Setup {
-    /// Reads the policy file and builds the rules. `tag_key` is the key of callers'
-    /// pseudonyms where the configuration names none.
-    pub fn of(config: &Config, tag_key: [u8; 32]) -> Result<Self> {
+    /// Reads the policy file and builds the rules. The key of callers' pseudonyms follows
+    /// from the store's key where the configuration names none.
+    pub fn of(config: &Config, store: &Store) -> Result<Self> {
         let path: &PathBuf = &config.policy_file;
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read the policy {}", path.display()))?;
@@ -74,11 +74,14 @@ impl Setup {
                 .iter()
                 .map(|queue| Members { queue: queue.id.clone(), people: queue.agents.clone() })
                 .collect(),
-            voice_agent: VoiceAgentSetup {
-                url: config.voice_agent.url.clone(),
-                auth_token: config.voice_agent.auth_token.clone(),
+            media: MediaConfig {
+                ip: config.edge.public_ip,
+                ports: config.edge.rtp_ports.0..=config.edge.rtp_ports.1,
+                threads: MEDIA_THREADS,
+                real_time: true,
             },
-            tag_key: Pii::new(tag_key),
+            destinations: config.webhooks.iter().map(destination).collect::<Result<_>>()?,
+            tag_key: Pii::new(tag_key(config, store)),
             config: config.clone(),
         })
     }
@@ -97,12 +100,11 @@ impl Setup {
             rules: Arc::clone(&self.rules),
             media_ip: edge.public_ip,
             sip: SipConfig {
-                advertised: advertised(udp),
                 advertised_tcp: tcp.map(advertised),
-                realm: edge.public_ip.to_string(),
                 trunks: self.config.trunks.iter().map(trunk).collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
+                ..SipConfig::new(advertised(udp), &edge.public_ip.to_string())
             },
             call_types,
             people: self.people.clone(),
@@ -111,6 +113,43 @@ impl Setup {
             calls_max: CALLS_MAX,
         }
     }
+}
+
+impl Setup {
+    /// What the functions run by.
+    pub fn functions(&self) -> Settings {
+        Settings {
+            tenant: self.rules.tenant.clone(),
+            edge: self.rules.edge.clone(),
+            policy: Arc::clone(&self.rules.policy),
+            catalog: Arc::clone(&self.rules.catalog),
+            queues: self.config.queues.iter().map(|queue| (queue.id.to_string(), queue.label.clone())).collect(),
+            destinations: self.destinations.clone(),
+            public_url: self.rules.public_url.clone(),
+        }
+    }
+}
+
+/// The configured key, or one that follows from the store's and stays with it.
+fn tag_key(config: &Config, store: &Store) -> [u8; 32] {
+    match &config.audit.tag_key {
+        Some(secret) => handoff::seal::derived_key(secret.reveal(), "caller tag"),
+        None => store.key().derived("caller tag"),
+    }
+}
+
+fn destination(webhook: &crate::config::Webhook) -> Result<Destination> {
+    Ok(Destination {
+        id: webhook.id.clone(),
+        url: webhook.url.clone(),
+        secret: handoff::webhook::Secret::from_bytes(webhook.secret.reveal())?,
+        kinds: webhook.events.clone(),
+        full: webhook.mode == WebhookMode::Full,
+        required: webhook.required,
+        allow_private: webhook.allow_private.clone(),
+        pii: webhook.grants.contains(&Grant::Pii),
+        phi: webhook.grants.contains(&Grant::Phi),
+    })
 }
 
 fn queue_rules(queue: &crate::config::Queue) -> QueueRules {
@@ -129,7 +168,7 @@ fn person(agent: &crate::config::Agent) -> Person {
         id: agent.id.clone(),
         dial: match &agent.phone {
             Phone::Registered { user, .. } => Dial::Registered(user.clone()),
-            Phone::Fixed(uri) => Dial::Fixed(Destination::Uri(uri.clone())),
+            Phone::Fixed(uri) => Dial::Fixed(SipDestination::Uri(uri.clone())),
         },
         ring_timeout: agent.ring_timeout,
         lang: agent.lang.clone(),
@@ -139,15 +178,22 @@ fn person(agent: &crate::config::Agent) -> Person {
 }
 
 fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
-    TrunkConfig { name: trunk.name.clone(), addresses: trunk.addresses.clone() }
+    TrunkConfig {
+        name: trunk.name.clone(),
+        addresses: trunk.addresses.clone(),
+        call_type: trunk.call_type.clone(),
+        hold_by_reinvite: true,
+        credentials: None,
+    }
 }
 
 fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
     match &agent.phone {
         Phone::Registered { user, password } => Some(UserConfig {
             name: user.clone(),
-            password: Pii::new(String::from_utf8_lossy(password.reveal()).into_owned()),
+            secret: crate::sip::Secret::new(String::from_utf8_lossy(password.reveal()).into_owned()),
             allow_md5: false,
+            uri: None,
         }),
         Phone::Fixed(_) => None,
     }

@@ -97,6 +97,13 @@ pub struct DoorEnd {
     from_media: mpsc::Receiver<StreamOut>,
 }
 
+impl DoorEnd {
+    /// The door's end of queues that the media plane made.
+    pub const fn new(to_media: mpsc::Sender<StreamIn>, from_media: mpsc::Receiver<StreamOut>) -> Self {
+        Self { to_media, from_media }
+    }
+}
+
 /// The media plane's end. Both calls are usable from a thread without a runtime.
 #[derive(Debug)]
 pub struct MediaEnd {
