@@ -49,7 +49,7 @@ pub async fn run(store: &Store, settings: &Settings, wall: Timestamp, body: &[u8
     for destination in settings.destinations.iter().filter(|known| known.wants(WebhookKind::Offered)) {
         messages.push(hook(&decided, &payload, destination, wall)?);
     }
-    messages.push(write_audit::payload_built(store, settings, wall, &decided, &payload).await?);
+    messages.push(write_audit::payload_built(store, wall, &decided, &payload).await?);
     Ok(keep(store, wall, payload, messages).await?)
 }
 

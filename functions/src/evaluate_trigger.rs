@@ -58,9 +58,10 @@ pub fn evaluate(now: Timestamp, policy: &Policy, body: &[u8]) -> Result<Verdict,
         fired_at: event.time,
         sequence: event.seq,
     };
+    let call = Some(decision.call_id.to_string());
     let messages = vec![
-        Message::plain(COMMANDS, to_json(&command)?),
-        Message { dedup: Some(decision.decision_id.to_string()), ..Message::plain(DECISIONS, to_json(&decided)?) },
+        Message { dedup: Some(command.id.clone()), ..Message::plain(COMMANDS, to_json(&command)?) },
+        Message { call, dedup: Some(decision.decision_id.to_string()), ..Message::plain(DECISIONS, to_json(&decided)?) },
     ];
     Ok(Verdict::Transfer(Box::new(decision), messages))
 }

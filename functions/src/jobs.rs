@@ -79,11 +79,12 @@ impl Hook {
             Lane::Durable => WEBHOOKS_DURABLE,
         };
         let dedup = format!("{}:{}:{}:{}", self.message_id, self.destination, self.lane.as_str(), self.failed);
-        Ok(Message { dedup: Some(dedup), delay_ms, ..Message::plain(queue, serde_json::to_vec(self)?) })
+        let call = Some(self.call.to_string());
+        Ok(Message { call, dedup: Some(dedup), delay_ms, ..Message::plain(queue, serde_json::to_vec(self)?) })
     }
 }
 
 /// The copy of an event for `signals`.
 pub fn signal(event: &CallEvent) -> Message {
-    Message { dedup: Some(event.id()), ..Message::plain(SIGNALS, event.to_json()) }
+    Message { call: Some(event.call.to_string()), dedup: Some(event.id()), ..Message::plain(SIGNALS, event.to_json()) }
 }

@@ -238,7 +238,7 @@ impl Worker {
                 Ok(())
             }
             Verdict::Transfer(decision, mut messages) => {
-                messages.push(write_audit::trigger_evaluated(&self.store, &self.settings, wall(), &decision).await?);
+                messages.push(write_audit::trigger_evaluated(&self.settings, wall(), &decision)?);
                 Ok(self.store.enqueue(wall(), messages).await?)
             }
         }
@@ -259,7 +259,7 @@ impl Worker {
         let mut random = [0_u8; 2];
         getrandom::fill(&mut random).map_err(|_| Failure::Transient("no randomness".to_owned()))?;
         let tried = send_webhook::send(wall(), &hook, destination, u16::from_be_bytes(random)).await?;
-        Ok(write_audit::webhook_tried(&self.store, &self.settings, wall(), &hook, tried).await?)
+        write_audit::webhook_tried(&self.store, wall(), &hook, tried).await
     }
 
     async fn close_chains(mut self) {

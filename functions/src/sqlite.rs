@@ -4,6 +4,7 @@
 //! own, so that one failing job fails alone; a job's answer leaves only after the commit.
 //! WAL with `synchronous=FULL`: what was answered survives a power cut.
 
+pub mod keys;
 pub mod queue;
 pub mod schema;
 

@@ -20,6 +20,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// Messages of one group are received in order, one at a time.
     pub group: Option<String>,
+    /// The call that waits for it: its chain is closed when nothing is on its way.
+    pub call: Option<String>,
     /// A second message with this key is dropped while the first is queued.
     pub dedup: Option<String>,
     /// Not before this much later, in milliseconds.
@@ -40,14 +42,14 @@ pub struct Received {
 impl Message {
     /// A message without group, key or delay.
     pub const fn plain(queue: &'static str, body: Vec<u8>) -> Self {
-        Self { queue, body, group: None, dedup: None, delay_ms: 0 }
+        Self { queue, body, group: None, call: None, dedup: None, delay_ms: 0 }
     }
 }
 
 /// Puts messages into their queues, inside a job of the store.
 pub fn enqueue(connection: &Connection, key: &SealKey, now: Timestamp, messages: &[Message]) -> Result<(), StoreError> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO queue (name, grp, dedup, body, visible_at) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO queue (name, grp, call, dedup, body, visible_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (name, dedup) WHERE dedup IS NOT NULL DO NOTHING",
     )?;
     for message in messages {
@@ -57,6 +59,7 @@ pub fn enqueue(connection: &Connection, key: &SealKey, now: Timestamp, messages:
         insert.execute(params![
             message.queue,
             message.group,
+            message.call,
             message.dedup,
             body,
             now.unix_millis().saturating_add(message.delay_ms)
@@ -120,7 +123,7 @@ impl Store {
             getrandom::fill(&mut nonce).map_err(|_| StoreError::NoRandomness)?;
             let sealed = key.seal(nonce, &to, &body);
             connection.execute(
-                "UPDATE queue SET name = ?2, body = ?3, grp = NULL, dedup = NULL, note = ?4 WHERE id = ?1",
+                "UPDATE queue SET name = ?2, body = ?3, grp = NULL, call = NULL, dedup = NULL, note = ?4 WHERE id = ?1",
                 params![id, to, sealed, reason],
             )?;
             Ok(())

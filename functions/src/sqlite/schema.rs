@@ -30,9 +30,10 @@ CREATE TABLE IF NOT EXISTS audit_keys (
     PRIMARY KEY (tenant, call)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS queue (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, grp TEXT, dedup TEXT,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, grp TEXT, call TEXT, dedup TEXT,
     body BLOB NOT NULL, visible_at INTEGER NOT NULL, receives INTEGER NOT NULL DEFAULT 0, note TEXT
 );
+CREATE INDEX IF NOT EXISTS queue_call ON queue (call) WHERE call IS NOT NULL;
 CREATE INDEX IF NOT EXISTS queue_due ON queue (name, visible_at);
 CREATE UNIQUE INDEX IF NOT EXISTS queue_dedup ON queue (name, dedup) WHERE dedup IS NOT NULL;
 CREATE TABLE IF NOT EXISTS payloads (
