@@ -3,7 +3,9 @@
 //! the functions and the simulator run the same code byte for byte.
 //!
 //! In reading order:
+pub mod audit;
 pub mod call;
+pub mod canonical;
 pub mod clock;
 pub mod command;
 pub mod conversation;

@@ -107,6 +107,15 @@ impl fmt::Debug for SealKey {
     }
 }
 
+/// A call's data key with the name under which records cite it.
+#[derive(Clone, Debug)]
+pub struct DataKey {
+    /// Not secret: `dek-1` within the call.
+    pub id: String,
+    /// The key.
+    pub key: SealKey,
+}
+
 /// The associated data of a sealed audit text. Never the record's `seq`, which a retry may
 /// change; a producer's own number never changes.
 pub fn place(tenant: &TenantId, call: &str, producer: &str, pseq: u64) -> String {
