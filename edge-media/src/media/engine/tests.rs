@@ -350,11 +350,34 @@ fn audio_of_the_same_codec_passes_bit_for_bit() {
     world.direction(HUMAN, Direction::SendRecv);
     world.plan(&[(CALLER, Source::Leg(HUMAN))], &[]);
     world.run(30);
+    assert!(world.sent(CALLER).len() >= 29);
     let expected: Vec<_> = tone::sine(HUMAN_HZ, 8_000, 160)
         .iter()
         .map(|s| codec::decode(Codec::Pcma, codec::encode(Codec::Pcma, *s)))
         .collect();
     assert_eq!(world.sent(CALLER).last().unwrap().samples, expected);
+}
+
+#[test]
+fn a_bridge_of_the_same_codec_is_relayed_on_arrival_without_a_seam() {
+    let mut world = World::new();
+    world.phones.get_mut(&HUMAN).unwrap().codec = Codec::Pcma;
+    world.direction(HUMAN, Direction::SendRecv);
+    world.plan(&[(CALLER, Source::HoldBed)], &[]);
+    world.run(20);
+    world.plan(&[(CALLER, Source::Leg(HUMAN)), (HUMAN, Source::Leg(CALLER))], &[]);
+    world.run(20);
+    world.plan(&[(CALLER, Source::HoldBed)], &[]);
+    world.run(20);
+    let sent = world.sent(CALLER);
+    for pair in sent.windows(2) {
+        assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1));
+        assert_eq!(pair[1].timestamp, pair[0].timestamp.wrapping_add(160));
+        assert!(pair[1].at.since(pair[0].at) <= TICK);
+    }
+    // In this world a phone talks at the moment of the last tick: relayed means no delay.
+    let relayed = sent.iter().filter(|p| tone::level(&p.samples, HUMAN_HZ) > -20.0).count();
+    assert_eq!(relayed, 21, "one by the tick, and then each as it came");
 }
 
 #[test]
