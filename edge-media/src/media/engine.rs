@@ -131,6 +131,10 @@ impl Engine {
                 Some(leg) => leg.clear(now, &call, sink),
                 None => self.counters.refused += 1,
             },
+            MediaCommand::Drain { call, leg } => match self.leg_mut(&call, leg) {
+                Some(leg) => leg.drain(now, &call, sink),
+                None => self.counters.refused += 1,
+            },
             MediaCommand::SendDigits { call, leg, digits } => match self.leg_mut(&call, leg) {
                 Some(leg) => {
                     let refused = leg.send_keys(&digits, sink);

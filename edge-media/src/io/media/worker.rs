@@ -207,6 +207,7 @@ impl Worker {
             MediaCommand::Remote { .. }
             | MediaCommand::Apply(_)
             | MediaCommand::Clear { .. }
+            | MediaCommand::Drain { .. }
             | MediaCommand::SendDigits { .. }
             | MediaCommand::Record { .. } => {}
         }

@@ -191,6 +191,18 @@ impl Leg {
         }
     }
 
+    /// Says at once that nothing is queued, if so; what is queued says so when it ends.
+    pub(super) fn drain(&self, now: Now, call: &CallId, sink: &mut impl Sink) {
+        let idle = match &self.line {
+            Line::Rtp(_) => true,
+            Line::Stream(stream) => stream.queue.is_idle(),
+        };
+        if idle {
+            let report = MediaReport::Drained { leg: self.id };
+            sink.report(MediaEvent { at: now, call: call.clone(), report });
+        }
+    }
+
     /// Sends keys to the far end of this leg; gives the number that was refused.
     pub(super) fn send_keys(&mut self, keys: &str, sink: &mut impl Sink) -> usize {
         match &mut self.line {

@@ -465,6 +465,23 @@ fn marks_are_echoed_when_their_audio_was_played_and_a_clear_echoes_the_rest() {
 }
 
 #[test]
+fn a_drain_is_answered_at_once_or_when_the_last_word_was_said() {
+    let mut world = World::new();
+    world.agent_talks = false;
+    world.plan(&[(CALLER, Source::Leg(AGENT))], &[]);
+    world.run(5);
+    let drained = MediaReport::Drained { leg: AGENT };
+    world.command(MediaCommand::Drain { call: call(), leg: AGENT });
+    assert_eq!(world.count(&drained), 1);
+    world.agent(StreamIn::Audio(ulaw_tone(AGENT_HZ, 1_600)));
+    world.command(MediaCommand::Drain { call: call(), leg: AGENT });
+    world.run(9);
+    assert_eq!(world.count(&drained), 1);
+    world.run(1);
+    assert_eq!(world.count(&drained), 2);
+}
+
+#[test]
 fn what_an_agent_says_to_nobody_is_thrown_away_and_its_greeting_waits() {
     let mut world = World::new();
     world.agent_talks = false;
