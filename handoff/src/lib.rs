@@ -4,12 +4,16 @@
 //!
 //! In reading order:
 pub mod call;
+pub mod canonical;
 pub mod clock;
 pub mod command;
 pub mod conversation;
+pub mod delivery;
 pub mod event;
 pub mod id;
 pub mod payload;
 pub mod pii;
 pub mod policy;
+pub mod seal;
 pub mod signal;
+pub mod webhook;
