@@ -76,6 +76,14 @@ pub enum MediaCommand {
         /// Which.
         leg: LegId,
     },
+    /// Report `Drained` as soon as the queued speech of a stream leg has been played: at once
+    /// where nothing is queued, because a queue that is empty cannot run empty.
+    Drain {
+        /// Whose.
+        call: CallId,
+        /// Which.
+        leg: LegId,
+    },
     /// Send these keys on this leg, and on no other (RFC 4733).
     SendDigits {
         /// Whose.

@@ -145,6 +145,7 @@ impl MediaHandle {
             MediaCommand::Open { call, .. }
             | MediaCommand::Remote { call, .. }
             | MediaCommand::Clear { call, .. }
+            | MediaCommand::Drain { call, .. }
             | MediaCommand::SendDigits { call, .. }
             | MediaCommand::Record { call, .. }
             | MediaCommand::Close { call, .. } => call,
@@ -161,6 +162,7 @@ impl MediaHandle {
             MediaCommand::Remote { .. }
             | MediaCommand::Apply(_)
             | MediaCommand::Clear { .. }
+            | MediaCommand::Drain { .. }
             | MediaCommand::SendDigits { .. }
             | MediaCommand::Record { .. }
             | MediaCommand::Close { .. } => None,
@@ -184,13 +186,24 @@ impl MediaHandle {
     pub fn open_stream(&self, key: StreamKey) -> (mpsc::Sender<StreamIn>, mpsc::Receiver<StreamOut>) {
         let (give, input) = mpsc::channel(STREAM_IN_MAX);
         let (output, take) = mpsc::channel(STREAM_OUT_MAX);
+        self.attach_stream(key, input, output);
+        (give, take)
+    }
+
+    /// The same with queues that the door has made: what the voice agent says, and what it is
+    /// to hear.
+    pub fn attach_stream(
+        &self,
+        key: StreamKey,
+        input: mpsc::Receiver<StreamIn>,
+        output: mpsc::Sender<StreamOut>,
+    ) {
         let mut streams = lock(&self.streams);
         // A door that gave up before its call was opened has dropped its ends.
         streams.retain(|_, ends| !ends.output.is_closed());
         if streams.len() < STREAMS_WAITING_MAX {
             streams.insert(key, StreamEnds { input, output });
         }
-        (give, take)
     }
 
     /// Has `text` made into speech, so that it is ready when a prompt says it.

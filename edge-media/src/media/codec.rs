@@ -129,7 +129,7 @@ static LINEAR_TO_ALAW: [u8; 16_384] = {
 const fn ulaw_expand(byte: u8) -> i16 {
     let code = !byte;
     let exponent = (code >> 4 & 7) as i32;
-    let magnitude = ((((code & 15) as i32) << 3) + 132 << exponent) - 132;
+    let magnitude = (((((code & 15) as i32) << 3) + 132) << exponent) - 132;
     (if code & 0x80 == 0 { magnitude } else { -magnitude }) as i16
 }
 
@@ -147,7 +147,7 @@ const fn alaw_expand(byte: u8) -> i16 {
     let code = byte ^ 0x55;
     let exponent = (code >> 4 & 7) as i32;
     let step = ((code & 15) as i32) << 4;
-    let magnitude = if exponent == 0 { step + 8 } else { step + 0x108 << (exponent - 1) };
+    let magnitude = if exponent == 0 { step + 8 } else { (step + 0x108) << (exponent - 1) };
     (if code & 0x80 == 0 { -magnitude } else { magnitude }) as i16
 }
 

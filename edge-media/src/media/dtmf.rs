@@ -97,6 +97,11 @@ impl KeySender {
         refused
     }
 
+    /// Whether keys are being sent or wait to be.
+    pub fn is_busy(&self) -> bool {
+        self.current.is_some() || !self.queue.is_empty()
+    }
+
     /// What this tick sends instead of audio; `None` leaves the tick to the audio.
     pub fn tick(&mut self) -> Option<KeyPacket> {
         let (key, tick) = match self.current.take() {

@@ -1,6 +1,7 @@
 //! All legs of all calls of one media thread. Whole plans come in and take hold at the next
 //! tick; packets and pieces of streams come in at any time; every 20 ms each egress sends
-//! exactly one frame of its source. A leg is heard only where the newest plan says so, and
+//! exactly one frame of its source, unless that source is a leg of the same codec whose
+//! packets are relayed as they arrive. A leg is heard only where the newest plan says so, and
 //! never by itself. It reads no clock and owns no socket: its effects go to a [`Sink`].
 
 mod leg;
@@ -17,8 +18,8 @@ use handoff::clock::Now;
 use handoff::id::{CallId, Epoch, LegId};
 
 use self::leg::Leg;
-use super::codec::Frame;
 use super::prompt::{Audio, ClipStore, SpeechKey, SpeechStore};
+use super::rtp::RtpPacket;
 use super::rtp_leg::Arrival;
 use super::{FRAME_SAMPLES, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, rtcp};
 use crate::sip::RemoteMedia;
@@ -130,6 +131,10 @@ impl Engine {
                 Some(leg) => leg.clear(now, &call, sink),
                 None => self.counters.refused += 1,
             },
+            MediaCommand::Drain { call, leg } => match self.leg_mut(&call, leg) {
+                Some(leg) => leg.drain(now, &call, sink),
+                None => self.counters.refused += 1,
+            },
             MediaCommand::SendDigits { call, leg, digits } => match self.leg_mut(&call, leg) {
                 Some(leg) => {
                     let refused = leg.send_keys(&digits, sink);
@@ -162,7 +167,14 @@ impl Engine {
         match leg.packet(now, from, bytes, call, epoch, sink) {
             Arrival::Malformed => self.counters.malformed += 1,
             Arrival::Foreign => self.counters.foreign += 1,
-            Arrival::Audio | Arrival::Key(_) | Arrival::Alive => {}
+            Arrival::Audio(codec) => {
+                if let Ok(packet) = RtpPacket::parse(bytes) {
+                    for listener in &mut media.legs {
+                        listener.relay(now, *id, codec, &packet, sink);
+                    }
+                }
+            }
+            Arrival::Key(_) | Arrival::Alive => {}
         }
     }
 
@@ -327,22 +339,12 @@ impl CallMedia {
             leg.listen(now, call, sink);
         }
         for position in 0..self.legs.len() {
-            let frame = self.legs.get(position).map(|leg| leg.route(&self.legs)).unwrap_or_default();
+            let routed = self.legs.get(position).and_then(|leg| leg.route(&self.legs));
             if let Some(leg) = self.legs.get_mut(position) {
-                leg.speak(now, frame, call, self.plan.epoch, clips, sink);
+                leg.speak(now, routed, call, self.plan.epoch, clips, sink);
             }
         }
     }
-}
-
-/// What the other legs contribute to an egress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Routed {
-    /// Nothing: the egress has its own source, or none.
-    #[default]
-    Own,
-    /// This frame.
-    Frame(Frame),
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the seed of one engine, spread over its legs.

@@ -491,7 +491,7 @@ mod tests {
                 now += step;
                 buffer.push(Now::from_millis(now), timestamp, &vec![3; length]);
                 buffer.pop(Now::from_millis(now));
-                buffer.skip((timestamp % 7) as u32);
+                buffer.skip(timestamp % 7);
             }
         }
 

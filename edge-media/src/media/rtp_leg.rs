@@ -48,8 +48,8 @@ pub enum Arrival {
     Malformed,
     /// From somebody else.
     Foreign,
-    /// Audio.
-    Audio,
+    /// Audio in the agreed codec.
+    Audio(Codec),
     /// A newly pressed key.
     Key(char),
     /// Valid, and nothing more: a repeated event, comfort noise.
@@ -112,7 +112,7 @@ impl RtpLeg {
         }
         if audio {
             self.jitter.push(now, packet.timestamp, packet.payload);
-            return Arrival::Audio;
+            return Arrival::Audio(remote.codec);
         }
         let key = if event { self.keys.receive(now, packet.timestamp, packet.payload) } else { None };
         key.map_or(Arrival::Alive, Arrival::Key)
@@ -134,6 +134,19 @@ impl RtpLeg {
         let agreed = agreed(self.remote.as_ref()?);
         let to = self.latch.destination()?;
         self.egress.tick(agreed, frame).map(|bytes| (to, bytes))
+    }
+
+    /// Passes on a packet of another leg as it is, where this leg has agreed on its codec:
+    /// where to, and the bytes.
+    pub fn relay(&mut self, now: Now, codec: Codec, packet: &RtpPacket<'_>) -> Option<(SocketAddr, &[u8])> {
+        let remote = self.remote.as_ref().filter(|remote| remote.codec == codec)?;
+        let to = self.latch.destination()?;
+        self.egress.relay(now, agreed(remote), packet).map(|bytes| (to, bytes))
+    }
+
+    /// Whether relayed packets serve this tick, so that it has nothing to send.
+    pub fn relays(&mut self, now: Now) -> bool {
+        self.egress.relays(now)
     }
 
     /// Time passes without a source: the timeline goes on unsent.

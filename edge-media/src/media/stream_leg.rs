@@ -95,9 +95,9 @@ impl StreamQueue {
         (Frame::ulaw(said), Reached { marks: self.reached(), drained })
     }
 
-    /// Whether anything is queued.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.marks.is_empty()
+    /// Whether no speech is queued.
+    pub fn is_idle(&self) -> bool {
+        self.bytes.is_empty()
     }
 
     /// Bytes and marks that found no room.
@@ -191,7 +191,7 @@ mod tests {
                 queue.audio(&vec![number as u8; *length]);
             }
             let mut heard = Vec::new();
-            while !queue.is_empty() {
+            while !queue.is_idle() {
                 let (frame, _) = queue.tick();
                 if frame != Frame::Silence {
                     heard.extend(frame.coded(Codec::Pcmu));

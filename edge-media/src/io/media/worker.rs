@@ -39,7 +39,7 @@ const PIECES_PER_TICK: usize = 512;
 /// A port rests until it was quiet for 30 s, and never longer than ten minutes: a peer that
 /// still sends must not reach the next call, nor hold the port for ever.
 const QUARANTINE_QUIET: Duration = Duration::from_secs(30);
-const QUARANTINE_MAX: Duration = Duration::from_mins(10);
+const QUARANTINE_MAX: Duration = Duration::from_secs(600);
 /// Ticks between two looks at the quarantine and the counters: one second.
 const HOUSEKEEPING_TICKS: u64 = 50;
 /// Above every ordinary thread, below what the system itself runs at.
@@ -207,6 +207,7 @@ impl Worker {
             MediaCommand::Remote { .. }
             | MediaCommand::Apply(_)
             | MediaCommand::Clear { .. }
+            | MediaCommand::Drain { .. }
             | MediaCommand::SendDigits { .. }
             | MediaCommand::Record { .. } => {}
         }

@@ -7,11 +7,12 @@ use handoff::call::media::{MediaPlan, MediaReport, Source};
 use handoff::clock::Now;
 use handoff::id::{CallId, Epoch, LegId, PlayId};
 
-use super::{RecordedFrame, Routed, Sink};
+use super::{RecordedFrame, Sink};
 use crate::media::codec::Frame;
 use crate::media::mixer;
 use crate::media::prompt::{ClipStore, Playback, SpeechStore};
 use crate::media::rtcp::REPORT_LEN_MAX;
+use crate::media::rtp::RtpPacket;
 use crate::media::rtp_leg::{Arrival, RtpLeg};
 use crate::media::stream_leg::{Reached, StreamQueue};
 use crate::media::{Carrier, FRAME_SAMPLES, MediaEvent, Port, StreamIn, StreamKey, StreamOut};
@@ -28,6 +29,9 @@ pub(super) struct Leg {
     source: Option<Source>,
     /// The source changed and no packet of it has left yet.
     unannounced: bool,
+    /// The source changed since the last tick, from this one: it is relayed until the tick, so
+    /// that the change falls on a frame boundary wherever the order came in between.
+    changed_from: Option<Option<LegId>>,
     playback: Option<Playback>,
     hold_place: usize,
     recorded: bool,
@@ -76,6 +80,7 @@ impl Leg {
             line,
             source: None,
             unannounced: false,
+            changed_from: None,
             playback: None,
             hold_place: 0,
             recorded: false,
@@ -128,12 +133,15 @@ impl Leg {
         }
         let wanted = plan.egress.get(&self.id);
         if self.source.as_ref() != wanted {
-            self.source = wanted.cloned();
+            let before = match core::mem::replace(&mut self.source, wanted.cloned()) {
+                Some(Source::Leg(leg)) => Some(leg),
+                Some(Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Mix(_)) | None => None,
+            };
+            self.changed_from.get_or_insert(before);
             self.unannounced = wanted.is_some();
             let ended = self.cut();
-            match &mut self.line {
-                Line::Rtp(rtp) => rtp.source_changed(),
-                Line::Stream(stream) => stream.started |= wanted.is_some(),
+            if let Line::Stream(stream) = &mut self.line {
+                stream.started |= wanted.is_some();
             }
             if let Some(Source::Prompt(play)) = wanted {
                 self.playback = Some(Playback::start(*play, plan.prompts.get(play), clips, speech));
@@ -183,6 +191,18 @@ impl Leg {
         }
     }
 
+    /// Says at once that nothing is queued, if so; what is queued says so when it ends.
+    pub(super) fn drain(&self, now: Now, call: &CallId, sink: &mut impl Sink) {
+        let idle = match &self.line {
+            Line::Rtp(_) => true,
+            Line::Stream(stream) => stream.queue.is_idle(),
+        };
+        if idle {
+            let report = MediaReport::Drained { leg: self.id };
+            sink.report(MediaEvent { at: now, call: call.clone(), report });
+        }
+    }
+
     /// Sends keys to the far end of this leg; gives the number that was refused.
     pub(super) fn send_keys(&mut self, keys: &str, sink: &mut impl Sink) -> usize {
         match &mut self.line {
@@ -211,7 +231,7 @@ impl Leg {
         let mut report = |report| sink.report(MediaEvent { at: now, call: call.clone(), report });
         match arrival {
             Arrival::Malformed | Arrival::Foreign => return arrival,
-            Arrival::Audio | Arrival::Key(_) | Arrival::Alive => {}
+            Arrival::Audio(_) | Arrival::Key(_) | Arrival::Alive => {}
         }
         if !core::mem::replace(&mut self.first_seen, true) {
             report(MediaReport::FirstRtp { leg });
@@ -220,7 +240,7 @@ impl Leg {
             report(MediaReport::SourceBack { leg });
         }
         match arrival {
-            Arrival::Audio => self.prove(now, 1, call, epoch, sink),
+            Arrival::Audio(_) => self.prove(now, 1, call, epoch, sink),
             Arrival::Key(digit) => report(MediaReport::Digit { leg, digit }),
             Arrival::Malformed | Arrival::Foreign | Arrival::Alive => {}
         }
@@ -263,6 +283,32 @@ impl Leg {
         }
     }
 
+    /// Passes a packet of `from` on at once, where it is the source of this egress and needs
+    /// no other form. The first packet of a new source is left to the tick, so that sources
+    /// change on a frame boundary.
+    pub(super) fn relay(
+        &mut self,
+        now: Now,
+        from: LegId,
+        codec: Codec,
+        packet: &RtpPacket<'_>,
+        sink: &mut impl Sink,
+    ) {
+        let wanted = match self.changed_from {
+            Some(before) => before == Some(from),
+            None => self.source == Some(Source::Leg(from)) && !self.unannounced,
+        };
+        if let Line::Rtp(rtp) = &mut self.line
+            && wanted
+            && self.id != from
+        {
+            let port = rtp.port();
+            if let Some((to, bytes)) = rtp.relay(now, codec, packet) {
+                sink.send_rtp(port, to, bytes);
+            }
+        }
+    }
+
     /// Takes this tick's frame from the far end.
     pub(super) fn listen(&mut self, now: Now, call: &CallId, sink: &mut impl Sink) {
         match &mut self.line {
@@ -282,15 +328,13 @@ impl Leg {
         }
     }
 
-    /// What the other legs say to this egress.
-    pub(super) fn route(&self, legs: &[Self]) -> Routed {
+    /// What the other legs say to this egress; `None` where its source is no leg.
+    pub(super) fn route(&self, legs: &[Self]) -> Option<Frame> {
         let other = |id: &LegId| legs.iter().find(|leg| leg.id == *id && leg.id != self.id);
         match &self.source {
-            Some(Source::Leg(id)) => Routed::Frame(other(id).map_or(Frame::Silence, |leg| leg.said)),
-            Some(Source::Mix(ids)) => {
-                Routed::Frame(mixer::mix(ids.iter().filter_map(other).map(|leg| &leg.said)))
-            }
-            Some(Source::Prompt(_) | Source::HoldBed | Source::Silence) | None => Routed::Own,
+            Some(Source::Leg(id)) => Some(other(id).map_or(Frame::Silence, |leg| leg.said)),
+            Some(Source::Mix(ids)) => Some(mixer::mix(ids.iter().filter_map(other).map(|leg| &leg.said))),
+            Some(Source::Prompt(_) | Source::HoldBed | Source::Silence) | None => None,
         }
     }
 
@@ -298,25 +342,27 @@ impl Leg {
     pub(super) fn speak(
         &mut self,
         now: Now,
-        routed: Routed,
+        routed: Option<Frame>,
         call: &CallId,
         epoch: Epoch,
         clips: &ClipStore,
         sink: &mut impl Sink,
     ) {
-        if let Line::Rtp(rtp) = &mut self.line
-            && !rtp.is_agreed()
-        {
-            rtp.rest();
-            return;
+        let changed = self.changed_from.take().is_some();
+        if let Line::Rtp(rtp) = &mut self.line {
+            if changed {
+                rtp.source_changed();
+            }
+            if !rtp.is_agreed() {
+                rtp.rest();
+                return;
+            }
         }
         let frame = match (routed, &self.source) {
-            (Routed::Frame(frame), _) => frame,
-            (Routed::Own, Some(Source::Prompt(_))) => {
-                self.playback.as_mut().map_or(Frame::Silence, Playback::frame)
-            }
-            (Routed::Own, Some(Source::HoldBed)) => clips.hold().frame(&mut self.hold_place),
-            (Routed::Own, Some(Source::Silence | Source::Leg(_) | Source::Mix(_)) | None) => Frame::Silence,
+            (Some(frame), _) => frame,
+            (None, Some(Source::Prompt(_))) => self.playback.as_mut().map_or(Frame::Silence, Playback::frame),
+            (None, Some(Source::HoldBed)) => clips.hold().frame(&mut self.hold_place),
+            (None, Some(Source::Silence | Source::Leg(_) | Source::Mix(_)) | None) => Frame::Silence,
         };
         let open = self.source.is_some();
         let sent = match &mut self.line {
@@ -329,6 +375,8 @@ impl Leg {
                 if !open {
                     rtp.rest();
                     false
+                } else if rtp.relays(now) {
+                    true
                 } else if let Some((to, bytes)) = rtp.send(&frame) {
                     sink.send_rtp(port, to, bytes);
                     true

@@ -350,11 +350,34 @@ fn audio_of_the_same_codec_passes_bit_for_bit() {
     world.direction(HUMAN, Direction::SendRecv);
     world.plan(&[(CALLER, Source::Leg(HUMAN))], &[]);
     world.run(30);
+    assert!(world.sent(CALLER).len() >= 29);
     let expected: Vec<_> = tone::sine(HUMAN_HZ, 8_000, 160)
         .iter()
         .map(|s| codec::decode(Codec::Pcma, codec::encode(Codec::Pcma, *s)))
         .collect();
     assert_eq!(world.sent(CALLER).last().unwrap().samples, expected);
+}
+
+#[test]
+fn a_bridge_of_the_same_codec_is_relayed_on_arrival_without_a_seam() {
+    let mut world = World::new();
+    world.phones.get_mut(&HUMAN).unwrap().codec = Codec::Pcma;
+    world.direction(HUMAN, Direction::SendRecv);
+    world.plan(&[(CALLER, Source::HoldBed)], &[]);
+    world.run(20);
+    world.plan(&[(CALLER, Source::Leg(HUMAN)), (HUMAN, Source::Leg(CALLER))], &[]);
+    world.run(20);
+    world.plan(&[(CALLER, Source::HoldBed)], &[]);
+    world.run(20);
+    let sent = world.sent(CALLER);
+    for pair in sent.windows(2) {
+        assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1));
+        assert_eq!(pair[1].timestamp, pair[0].timestamp.wrapping_add(160));
+        assert!(pair[1].at.since(pair[0].at) <= TICK);
+    }
+    // In this world a phone talks at the moment of the last tick: relayed means no delay.
+    let relayed = sent.iter().filter(|p| tone::level(&p.samples, HUMAN_HZ) > -20.0).count();
+    assert_eq!(relayed, 21, "one by the tick, and then each as it came");
 }
 
 #[test]
@@ -439,6 +462,23 @@ fn marks_are_echoed_when_their_audio_was_played_and_a_clear_echoes_the_rest() {
     let before = world.sent(CALLER).len();
     world.run(10);
     assert!(world.sent(CALLER)[before..].iter().all(|p| tone::level(&p.samples, AGENT_HZ) < -50.0));
+}
+
+#[test]
+fn a_drain_is_answered_at_once_or_when_the_last_word_was_said() {
+    let mut world = World::new();
+    world.agent_talks = false;
+    world.plan(&[(CALLER, Source::Leg(AGENT))], &[]);
+    world.run(5);
+    let drained = MediaReport::Drained { leg: AGENT };
+    world.command(MediaCommand::Drain { call: call(), leg: AGENT });
+    assert_eq!(world.count(&drained), 1);
+    world.agent(StreamIn::Audio(ulaw_tone(AGENT_HZ, 1_600)));
+    world.command(MediaCommand::Drain { call: call(), leg: AGENT });
+    world.run(9);
+    assert_eq!(world.count(&drained), 1);
+    world.run(1);
+    assert_eq!(world.count(&drained), 2);
 }
 
 #[test]
