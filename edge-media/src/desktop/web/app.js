@@ -266,10 +266,10 @@
     const { caller, intent, trigger } = structured;
     const rows = [
       ['Caller', number(caller)],
-      ['Record', MATCH[caller.match.status] || caller.match.status],
-      ['About', intent.label],
-      ['Mood', intent.sentiment && intent.sentiment !== 'unknown' ? words(intent.sentiment) : null],
       ['Why a person', trigger.explanation || words(trigger.code)],
+      ['About', intent.label],
+      ['Record', MATCH[caller.match.status] || caller.match.status],
+      ['Mood', intent.sentiment && intent.sentiment !== 'unknown' ? words(intent.sentiment) : null],
       ['Already done', (structured.actions_taken || []).map((done) => `${done.tool}: ${done.outcome}`).join(', ')],
       ['Still open', (structured.unresolved || []).join(' · ')],
     ];
