@@ -34,7 +34,7 @@ fn push(desktops: &mut Desktops, push: &DesktopPush) -> Option<Value> {
 /// A card as the desk stores it; the payload's own form is not this module's concern.
 fn show(desktops: &mut Desktops, name: &str, revision: u32) -> Option<Value> {
     let payload = json!({ "revision": revision, "summary": { "headline": "Refill" } });
-    desktops.desks.get_mut(&ana()).unwrap().show(&transfer(name), payload)
+    desktops.desks.get_mut(&ana())?.show(&transfer(name), payload)
 }
 
 fn offered() -> Desktops {
@@ -72,7 +72,7 @@ fn what_happens_while_nobody_looks_is_shown_on_connecting() {
 }
 
 #[test]
-fn messages_are_numbered_per_person() {
+fn messages_are_numbered_per_person_and_a_second_page_takes_no_number() {
     let mut desktops = Desktops::default();
     let numbers =
         [
@@ -84,7 +84,8 @@ fn messages_are_numbered_per_person() {
                 .unwrap()["seq"]
                 .clone(),
         ];
-    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert_eq!(numbers, [0, 1, 2, 3]);
+    assert_eq!(connect(&mut desktops, 0, 2)["seq"], 3);
 }
 
 #[test]
@@ -175,6 +176,29 @@ fn pages_and_offers_are_bounded() {
     let offers = connect(&mut desktops, 0, 10)["offers"].as_array().unwrap().len();
     assert_eq!(offers, 4);
     assert_eq!(desktops.call_of(&ana(), &transfer("xfer_1")), None);
+}
+
+#[test]
+fn the_page_is_small_and_loads_and_runs_nothing_of_others() {
+    let [html, style, script] =
+        [include_str!("web/index.html"), include_str!("web/style.css"), include_str!("web/app.js")];
+    assert!(html.len() + style.len() + script.len() <= 50_000);
+    for forbidden in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "eval(",
+        "document.write",
+        "http:",
+        "@import",
+        "url(",
+    ] {
+        assert!(![html, style, script].iter().any(|file| file.contains(forbidden)), "{forbidden}");
+    }
+    // The policy of the listener allows no inline script, style or handler.
+    for forbidden in ["<style", " style=", " onclick=", "<script>"] {
+        assert!(!html.contains(forbidden), "{forbidden}");
+    }
 }
 
 proptest! {

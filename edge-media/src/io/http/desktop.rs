@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::routes::{bearer, unauthorised};
 use super::{HttpRequest, Shared};
+use crate::config::Secret;
 use crate::desktop::DesktopSession;
 use crate::desktop::message::MESSAGE_BYTES_MAX;
 use crate::link::Budget;
@@ -43,15 +44,16 @@ pub(super) async fn open(
         .or(from_protocol.as_deref())
         .or_else(|| url.token.as_ref().map(|token| token.expose().as_bytes()));
     let config = shared.config();
-    let agent = presented.and_then(|token| config.agent_by_token(token)).map(|agent| agent.id.clone());
-    let Some(agent) = agent else { return unauthorised() };
+    let known = presented.and_then(|token| Some((config.agent_by_token(token)?.id.clone(), token)));
+    let Some((agent, token)) = known else { return unauthorised() };
+    let holder = Holder { agent, token: Secret::new(token.to_vec()) };
     upgrade
         .protocols([SUBPROTOCOL])
         .max_message_size(WIRE_MESSAGE_BYTES_MAX)
         .max_frame_size(WIRE_MESSAGE_BYTES_MAX)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .write_buffer_size(0)
-        .on_upgrade(move |socket| attend(shared, agent, socket))
+        .on_upgrade(move |socket| attend(shared, holder, socket))
 }
 
 fn in_subprotocol(headers: &HeaderMap) -> Option<Vec<u8>> {
@@ -60,22 +62,29 @@ fn in_subprotocol(headers: &HeaderMap) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(encoded).ok()
 }
 
+/// Whose page it is, and by which token.
+struct Holder {
+    agent: HumanAgentId,
+    token: Secret,
+}
+
 /// Carries messages until either side is gone, and tells the edge so.
-async fn attend(shared: Arc<Shared>, agent: HumanAgentId, socket: WebSocket) {
+async fn attend(shared: Arc<Shared>, holder: Holder, socket: WebSocket) {
+    let agent = holder.agent.clone();
     let session = shared.next_session();
     let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
     let opened = HttpRequest::DesktopOpened { agent: agent.clone(), session, outbox };
     if shared.edge.send(opened).await.is_err() {
         return;
     }
-    carry(&shared, &agent, session, socket, messages).await;
+    carry(&shared, &holder, session, socket, messages).await;
     // An edge that is gone has no pages to forget.
     let _ = shared.edge.send(HttpRequest::DesktopClosed { agent, session }).await;
 }
 
 async fn carry(
     shared: &Shared,
-    agent: &HumanAgentId,
+    holder: &Holder,
     session: DesktopSession,
     mut socket: WebSocket,
     mut messages: mpsc::Receiver<Pii<String>>,
@@ -96,7 +105,10 @@ async fn carry(
                 }
             },
             _ = beat.tick() => {
-                if heard_at.elapsed() > SILENCE_MAX {
+                // A reload may have taken the token away.
+                let config = shared.config();
+                let holds = config.agent_by_token(holder.token.reveal()).is_some_and(|a| a.id == holder.agent);
+                if heard_at.elapsed() > SILENCE_MAX || !holds {
                     return;
                 }
                 Message::Ping(Bytes::new())
@@ -109,7 +121,7 @@ async fn carry(
                             return;
                         }
                         let text = Pii::new(text.as_str().to_owned());
-                        let said = HttpRequest::DesktopSaid { agent: agent.clone(), session, text };
+                        let said = HttpRequest::DesktopSaid { agent: holder.agent.clone(), session, text };
                         if shared.edge.send(said).await.is_err() {
                             return;
                         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use handoff::id::{HumanAgentId, TransferId};
 use handoff::pii::Pii;
 use handoff::signal::Signal;
@@ -24,7 +24,7 @@ enum Holder {
 }
 
 /// Why a request goes no further.
-enum Denied {
+pub(super) enum Denied {
     /// No token, or nobody's.
     Unknown,
     /// Somebody's, whose role does not open this.
@@ -41,15 +41,15 @@ impl From<ApiError> for Denied {
     }
 }
 
-type Answer = Result<Response, Response>;
+type Answer = Result<Response, Denied>;
 
-impl From<Denied> for Response {
-    fn from(denied: Denied) -> Self {
-        let (status, reason) = match denied {
-            Denied::Unknown => (StatusCode::UNAUTHORIZED, "a bearer token is needed".to_owned()),
-            Denied::Role => (StatusCode::FORBIDDEN, "this token does not open that".to_owned()),
-            Denied::Api(error) => (error.status(), error.to_string()),
-            Denied::Body(reason) => (StatusCode::UNPROCESSABLE_ENTITY, reason),
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let (status, reason) = match self {
+            Self::Unknown => (StatusCode::UNAUTHORIZED, "a bearer token is needed".to_owned()),
+            Self::Role => (StatusCode::FORBIDDEN, "this token does not open that".to_owned()),
+            Self::Api(error) => (error.status(), error.to_string()),
+            Self::Body(reason) => (StatusCode::UNPROCESSABLE_ENTITY, reason),
         };
         let mut response = json_body(status, json!({ "error": reason }).to_string());
         if status == StatusCode::UNAUTHORIZED {
@@ -90,7 +90,7 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 pub(super) async fn calls(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
     match holder(&shared.config(), &headers).ok_or(Denied::Unknown)? {
         Holder::Operator(_, OperatorRole::Monitor | OperatorRole::Supervisor) => {}
-        Holder::Agent(_) => return Err(Denied::Role.into()),
+        Holder::Agent(_) => return Err(Denied::Role),
     }
     let calls = shared.ask(|reply| HttpRequest::Calls { reply }).await.map_err(Denied::Api)?;
     let calls: Vec<Value> = calls.iter().map(summary).collect();
@@ -149,7 +149,7 @@ pub(super) async fn signals(
     let config = shared.config();
     let presented = bearer(&headers).ok_or(Denied::Unknown)?;
     if !config.voice_agent.signal_token.as_ref().is_some_and(|token| token.matches(presented)) {
-        return Err(Denied::Unknown.into());
+        return Err(Denied::Unknown);
     }
     let signals = batch(&body).map_err(Denied::Body)?;
     let taken = shared.ask(|reply| HttpRequest::Signals { call, signals, reply }).await;
@@ -237,7 +237,7 @@ pub(super) fn json_body(status: StatusCode, body: String) -> Response {
 
 /// The answer to a request without anybody's token.
 pub(super) fn unauthorised() -> Response {
-    Denied::Unknown.into()
+    Denied::Unknown.into_response()
 }
 
 /// A file of the page. Browsers ask again after each start of the edge, since the files
