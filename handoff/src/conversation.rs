@@ -4,8 +4,13 @@
 //! [`Context`] (what a payload is built from; personal, already redacted at `R1_pci`).
 //! It decides nothing.
 
+mod grounding;
+mod promise;
+mod state;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::state::Conversation;
 use crate::clock::Timestamp;
 use crate::pii::Pii;
 use crate::signal::{PiiClass, RequestReason, Speaker, TransferRequest};
@@ -202,6 +207,17 @@ pub struct Disclosed {
     pub played_pm: u16,
     /// When it ended.
     pub at: Option<Timestamp>,
+}
+
+/// Which fixed text was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisclosureKind {
+    /// That a machine speaks.
+    Ai,
+    /// That the call is recorded.
+    Recording,
+    /// The transition message.
+    Transition,
 }
 
 /// What the caller's number is and how far it can be trusted.
