@@ -64,6 +64,7 @@ const HEDGES: [&str; 30] = [
     "sollen",
     "quer",
     "deseja",
+    "se",
 ];
 
 const WILLS: [&str; 12] = [
