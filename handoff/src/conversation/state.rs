@@ -58,7 +58,7 @@ pub struct Conversation {
     last_prompt: String,
     tool_failures_run: u32,
     failed_attempts: u32,
-    promised: Option<Now>,
+    promised: Option<Promise>,
     promise_reported: bool,
     /// Elapsed-time windows that `take_due` has reported.
     windows_reported: u32,
@@ -67,6 +67,14 @@ pub struct Conversation {
     seen: BTreeSet<String>,
     seen_order: VecDeque<String>,
     redactions: BTreeMap<String, u32>,
+}
+
+/// An open promise of the voice agent.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    since: Now,
+    /// The turn that made it.
+    segment: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -122,7 +130,7 @@ impl Conversation {
         }
         match &signal.body {
             SignalBody::CallStarted { language, .. } => {
-                self.context.language = language.clone().or(self.context.language.take());
+                self.context.language = language.clone().or_else(|| self.context.language.take());
                 Stimulus::Other
             }
             SignalBody::Turn { speaker, text, turn, .. } => {
@@ -244,7 +252,7 @@ impl Conversation {
             failed_attempts: self.failed_attempts,
             collected: self.context.collected.iter().map(|field| field.name.clone()).collect(),
             call_type: self.call_type.clone(),
-            promise_age_ms: promise.map(|since| millis(now, since)),
+            promise_age_ms: promise.map(|promise| millis(now, promise.since)),
             policy_version: self.policy_version.clone(),
             transfer: standing,
         }
@@ -309,7 +317,7 @@ impl Conversation {
     }
 
     fn promise_due(&self, policy: &Policy) -> Option<Now> {
-        let since = self.promised.filter(|_| !self.promise_reported)?;
+        let since = self.promised.filter(|_| !self.promise_reported)?.since;
         policy.promise_limit().map(|limit| since + limit)
     }
 
@@ -323,41 +331,38 @@ impl Conversation {
         let text = self.redact(text);
         let replaced =
             item.and_then(|item| self.turns.iter_mut().rev().find(|kept| kept.item.as_deref() == Some(item)));
-        if let Some(kept) = replaced {
+        let segment = if let Some(kept) = replaced {
             kept.turn.text = Pii::new(text.clone());
             kept.turn.speaker = speaker;
+            kept.turn.segment
         } else {
-            self.push_turn(at, speaker, &text, item);
             self.count_turn(speaker, &text);
-        }
+            self.push_turn(at, speaker, &text, item)
+        };
         if speaker == Speaker::Agent {
             self.keys_expected = asks_for_keys(&text);
-            // A correction ("… I'm trans—") may take the promise back or make it.
-            if promises(&text) {
-                if self.promised.is_none() {
-                    self.promised = Some(at.now);
-                    self.promise_reported = false;
-                }
-            } else if item.is_some() && self.turns.back().is_some_and(|kept| kept.item.as_deref() == item) {
-                self.forget_promise_of_replaced(at);
-            }
+            self.heed_promise(at, segment, promises(&text));
         }
         Stimulus::Turn { speaker, text: Pii::new(text) }
     }
 
-    /// A replaced last turn that promises nothing any more takes its promise with it.
-    fn forget_promise_of_replaced(&mut self, at: Moment) {
-        let made_now = self.promised.is_some_and(|since| since == at.now);
-        let agent_turns = self.turns.iter().filter(|kept| kept.turn.speaker == Speaker::Agent);
-        let any_open = agent_turns.rev().take(2).any(|kept| promises(kept.turn.text.expose()));
-        if !made_now && !any_open {
-            self.promised = None;
+    /// The first open promise starts the clock; a correction of that very turn ("I'm trans—")
+    /// may take it back.
+    fn heed_promise(&mut self, at: Moment, segment: u32, promised: bool) {
+        match self.promised {
+            None if promised => {
+                self.promised = Some(Promise { since: at.now, segment });
+                self.promise_reported = false;
+            }
+            Some(promise) if promise.segment == segment && !promised => self.promised = None,
+            Some(_) | None => {}
         }
     }
 
-    fn push_turn(&mut self, at: Moment, speaker: Speaker, text: &str, item: Option<&str>) {
+    fn push_turn(&mut self, at: Moment, speaker: Speaker, text: &str, item: Option<&str>) -> u32 {
+        let segment = self.segments;
         let turn = Turn {
-            segment: self.segments,
+            segment,
             speaker,
             text: Pii::new(text.to_owned()),
             at_ms: millis(at.now, self.started.now),
@@ -368,6 +373,7 @@ impl Conversation {
             self.turns.pop_front();
             self.truncated = true;
         }
+        segment
     }
 
     fn count_turn(&mut self, speaker: Speaker, text: &str) {
@@ -502,7 +508,9 @@ impl Conversation {
             (None, Some(read)) if verified && answered(read).is_some() => {
                 (Provenance::CallerConfirmed, Some(read), answered(read))
             }
-            (None, _) => (Provenance::ModelInferred, last_caller.or(self.segment_of_last_turn()), None),
+            (None, _) => {
+                (Provenance::ModelInferred, last_caller.or_else(|| self.segment_of_last_turn()), None)
+            }
         };
         Collected {
             name: name.to_owned(),
@@ -607,7 +615,7 @@ mod redact {
             _ => *digit,
         };
         let sum: u32 = digits.iter().rev().enumerate().map(doubled).sum();
-        let card = (13..=19).contains(&digits.len()) && sum % 10 == 0;
+        let card = (13..=19).contains(&digits.len()) && sum.is_multiple_of(10);
         if card {
             for at in run.iter().rev().skip(4) {
                 if let Some(place) = characters.get_mut(*at) {

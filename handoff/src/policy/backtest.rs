@@ -139,3 +139,71 @@ fn per_mille(part: u64, whole: u64) -> u32 {
     let rate = (part * 1_000).checked_div(whole).unwrap_or(0);
     u32::try_from(rate).unwrap_or(1_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pii::Pii;
+    use crate::signal::Speaker;
+
+    fn policy(threshold: &str) -> Policy {
+        let text = format!(
+            "name = 't'\n[[low_confidence]]\nid='c'\nthreshold={threshold}\nupper_edge=0.9\nconsecutive=1\n\
+             [[caller_request]]\nid='r'\nphrases=['a person']"
+        );
+        Policy::from_toml(&text).unwrap()
+    }
+
+    /// Calls with a few turns and one confidence each, decided by `policy`.
+    fn recorded(policy: &Policy, calls: u16) -> Vec<Recorded> {
+        let mut events = Vec::new();
+        for index in 0..calls {
+            let call = CallId::parse(&format!("call-{index:05}")).unwrap();
+            let said = if index % 10 == 0 { "give me a person" } else { "my bill is too high" };
+            let turn =
+                |text: &str| Stimulus::Turn { speaker: Speaker::Caller, text: Pii::new(text.to_owned()) };
+            let value_pm = index % 100 * 10;
+            for stimulus in [turn("hello"), turn(said), Stimulus::Confidence { value_pm }, turn("thank you")]
+            {
+                let recent = vec![value_pm];
+                let snapshot = Snapshot { confidence_recent_pm: recent, ..Snapshot::default() };
+                let decided = policy.evaluate(&snapshot, &stimulus).map(|trigger| trigger.category);
+                events.push(Recorded { call: call.clone(), snapshot, stimulus, decided });
+            }
+        }
+        events
+    }
+
+    #[test]
+    fn the_same_policy_flips_nothing() {
+        let policy = policy("0.1");
+        let result = backtest(&policy, recorded(&policy, 1_000));
+        assert_eq!((result.calls, result.flips, result.renamed), (1_000, 0, 0));
+        assert_eq!(result.rate_pm(), result.rate_then_pm());
+        assert_eq!(result.rate_pm(), 190);
+        assert_eq!(result.band(), Band::Warn);
+    }
+
+    #[test]
+    fn a_higher_threshold_shows_its_flips_and_its_share() {
+        let events = recorded(&policy("0.1"), 1_000);
+        let result = backtest(&policy("0.3"), events);
+        assert_eq!((result.rate_then_pm(), result.rate_pm(), result.flips), (190, 370, 180));
+        assert_eq!(result.band(), Band::Act);
+        assert_eq!(result.largest_adjustable(), Some(Category::LowConfidence));
+        assert_eq!(result.changed.len(), 180);
+        assert!(result.changed.iter().all(|flip| flip.was.is_none() && flip.now.is_some()));
+    }
+
+    #[test]
+    fn what_must_reach_a_person_is_never_the_one_to_adjust() {
+        let policy = Policy::from_toml("name='t'\n[[caller_request]]\nid='r'\nphrases=['a person']").unwrap();
+        let result = backtest(&policy, recorded(&policy, 100));
+        assert_eq!((result.rate_pm(), result.largest_adjustable()), (100, None));
+    }
+
+    #[test]
+    fn no_calls_give_no_rate() {
+        assert_eq!(backtest(&policy("0.5"), []).rate_pm(), 0);
+    }
+}
