@@ -716,13 +716,13 @@ fn refuse(bytes: &[u8], source: SocketAddr, status: u16) -> Fault {
             "cseq" => "CSeq",
             _ => continue,
         };
+        // A bare CR or LF inside a value would start a line of its own.
+        let value: String = value.trim().chars().filter(|c| !c.is_control()).take(HEADER_BYTES_MAX).collect();
         if name == "Via" {
-            let list = wire::Via::parse_list(value.trim().as_bytes()).unwrap_or_default();
+            let list = wire::Via::parse_list(value.as_bytes()).unwrap_or_default();
             vias.extend(list.iter().map(Via::from_wire));
         } else if !seen.contains(&name) {
             seen.push(name);
-            let value: String =
-                value.trim().chars().filter(|c| !c.is_control()).take(HEADER_BYTES_MAX).collect();
             let _ = write!(rest, "{name}: {value}\r\n");
         }
     }

@@ -27,6 +27,9 @@ const GLARES_MAX: u32 = 3;
 const OWNER_WAIT: (u64, u64) = (210, 400);
 const OTHER_WAIT: (u64, u64) = (0, 200);
 
+/// Longest handle that is put into a header; it has 26 characters.
+const HANDLE_BYTES_MAX: usize = 64;
+
 /// How an INVITE differs from the one before: its credentials header, and the session
 /// interval it asks for with the least it takes.
 type Attempt = (Option<(&'static str, String)>, (u32, u32));
@@ -58,7 +61,7 @@ impl Stack {
         // A handle is for the human agent's own phone; it names nobody, but it is theirs.
         let handle = handle.filter(|handle| {
             peer == Peer::User
-                && handle.len() <= 64
+                && (1..=HANDLE_BYTES_MAX).contains(&handle.len())
                 && handle.bytes().all(|byte| byte.is_ascii_alphanumeric())
         });
         let flow = first.flow;
