@@ -275,9 +275,14 @@ fn print_params(out: &mut String, params: &Params) {
     }
 }
 
+/// What every Via names.
+const PROTOCOL: &str = "SIP/2.0";
+
 /// One Via value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Via {
+    /// `SIP/2.0`; another version only in the refusal of it.
+    protocol: String,
     /// Upper case.
     pub(super) transport: String,
     /// `host` or `host:port` as it was written, IPv6 in brackets.
@@ -290,6 +295,7 @@ impl Via {
     /// Ours, for a new branch.
     pub(super) fn ours(tcp: bool, sent_by: SocketAddr, branch: &str) -> Self {
         Self {
+            protocol: PROTOCOL.to_owned(),
             transport: if tcp { "TCP" } else { "UDP" }.to_owned(),
             sent_by: sent_by.to_string(),
             params: vec![("branch".to_owned(), Some(branch.to_owned())), ("rport".to_owned(), None)],
@@ -326,18 +332,19 @@ impl Via {
         }
     }
 
-    fn from_wire(via: &wire::Via) -> Option<Self> {
-        let sip = via.protocol.eq_ignore_ascii_case(b"SIP") && via.version == b"2.0";
+    fn from_wire(via: &wire::Via) -> Self {
         let host = String::from_utf8_lossy(&via.host.to_bytes()).into_owned();
-        sip.then(|| Self {
+        let (name, version) = (String::from_utf8_lossy(&via.protocol), String::from_utf8_lossy(&via.version));
+        Self {
+            protocol: format!("{name}/{version}").to_ascii_uppercase(),
             transport: String::from_utf8_lossy(&via.transport).to_ascii_uppercase(),
             sent_by: via.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")),
             params: via.params.iter().map(param_from_wire).collect(),
-        })
+        }
     }
 
     fn print(&self) -> String {
-        let mut out = format!("SIP/2.0/{} {}", self.transport, self.sent_by);
+        let mut out = format!("{}/{} {}", self.protocol, self.transport, self.sent_by);
         print_params(&mut out, &self.params);
         out
     }
@@ -647,9 +654,9 @@ fn response_from_wire(response: &wire::Response) -> Option<Response> {
 fn head_from_wire(headers: &wire::Headers, body: &[u8]) -> Option<Head> {
     let mut vias = Vec::new();
     for via in headers.typed_all::<wire::Via>() {
-        vias.push(Via::from_wire(&via.ok()?)?);
+        vias.push(Via::from_wire(&via.ok()?));
     }
-    if vias.is_empty() || vias.len() > VIAS_MAX {
+    if vias.iter().any(|via| via.protocol != PROTOCOL) || vias.is_empty() || vias.len() > VIAS_MAX {
         return None;
     }
     let from = Address::from_wire(&headers.typed::<wire::headers::From>()?.ok()?.0);
@@ -709,13 +716,13 @@ fn refuse(bytes: &[u8], source: SocketAddr, status: u16) -> Fault {
             "cseq" => "CSeq",
             _ => continue,
         };
+        // A bare CR or LF inside a value would start a line of its own.
+        let value: String = value.trim().chars().filter(|c| !c.is_control()).take(HEADER_BYTES_MAX).collect();
         if name == "Via" {
-            let list = wire::Via::parse_list(value.trim().as_bytes()).unwrap_or_default();
-            vias.extend(list.iter().filter_map(Via::from_wire));
+            let list = wire::Via::parse_list(value.as_bytes()).unwrap_or_default();
+            vias.extend(list.iter().map(Via::from_wire));
         } else if !seen.contains(&name) {
             seen.push(name);
-            let value: String =
-                value.trim().chars().filter(|c| !c.is_control()).take(HEADER_BYTES_MAX).collect();
             let _ = write!(rest, "{name}: {value}\r\n");
         }
     }
@@ -774,11 +781,13 @@ pub(super) const fn reason(status: u16) -> &'static str {
         505 => "Version Not Supported",
         600 => "Busy Everywhere",
         603 => "Decline",
-        101..=199 => "Session Progress",
-        201..=299 => "Accepted",
-        300..=399 => "Redirected",
-        401..=499 => "Request Failure",
-        501..=599 => "Server Failure",
-        _ => "Global Failure",
+        _ => match status / 100 {
+            1 => "Session Progress",
+            2 => "Accepted",
+            3 => "Redirected",
+            4 => "Request Failure",
+            5 => "Server Failure",
+            _ => "Global Failure",
+        },
     }
 }

@@ -331,7 +331,12 @@ impl Transactions {
                     machine::TuEvent::Timeout | machine::TuEvent::TransportError => {
                         out.push(Progress::Unanswered(id));
                     }
-                    _ => for_user = true,
+                    machine::TuEvent::Request(_)
+                    | machine::TuEvent::Response(_)
+                    | machine::TuEvent::Ack(_)
+                    | _ => {
+                        for_user = true;
+                    }
                 },
                 machine::Output::Terminated(_) => {
                     self.remove(id);

@@ -120,7 +120,7 @@ impl SipConfig {
             return Some(SocketAddr::new(ip.to_canonical(), port.unwrap_or(5060)));
         }
         let (_, address) = self.hosts.iter().find(|(name, _)| name.eq_ignore_ascii_case(host))?;
-        Some(SocketAddr::new(address.ip(), port.unwrap_or(address.port())))
+        Some(SocketAddr::new(address.ip(), port.unwrap_or_else(|| address.port())))
     }
 
     /// The user part of a number or name, for an address of ours.

@@ -27,6 +27,13 @@ const GLARES_MAX: u32 = 3;
 const OWNER_WAIT: (u64, u64) = (210, 400);
 const OTHER_WAIT: (u64, u64) = (0, 200);
 
+/// Longest handle that is put into a header; it has 26 characters.
+const HANDLE_BYTES_MAX: usize = 64;
+
+/// How an INVITE differs from the one before: its credentials header, and the session
+/// interval it asks for with the least it takes.
+type Attempt = (Option<(&'static str, String)>, (u32, u32));
+
 impl Stack {
     #[expect(clippy::too_many_arguments, reason = "the fields of two commands, once each")]
     pub(super) fn invite(
@@ -54,7 +61,7 @@ impl Stack {
         // A handle is for the human agent's own phone; it names nobody, but it is theirs.
         let handle = handle.filter(|handle| {
             peer == Peer::User
-                && handle.len() <= 64
+                && (1..=HANDLE_BYTES_MAX).contains(&handle.len())
                 && handle.bytes().all(|byte| byte.is_ascii_alphanumeric())
         });
         let flow = first.flow;
@@ -240,11 +247,7 @@ impl Stack {
     }
 
     /// What a challenge or a 422 asks for, once each.
-    fn second_chance(
-        &mut self,
-        dialog: &mut Dialog,
-        response: &Response,
-    ) -> Option<(Option<(&'static str, String)>, (u32, u32))> {
+    fn second_chance(&mut self, dialog: &mut Dialog, response: &Response) -> Option<Attempt> {
         let wanted = self.config.session_expires_secs.max(MIN_SE_SECS);
         let Phase::Calling(calling) = &mut dialog.phase else {
             return None;

@@ -289,9 +289,7 @@ impl Stack {
         let bad_contact = contacts.len() > 1 || contacts.first().is_some_and(|contact| !contact.uri.is_sip());
         if !self.is_for_us(request) {
             Some((404, &[]))
-        } else if self.draining {
-            Some((503, &[("Retry-After", RETRY_AFTER_SECS)]))
-        } else if self.dialogs.len() >= DIALOGS_MAX {
+        } else if self.draining || self.dialogs.len() >= DIALOGS_MAX {
             Some((503, &[("Retry-After", RETRY_AFTER_SECS)]))
         } else if merged {
             Some((482, &[]))
@@ -587,7 +585,13 @@ impl Stack {
             let status = match method {
                 Method::Update if !request.head.body.is_empty() => 491,
                 Method::Update | Method::Options => 200,
-                _ => 481,
+                Method::Invite
+                | Method::Ack
+                | Method::Bye
+                | Method::Cancel
+                | Method::Register
+                | Method::Known(_)
+                | Method::Unknown(_) => 481,
             };
             self.refuse(now, path, &request, status, &[]);
             return;

@@ -3,6 +3,7 @@
 //! same run.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +37,9 @@ pub(crate) struct Weather {
     pub(crate) jitter_ms: u64,
 }
 
+/// From, to, how, what.
+type Packet = (SocketAddr, SocketAddr, Transport, Vec<u8>);
+
 pub(crate) struct World {
     pub(crate) now: Now,
     pub(crate) stacks: BTreeMap<SocketAddr, Stack>,
@@ -45,7 +49,7 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// Datagrams that are dropped although the weather is fine.
     pub(crate) drop_if: Option<fn(&str) -> bool>,
-    in_flight: BTreeMap<(Now, u64), (SocketAddr, SocketAddr, Transport, Vec<u8>)>,
+    in_flight: BTreeMap<(Now, u64), Packet>,
     order: u64,
     random: u64,
 }
@@ -251,10 +255,9 @@ pub(crate) fn first_line(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn invited(events: &[SipEvent]) -> Option<DialogKey> {
-    events.iter().find_map(|event| match event {
-        SipEvent::Invited { dialog, .. } => Some(*dialog),
-        _ => None,
-    })
+    events
+        .iter()
+        .find_map(|event| if let SipEvent::Invited { dialog, .. } = event { Some(*dialog) } else { None })
 }
 
 pub(crate) fn ended(events: &[SipEvent]) -> usize {
