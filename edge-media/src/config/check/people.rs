@@ -10,7 +10,8 @@ use handoff::message;
 use handoff::pii::Pii;
 use toml::Spanned;
 
-use super::{Checker, SecretSource};
+use super::Checker;
+use super::values::SecretSource;
 use crate::config::document::{AgentTable, QueueTable, WebhookTable};
 use crate::config::{Agent, Phone, Queue};
 
