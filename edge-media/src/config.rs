@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck};
+use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Target};
 use handoff::event::WebhookKind;
 use handoff::id::{DestinationId, EdgeId, HumanAgentId, QueueId, TenantId};
 use handoff::pii::Pii;
@@ -172,6 +172,34 @@ pub struct Queue {
     pub fallback: Vec<Fallback>,
     /// Seconds to announce until there is a history to measure.
     pub wait_default_s: u32,
+}
+
+impl Agent {
+    /// This person as a target of one attempt.
+    pub fn target(&self, desktop: bool) -> Target {
+        Target {
+            agent: self.id.clone(),
+            ring_timeout: self.ring_timeout,
+            lang: self.lang.clone(),
+            trusted: self.trusted,
+            accept_on_answer: self.accept_on_answer,
+            desktop,
+        }
+    }
+}
+
+impl Queue {
+    /// The rules that a call is pinned to.
+    pub fn rules(&self) -> QueueRules {
+        QueueRules {
+            id: self.id.clone(),
+            spoken: self.spoken.clone(),
+            attempts_max: self.attempts_max,
+            payload_ack: self.payload_ack.clone(),
+            fallback: self.fallback.clone(),
+            wait_default_s: self.wait_default_s,
+        }
+    }
 }
 
 /// How much a webhook carries.

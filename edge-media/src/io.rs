@@ -456,7 +456,7 @@ impl Shell {
         let ids = StreamIds::from_random(account, this_call, this_stream);
         let session = Session::new(ids, call, &[]);
         let (to_media, from_media) = self.media.open_stream(stream);
-        let ends = DoorEnd::new(to_media, from_media);
+        let ends = DoorEnd { to_media, from_media };
         let door = stream::connect(&self.dialer, stream, session, ends, self.door_events.clone());
         self.doors.insert(stream, door);
     }

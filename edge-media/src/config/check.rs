@@ -3,20 +3,19 @@
 //! none. Files that hold secrets are read here, once.
 
 mod people;
+mod values;
 mod webhook;
 
-use core::fmt::Display;
 use core::ops::{Range, RangeInclusive};
-use core::str::FromStr;
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use handoff::call::OnVoiceAgentBye;
+use handoff::call::media::ClipId;
+use handoff::message;
 use hyper::Uri;
 use ipnet::IpNet;
 use toml::Spanned;
@@ -26,8 +25,8 @@ use super::document::{
 };
 use super::{
     Agent, Audit, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk, VoiceAgent,
-    line_at,
 };
+use values::{SecretSource, literal_ip};
 
 /// Collects what is wrong while it turns tables into values.
 pub(super) struct Checker<'a> {
@@ -35,14 +34,6 @@ pub(super) struct Checker<'a> {
     read: &'a dyn Fn(&Path) -> io::Result<String>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-}
-
-/// The two ways to give a secret, as found in a table.
-struct SecretSource<'a> {
-    /// Name of the key without `_file`.
-    key: &'static str,
-    inline: Option<&'a Spanned<String>>,
-    file: Option<&'a Spanned<PathBuf>>,
 }
 
 impl<'a> Checker<'a> {
@@ -118,6 +109,10 @@ impl<'a> Checker<'a> {
         let (hold_signalling, cancel_while_waiting) = self.hold(table);
         let lang = self.lang(table.lang.as_ref(), "en");
         let disclosure = self.name(table.disclosure.as_ref(), "disclosure", "disclosure.ai_recording");
+        if let (Some(lang), Some(disclosure)) = (&lang, &disclosure) {
+            let place = table.disclosure.as_ref().or(table.lang.as_ref()).unwrap_or(&table.id).span();
+            self.spoken_in(&place, disclosure, lang);
+        }
         Some(Edge {
             id: id?,
             tenant: tenant?,
@@ -135,6 +130,14 @@ impl<'a> Checker<'a> {
             disclosure: disclosure?,
             recording: table.recording,
         })
+    }
+
+    /// The first thing that a caller hears must exist in the language of the prompts.
+    fn spoken_in(&mut self, place: &Range<usize>, disclosure: &str, lang: &str) {
+        let primary = lang.split('-').next().unwrap_or(lang);
+        if !message::catalogue().contains_key(&ClipId(format!("{disclosure}.{primary}"))) {
+            self.refuse(place, format!("there is no clip \"{disclosure}\" in the language \"{primary}\""));
+        }
     }
 
     fn public_ip(&mut self, field: &Spanned<String>, allow_loopback: bool) -> Option<IpAddr> {
@@ -328,239 +331,6 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// What many values have in common.
-impl Checker<'_> {
-    fn refuse(&mut self, place: &Range<usize>, why: impl Into<String>) {
-        let line = Some(line_at(self.text, place.start));
-        self.problems.push(Problem { line, message: why.into() });
-    }
-
-    fn warn(&mut self, place: &Range<usize>, why: impl Into<String>) {
-        let line = Some(line_at(self.text, place.start));
-        self.warnings.push(Problem { line, message: why.into() });
-    }
-
-    fn bounded(&mut self, table: &str, count: usize, allowed: RangeInclusive<usize>) {
-        if !allowed.contains(&count) {
-            let message =
-                format!("[[{table}]]: {count} found, {} to {} allowed", allowed.start(), allowed.end());
-            self.problems.push(Problem { line: None, message });
-        }
-    }
-
-    fn unique(&mut self, seen: &mut BTreeSet<String>, field: &Spanned<String>, what: &str) {
-        if !seen.insert(field.get_ref().clone()) {
-            self.refuse(&field.span(), format!("{what} \"{}\" is there twice", field.get_ref()));
-        }
-    }
-
-    fn parsed<T>(&mut self, field: &Spanned<String>, key: &str) -> Option<T>
-    where
-        T: Parse,
-    {
-        match T::parse(field.get_ref()) {
-            Ok(value) => Some(value),
-            Err(why) => {
-                self.refuse(&field.span(), format!("{key}: {why}"));
-                None
-            }
-        }
-    }
-
-    /// A short name that may appear in records: visible, without quotes or controls.
-    fn name(&mut self, field: Option<&Spanned<String>>, key: &str, default: &str) -> Option<String> {
-        let Some(field) = field else { return Some(default.to_owned()) };
-        let name = field.get_ref();
-        let visible = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ' '));
-        if name.trim().is_empty() || name.chars().count() > NAME_LEN_MAX || !visible {
-            let why = format!("{key} must be 1 to {NAME_LEN_MAX} letters, digits, spaces or . _ -");
-            self.refuse(&field.span(), why);
-            return None;
-        }
-        Some(name.clone())
-    }
-
-    fn lang(&mut self, field: Option<&Spanned<String>>, default: &str) -> Option<String> {
-        let Some(field) = field else { return Some(default.to_owned()) };
-        let subtags_fit = field.get_ref().split('-').enumerate().all(|(index, subtag)| {
-            let length = if index == 0 { 2..=3 } else { 2..=8 };
-            length.contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        });
-        if subtags_fit && field.get_ref().len() <= LANG_LEN_MAX {
-            return Some(field.get_ref().clone());
-        }
-        self.refuse(&field.span(), "lang must be a BCP 47 tag such as \"en\" or \"en-US\"");
-        None
-    }
-
-    /// One of the named choices; the first is the default.
-    fn choice<T: Copy>(
-        &mut self,
-        field: Option<&Spanned<String>>,
-        key: &str,
-        choices: &[(&str, T)],
-    ) -> Option<T> {
-        let Some(field) = field else { return choices.first().map(|(_, value)| *value) };
-        let found = choices.iter().find(|(name, _)| name == field.get_ref()).map(|(_, value)| *value);
-        if found.is_none() {
-            let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-            let why = format!("{key} is \"{}\": choose {}", field.get_ref(), names.join(" or "));
-            self.refuse(&field.span(), why);
-        }
-        found
-    }
-
-    fn in_range(
-        &mut self,
-        field: Option<&Spanned<i64>>,
-        key: &str,
-        allowed: RangeInclusive<u32>,
-        default: u32,
-    ) -> Option<u32> {
-        let Some(field) = field else { return Some(default) };
-        let value = u32::try_from(*field.get_ref()).ok().filter(|value| allowed.contains(value));
-        if value.is_none() {
-            let why =
-                format!("{key} is {}: {} to {} allowed", field.get_ref(), allowed.start(), allowed.end());
-            self.refuse(&field.span(), why);
-        }
-        value
-    }
-
-    /// An absolute URL with a host and without credentials.
-    fn url(&mut self, field: &Spanned<String>, key: &str) -> Option<Uri> {
-        let uri = Uri::from_str(field.get_ref()).ok();
-        let usable = uri.filter(|uri| {
-            let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-            uri.scheme().is_some()
-                && uri.host().is_some_and(|host| !host.is_empty())
-                && !authority.contains('@')
-        });
-        if usable.is_none() {
-            self.refuse(
-                &field.span(),
-                format!("{key} must be an absolute URL without user name and password"),
-            );
-        }
-        usable
-    }
-
-    fn network(&mut self, field: &Spanned<String>) -> Option<IpNet> {
-        let text = field.get_ref();
-        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
-        if network.is_none() {
-            self.refuse(
-                &field.span(),
-                format!("\"{text}\" is neither an address nor a network (192.0.2.0/24)"),
-            );
-        }
-        network.map(|network| network.trunc())
-    }
-
-    /// A secret from its file, or from the configuration itself with a warning.
-    fn secret(&mut self, source: SecretSource<'_>) -> Option<Secret> {
-        let key = source.key;
-        let (text, place) = match (source.inline, source.file) {
-            (Some(inline), Some(_)) => {
-                self.refuse(&inline.span(), format!("give {key} or {key}_file, not both"));
-                return None;
-            }
-            (None, None) => return None,
-            (Some(inline), None) => {
-                self.warn(
-                    &inline.span(),
-                    format!("{key} is written into this file: {key}_file keeps it out"),
-                );
-                (inline.get_ref().clone(), inline.span())
-            }
-            (None, Some(file)) => match (self.read)(file.get_ref()) {
-                Ok(text) => (text, file.span()),
-                Err(error) => {
-                    let why = format!("{key}_file {} cannot be read: {error}", file.get_ref().display());
-                    self.refuse(&file.span(), why);
-                    return None;
-                }
-            },
-        };
-        let trimmed = text.trim_end_matches(['\r', '\n']);
-        if trimmed.is_empty() {
-            self.refuse(&place, format!("{key} is empty"));
-            return None;
-        }
-        Some(Secret::new(trimmed.as_bytes().to_vec()))
-    }
-
-    /// A bearer token: long enough that it cannot be guessed, and fit for a header.
-    fn token(&mut self, source: SecretSource<'_>) -> Option<Secret> {
-        let (key, place) = (source.key, source.place());
-        let secret = self.secret(source)?;
-        let fits = secret.reveal().iter().all(u8::is_ascii_graphic);
-        if secret.reveal().len() < TOKEN_LEN_MIN || secret.reveal().len() > TOKEN_LEN_MAX || !fits {
-            let why = format!("{key} must be {TOKEN_LEN_MIN} to {TOKEN_LEN_MAX} visible ASCII characters");
-            self.refuse(&place, why);
-            return None;
-        }
-        Some(secret)
-    }
-
-    /// A key of 32 bytes, in base64.
-    fn key(&mut self, source: SecretSource<'_>) -> Option<Secret> {
-        let (key, place) = (source.key, source.place());
-        let secret = self.secret(source)?;
-        match BASE64.decode(secret.reveal()) {
-            Ok(bytes) if bytes.len() == KEY_LEN => Some(Secret::new(bytes)),
-            Ok(_) | Err(_) => {
-                self.refuse(&place, format!("{key} must be {KEY_LEN} bytes in base64"));
-                None
-            }
-        }
-    }
-}
-
-impl SecretSource<'_> {
-    const fn is_given(&self) -> bool {
-        self.inline.is_some() || self.file.is_some()
-    }
-
-    fn place(&self) -> Range<usize> {
-        self.inline.map(Spanned::span).or_else(|| self.file.map(Spanned::span)).unwrap_or_default()
-    }
-}
-
-/// Text that becomes a value, with a reason where it cannot.
-trait Parse: Sized {
-    fn parse(text: &str) -> Result<Self, String>;
-}
-
-macro_rules! parse_by {
-    ($($kind:ty => $by:expr, $what:literal;)*) => {
-        $(impl Parse for $kind {
-            fn parse(text: &str) -> Result<Self, String> {
-                $by(text).map_err(|error| reason(text, &error, $what))
-            }
-        })*
-    };
-}
-
-parse_by! {
-    handoff::id::EdgeId => Self::parse, "";
-    handoff::id::TenantId => Self::parse, "";
-    handoff::id::HumanAgentId => Self::parse, "";
-    handoff::id::QueueId => Self::parse, "";
-    handoff::id::DestinationId => Self::parse, "";
-    SocketAddr => Self::from_str, "address and port, such as 0.0.0.0:5060";
-    IpAddr => Self::from_str, "an IP address";
-}
-
-fn reason(text: &str, error: &dyn Display, wanted: &str) -> String {
-    if wanted.is_empty() { format!("\"{text}\": {error}") } else { format!("\"{text}\" is not {wanted}") }
-}
-
-/// The address where a URL names one directly.
-fn literal_ip(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
 /// A trunk stands for one network; more are better described by fewer, wider ones.
 const TRUNKS_MAX: usize = 64;
 /// A team of this size needs several edges long before; it bounds the directory's scans.
@@ -571,18 +341,8 @@ const QUEUES_MAX: usize = 100;
 const WEBHOOKS_MAX: usize = 32;
 /// Every request compares all tokens.
 const OPERATORS_MAX: usize = 64;
-/// Fits a screen and a record.
-const NAME_LEN_MAX: usize = 64;
-/// The payload's limit for `locale`.
-const LANG_LEN_MAX: usize = 16;
 /// The payload allows 512 characters for a link; paths and ids need the rest.
 const PUBLIC_URL_LEN_MAX: usize = 384;
-/// Below this a token could be searched for.
-const TOKEN_LEN_MIN: usize = 24;
-/// Above this it no longer fits a header beside others.
-const TOKEN_LEN_MAX: usize = 256;
-/// HMAC-SHA-256 and Ed25519 both take 32 bytes.
-const KEY_LEN: usize = 32;
 /// Nobody is assigned more at once; a shorter prefix is a mistake.
 const PREFIX_MIN_V4: u8 = 8;
 /// The same for IPv6.

@@ -184,6 +184,15 @@ fn a_secret_in_the_file_is_a_warning_and_never_printed() {
 }
 
 #[test]
+fn the_disclosure_exists_in_the_language_of_the_prompts() {
+    assert!(parse(&with("tenant =", "lang = \"es-MX\"\ntenant =")).is_ok());
+    refused(
+        &with("tenant =", "lang = \"de\"\ntenant ="),
+        &["line 4: there is no clip \"disclosure.ai_recording\" in the language \"de\""],
+    );
+}
+
+#[test]
 fn a_secret_of_the_wrong_type_is_not_repeated() {
     let text = with("password_file = \"ana.sip\"", "password = 19451103");
     refused(&text, &["line 18: invalid type, expected a string"]);

@@ -90,34 +90,14 @@ pub struct Dropped {
     pub reports: u64,
 }
 
-/// The door's end of the two queues to the media plane.
+/// The door's end of the two bounded queues to the media plane, as the media plane opens
+/// them for a stream.
 #[derive(Debug)]
 pub struct DoorEnd {
-    to_media: mpsc::Sender<StreamIn>,
-    from_media: mpsc::Receiver<StreamOut>,
-}
-
-impl DoorEnd {
-    /// The door's end of queues that the media plane made.
-    pub const fn new(to_media: mpsc::Sender<StreamIn>, from_media: mpsc::Receiver<StreamOut>) -> Self {
-        Self { to_media, from_media }
-    }
-}
-
-/// The media plane's end. Both calls are usable from a thread without a runtime.
-#[derive(Debug)]
-pub struct MediaEnd {
-    /// `try_recv` what the voice agent says.
-    pub incoming: mpsc::Receiver<StreamIn>,
-    /// `try_send` what it hears; when the queue is full, the frame is lost.
-    pub outgoing: mpsc::Sender<StreamOut>,
-}
-
-/// The two queues between a door and the media plane.
-pub fn pipe() -> (DoorEnd, MediaEnd) {
-    let (to_media, incoming) = mpsc::channel(TO_MEDIA_MAX);
-    let (outgoing, from_media) = mpsc::channel(FROM_MEDIA_MAX);
-    (DoorEnd { to_media, from_media }, MediaEnd { incoming, outgoing })
+    /// What the voice agent says.
+    pub to_media: mpsc::Sender<StreamIn>,
+    /// What it hears. The media plane drops frames when this queue is full.
+    pub from_media: mpsc::Receiver<StreamOut>,
 }
 
 /// What all streams to one voice agent share: its URL, the signature and the trusted roots.
@@ -227,11 +207,6 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(15);
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// Time for the last words and the peer's own close frame.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
-/// Messages towards the media plane, which empties the queue every 20 ms; a burst of ten
-/// large chunks fits many times.
-const TO_MEDIA_MAX: usize = 256;
-/// One second of frames; more would only be delay.
-const FROM_MEDIA_MAX: usize = 50;
 /// The edge says a handful of things per transfer.
 const COMMANDS_MAX: usize = 16;
 /// Messages written but not taken by a slow peer: one more second.

@@ -10,7 +10,8 @@ use handoff::message;
 use handoff::pii::Pii;
 use toml::Spanned;
 
-use super::{Checker, SecretSource};
+use super::Checker;
+use super::values::SecretSource;
 use crate::config::document::{AgentTable, QueueTable, WebhookTable};
 use crate::config::{Agent, Phone, Queue};
 
@@ -286,7 +287,7 @@ const RING_TIMEOUT_DEFAULT_S: u32 = 20;
 const ATTEMPTS: RangeInclusive<u32> = 1..=3;
 /// What the catalogue can say: five seconds to ten minutes.
 const WAIT_DEFAULT_S: RangeInclusive<u32> = 5..=600;
-/// The guide's own example of an honest anchor.
+/// A usual ring and a usual whisper.
 const WAIT_DEFAULT_DEFAULT_S: u32 = 30;
 /// Fits the desktop's header.
 const DISPLAY_NAME_LEN_MAX: usize = 80;

@@ -10,7 +10,8 @@ use handoff::event::WebhookKind;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::{Checker, SecretSource, literal_ip};
+use super::Checker;
+use super::values::{SecretSource, literal_ip};
 use crate::config::document::WebhookTable;
 use crate::config::{Grant, Secret, Webhook, WebhookMode};
 

@@ -6,12 +6,15 @@
 (() => {
   const KEY = 'warmbridge.token';
   const BACKOFF_MS = [250, 500, 1000, 2000, 5000];
+  const SILENCE_MAX_MS = 12000; // the edge gives a sign of life every five seconds
   const KEEP_ENDED_MS = 10 * 60 * 1000;
   const $ = (id) => document.getElementById(id);
 
   let token = fragmentToken() || sessionStorage.getItem(KEY) || '';
   let socket = null;
   let attempts = 0;
+  let retry = 0;
+  let heardAt = 0;
   let sequence = 0;
   let offers = [];
   let ended = null;
@@ -34,6 +37,7 @@
 
   function connect() {
     if (!token) return signIn('');
+    if (socket) return undefined;
     link('Connecting', false);
     const encoded = btoa(token).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
     const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
@@ -42,6 +46,7 @@
       `bearer.${encoded}`,
     ]);
     socket = opened;
+    heardAt = performance.now();
     opened.onmessage = (event) => {
       if (socket === opened) hear(event.data);
     };
@@ -50,23 +55,37 @@
     };
   }
 
+  /** A link that has gone silent is not waited for: its close could take minutes. */
+  function watch() {
+    if (!socket || performance.now() - heardAt < SILENCE_MAX_MS) return;
+    socket.close();
+    again();
+  }
+
   async function again() {
     socket = null;
     link('Reconnecting', false);
     const wait = BACKOFF_MS[Math.min(attempts, BACKOFF_MS.length - 1)];
     attempts += 1;
-    if (await isRefused()) {
+    const refused = await isRefused();
+    if (socket) return undefined; // the network came back meanwhile
+    if (refused) {
       token = '';
       sessionStorage.removeItem(KEY);
       return signIn('This token is not known here.');
     }
-    setTimeout(connect, wait * (0.75 + Math.random() / 2));
+    clearTimeout(retry);
+    retry = setTimeout(connect, wait * (0.75 + Math.random() / 2));
+    return undefined;
   }
 
   /** A browser does not say why a socket was refused; any other route does. */
   async function isRefused() {
     try {
-      const answer = await fetch('/v1/calls', { headers: { authorization: `Bearer ${token}` } });
+      const answer = await fetch('/v1/calls', {
+        headers: { authorization: `Bearer ${token}` },
+        signal: AbortSignal.timeout(2000),
+      });
       return answer.status === 401;
     } catch {
       return false;
@@ -78,12 +97,14 @@
   }
 
   function hear(text) {
+    heardAt = performance.now();
     let message;
     try {
       message = JSON.parse(text);
     } catch {
       return;
     }
+    if (message.type === 'beat') return;
     if (message.type === 'refused') return announce(`Not possible: ${message.reason}`);
     if (message.type !== 'state' && message.seq !== sequence + 1) {
       // Something was missed. The next connection begins with the truth.
@@ -443,8 +464,13 @@
     if (event.key === 'd' || event.key === 'D') ask('decline', 'incoming');
   });
   window.addEventListener('online', () => {
-    attempts = 0;
+    if (socket || !token) return;
+    clearTimeout(retry);
+    connect();
   });
-  setInterval(tick, 1000);
+  setInterval(() => {
+    tick();
+    watch();
+  }, 1000);
   connect();
 })();

@@ -111,7 +111,11 @@ async fn carry(
                 if heard_at.elapsed() > SILENCE_MAX || !holds {
                     return;
                 }
-                Message::Ping(Bytes::new())
+                // Scripts do not see pings; the page needs its own sign that the link lives.
+                if !matches!(timeout(WRITE_MAX, socket.send(Message::Ping(Bytes::new()))).await, Ok(Ok(()))) {
+                    return;
+                }
+                Message::text(BEAT)
             }
             heard = socket.recv() => {
                 heard_at = Instant::now();
@@ -154,9 +158,12 @@ const OUTBOX_MAX: usize = 64;
 const MESSAGES_BURST: u32 = 60;
 /// Nobody clicks ten times a second.
 const MESSAGES_EVERY: Duration = Duration::from_millis(100);
-/// Keeps proxies from closing an idle connection, and finds dead ones.
-const PING_EVERY: Duration = Duration::from_secs(15);
+/// Keeps proxies from closing an idle connection, and lets both sides find a dead one before
+/// the next offer does.
+const PING_EVERY: Duration = Duration::from_secs(5);
 /// Three pings unanswered.
-const SILENCE_MAX: Duration = Duration::from_secs(45);
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// What the page hears with each ping.
+const BEAT: &str = r#"{"type":"beat"}"#;
 /// A page that takes longer is not being looked at.
 const WRITE_MAX: Duration = Duration::from_secs(5);

@@ -164,6 +164,7 @@ async fn open(address: SocketAddr, protocols: &str) -> Result<Page, WsError> {
 async fn hear(page: &mut Page) -> Option<String> {
     loop {
         match timeout(PATIENCE, page.next()).await.unwrap() {
+            Some(Ok(Message::Text(text))) if text.as_str() == r#"{"type":"beat"}"# => {}
             Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(_) | Err(_)) | None => return None,

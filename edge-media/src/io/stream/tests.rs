@@ -77,6 +77,15 @@ impl Bot {
     }
 }
 
+/// Rooms of the queue towards the media plane.
+const TO_MEDIA: usize = 256;
+
+/// The media plane's end.
+struct MediaEnd {
+    incoming: mpsc::Receiver<StreamIn>,
+    outgoing: mpsc::Sender<StreamOut>,
+}
+
 /// The edge's side of one stream.
 struct Edge {
     media: MediaEnd,
@@ -115,12 +124,13 @@ fn dialer(url: &str) -> Dialer {
 }
 
 fn dial(url: &str) -> Edge {
-    let (door, media) = pipe();
+    let (to_media, incoming) = mpsc::channel(TO_MEDIA);
+    let (outgoing, from_media) = mpsc::channel(50);
     let (sender, events) = mpsc::channel(64);
     let call = CallId::parse("call_01").unwrap();
     let session = Session::new(StreamIds::from_random(1, 2, 3), &call, &[]);
-    let commands = connect(&dialer(url), KEY, session, door, sender);
-    Edge { media, events, commands }
+    let commands = connect(&dialer(url), KEY, session, DoorEnd { to_media, from_media }, sender);
+    Edge { media: MediaEnd { incoming, outgoing }, events, commands }
 }
 
 async fn connected() -> (Edge, Bot) {
@@ -278,7 +288,7 @@ async fn a_bot_that_does_not_read_loses_audio_and_blocks_nobody() {
 #[tokio::test]
 async fn a_full_media_queue_loses_audio_but_no_clear_and_no_mark() {
     let (mut edge, mut bot) = connected().await;
-    for _ in 0..TO_MEDIA_MAX + 2 * PENDING_MAX {
+    for _ in 0..TO_MEDIA + 2 * PENDING_MAX {
         bot.audio(&[9; 160]).await;
     }
     bot.mark("after").await;
@@ -291,7 +301,7 @@ async fn a_full_media_queue_loses_audio_but_no_clear_and_no_mark() {
         audio += 1;
     }
     assert_eq!(edge.incoming().await, StreamIn::Clear);
-    assert_eq!(audio, TO_MEDIA_MAX);
+    assert_eq!(audio, TO_MEDIA);
     edge.commands.send(DoorCommand::Close).await.unwrap();
     assert_eq!(edge.closed().await.2.audio_in, PENDING_MAX as u64);
 }
