@@ -2,8 +2,11 @@
 //! snapshot and stimulus, so the edge, the function and the backtest agree byte for byte.
 //! It knows no target and dials nothing.
 
+use core::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::conversation::{Snapshot, Stimulus, TransferStanding};
 use crate::id::{CallId, DecisionId, TransferId};
 
 /// Why a call is handed over: the ten values of `trigger.code` in the payload schema,
@@ -120,3 +123,46 @@ pub struct Decision {
 /// The rules, loaded from a TOML file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {}
+
+impl Policy {
+    /// The rule that fires on `stimulus`, if any.
+    pub fn evaluate(&self, snapshot: &Snapshot, stimulus: &Stimulus) -> Option<Trigger> {
+        let (category, rule_id) = match stimulus {
+            _ if snapshot.transfer != TransferStanding::None => return None,
+            Stimulus::Requested { .. } | Stimulus::Digit { zero: true } => (Category::CallerRequest, "asked"),
+            Stimulus::Topic { regulated: true, .. } => (Category::Regulatory, "regulated_topic"),
+            Stimulus::Clock => (Category::ElapsedTime, "elapsed"),
+            Stimulus::Turn { .. }
+            | Stimulus::Intent(_)
+            | Stimulus::Topic { .. }
+            | Stimulus::Confidence { .. }
+            | Stimulus::Digit { .. }
+            | Stimulus::Tool { .. }
+            | Stimulus::AgentError
+            | Stimulus::Other => return None,
+        };
+        Some(Trigger {
+            category,
+            rule_id: rule_id.to_owned(),
+            evidence: String::new(),
+            mandatory: true,
+            waives_waits: false,
+            also: Vec::new(),
+        })
+    }
+
+    /// Identifies the rules.
+    pub fn version(&self) -> &str {
+        "rules@0"
+    }
+
+    /// How long a call may last before a person takes over.
+    pub fn elapsed_limit(&self) -> Option<Duration> {
+        Some(Duration::from_secs(600))
+    }
+
+    /// How long a promised person may fail to be on the way.
+    pub fn promise_limit(&self) -> Option<Duration> {
+        None
+    }
+}
