@@ -4,11 +4,16 @@
 //! [`Context`] (what a payload is built from; personal, already redacted at `R1_pci`).
 //! It decides nothing.
 
+mod grounding;
+mod promise;
+mod state;
+
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Moment, Now, Timestamp};
+pub use self::state::Conversation;
+use crate::clock::Timestamp;
 use crate::pii::Pii;
-use crate::signal::{PiiClass, RequestReason, Signal, SignalBody, Speaker, TransferRequest};
+use crate::signal::{PiiClass, RequestReason, Speaker, TransferRequest};
 
 /// A name with a confidence: an intent or a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +209,17 @@ pub struct Disclosed {
     pub at: Option<Timestamp>,
 }
 
+/// Which fixed text was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisclosureKind {
+    /// That a machine speaks.
+    Ai,
+    /// That the call is recorded.
+    Recording,
+    /// The transition message.
+    Transition,
+}
+
 /// What the caller's number is and how far it can be trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallerIdentity {
@@ -246,119 +262,4 @@ pub struct Context {
     pub transition: Disclosed,
     /// Redaction counts by class (`PAN`, `CVV`, …).
     pub redactions: Vec<(String, u32)>,
-}
-
-/// What a caller is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DisclosureKind {
-    /// That a machine speaks.
-    Ai,
-    /// That the call is recorded.
-    Recording,
-    /// That, why and how soon a person takes over.
-    Transition,
-}
-
-/// What is known of one conversation so far.
-#[derive(Clone, Debug)]
-pub struct Conversation {
-    since: Now,
-    context: Context,
-    call_type: Option<String>,
-    policy_version: String,
-    failed_attempts: u32,
-}
-
-impl Conversation {
-    /// A conversation whose clock starts at `at`.
-    pub fn new(
-        at: Moment,
-        caller: CallerIdentity,
-        call_type: Option<String>,
-        policy_version: String,
-    ) -> Self {
-        let context = Context { caller, ..Context::default() };
-        Self { since: at.now, context, call_type, policy_version, failed_attempts: 0 }
-    }
-
-    /// Takes a signal in and says what the policy is to look at.
-    pub fn apply(&mut self, at: Moment, signal: &Signal) -> Stimulus {
-        match &signal.body {
-            SignalBody::Turn { speaker, text, .. } => {
-                self.record_turn(at, *speaker, text.clone());
-                Stimulus::Turn { speaker: *speaker, text: text.clone() }
-            }
-            SignalBody::TransferRequest(request) => {
-                self.context.request = Some(request.clone());
-                Stimulus::Requested { reason: request.reason }
-            }
-            SignalBody::Topic { name, regulated, .. } => Stimulus::Topic {
-                topic: Named { name: name.clone(), confidence_pm: 0 },
-                regulated: *regulated,
-            },
-            SignalBody::Dtmf { digits } => Stimulus::Digit { zero: digits.expose() == "0" },
-            SignalBody::Consent { value } => {
-                self.context.recording_consent.clone_from(value);
-                Stimulus::Other
-            }
-            SignalBody::Error { .. } => Stimulus::AgentError,
-            SignalBody::CallStarted { .. }
-            | SignalBody::TurnPartial { .. }
-            | SignalBody::Intent { .. }
-            | SignalBody::Field { .. }
-            | SignalBody::Sentiment { .. }
-            | SignalBody::Confidence { .. }
-            | SignalBody::DisclosureMade { .. }
-            | SignalBody::Tool { .. }
-            | SignalBody::TransferCancel
-            | SignalBody::Resolved { .. }
-            | SignalBody::X => Stimulus::Other,
-        }
-    }
-
-    /// Names and numbers of the call so far.
-    pub fn snapshot(&self, now: Now, standing: TransferStanding) -> Snapshot {
-        Snapshot {
-            elapsed_ms: u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX),
-            failed_attempts: self.failed_attempts,
-            call_type: self.call_type.clone(),
-            policy_version: self.policy_version.clone(),
-            transfer: standing,
-            ..Snapshot::default()
-        }
-    }
-
-    /// What a payload is built from.
-    pub fn context(&self) -> Context {
-        self.context.clone()
-    }
-
-    /// Records a turn that no signal brought.
-    pub fn record_turn(&mut self, at: Moment, speaker: Speaker, text: Pii<String>) {
-        let segment = u32::try_from(self.context.turns.len()).unwrap_or(u32::MAX);
-        let at_ms = u64::try_from(at.now.since(self.since).as_millis()).unwrap_or(u64::MAX);
-        self.context.turns.push(Turn { segment, speaker, text, at_ms });
-    }
-
-    /// Records what the caller was told, and how far it was heard.
-    pub fn record_disclosure(&mut self, kind: DisclosureKind, disclosed: Disclosed) {
-        match kind {
-            DisclosureKind::Ai => self.context.ai_disclosure = disclosed,
-            DisclosureKind::Recording => self.context.recording_disclosure = disclosed,
-            DisclosureKind::Transition => self.context.transition = disclosed,
-        }
-    }
-
-    /// A transfer ended without a bridge.
-    pub fn record_failed_attempt(&mut self) {
-        self.failed_attempts = self.failed_attempts.saturating_add(1);
-    }
-
-    /// Lets time pass.
-    pub fn clock(&mut self, _now: Now) {}
-
-    /// When `clock` has something to do.
-    pub fn next_timeout(&self) -> Option<Now> {
-        None
-    }
 }
