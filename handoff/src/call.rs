@@ -3,381 +3,507 @@
 //! No model takes part: accept, decline, hang-up, fallback and bridge are decided here.
 //! It knows legs by [`LegId`] only; the edge maps them to SIP dialogs and streams.
 
+mod bridge;
+mod brief;
+mod command;
+mod core;
+mod ending;
+mod io;
+mod legs;
 pub mod media;
+mod offer;
 pub mod outcome;
+mod talk;
+mod transfer;
 
-use core::time::Duration;
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::call::media::{MediaPlan, MediaReport};
-use crate::call::outcome::{LegCause, Phase};
-use crate::clock::Timestamp;
-use crate::command::Command;
-use crate::conversation::CallerIdentity;
-use crate::event::{Evaluable, Fact, Means};
-use crate::id::{CallId, DestinationId, EdgeId, HumanAgentId, LegId, QueueId, TenantId, TransferId};
-use crate::payload::{Catalog, Payload};
-use crate::pii::Pii;
-use crate::policy::Policy;
-use crate::signal::Signal;
+pub use self::io::{
+    Arrival, CallRules, DesktopPush, Fallback, Input, OnVoiceAgentBye, Output, PayloadAck, QueueRules,
+    Standing, Target,
+};
 
-/// What holds for a call from its first to its last moment; pinned when it arrives, so a
-/// reload never changes the rules of a running call.
-#[derive(Clone, Debug)]
-pub struct CallRules {
-    /// Whose calls.
-    pub tenant: TenantId,
-    /// Which edge.
-    pub edge: EdgeId,
-    /// The rules that decide transfers.
-    pub policy: Arc<Policy>,
-    /// Intents, actions and required fields of the tenant.
-    pub catalog: Arc<Catalog>,
-    /// Queues by id; the first is the default.
-    pub queues: Vec<QueueRules>,
-    /// BCP 47 language of prompts.
-    pub lang: String,
-    /// Clip and text id of the AI and recording disclosure.
-    pub disclosure: String,
-    /// Put the caller on hold by re-INVITE; `false` is `hold_signalling = "none"`.
-    pub hold_by_reinvite: bool,
-    /// Record the legs (needs the disclosure).
-    pub recording: bool,
-    /// What happens when the voice agent leaves without asking for a person.
-    pub on_voice_agent_bye: OnVoiceAgentBye,
-    /// Base of the links in a payload (`https://…`).
-    pub public_url: String,
+use self::bridge::Bridge;
+use self::core::{Core, VoiceLink, earliest};
+use self::ending::Ending;
+use self::legs::Answered;
+use self::media::MediaReport;
+use self::outcome::{LegCause, Phase};
+use self::talk::{Conversing, Disclosing};
+use self::transfer::Transfer;
+use crate::clock::{Moment, Now};
+use crate::conversation::Context;
+use crate::event::{Fact, Role};
+use crate::id::{LegId, PlayId, TransferId};
+use crate::payload::Payload;
+
+/// How long somebody else's decision on a mandatory trigger, or somebody else's payload, is
+/// awaited. Longer lets a cold function decide; shorter keeps a caller who asked for help
+/// from waiting for a cloud that is down.
+pub const EDGE_FALLBACK: Duration = Duration::from_millis(800);
+
+/// How long an accepted call waits for the acknowledgement of its payload. Longer gives a
+/// slow desktop its chance; shorter keeps two people from listening to silence.
+pub const BARRIER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// How long queued speech of the voice agent may play out after the decision. Longer lets it
+/// finish its sentence; shorter brings the message sooner.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+
+/// Longest transition message or disclosure, after which its end is taken as unreported.
+const PROMPT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Longest notice, hold update or closing message.
+const NOTICE_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often a waiting caller hears how long it still takes; oftener is a nuisance.
+const HOLD_UPDATE_EVERY: Duration = Duration::from_secs(30);
+
+/// Least wait that is spoken, in seconds: "now" would be a promise that nobody can keep.
+const SPOKEN_WAIT_MIN_S: u32 = 5;
+
+/// How long the directory may take. It answers at once; only a lost answer takes longer.
+const SEARCH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest ring, whatever a target says: carriers give up near two minutes.
+const RING_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a person may take to say yes after the whisper ended. Longer suits people who
+/// read first; shorter finds out a voicemail sooner.
+const ACCEPT_AFTER_WHISPER: Duration = Duration::from_secs(20);
+
+/// How long an answered phone may go without a yes, in all.
+const BRIEFING_LIMIT: Duration = Duration::from_secs(45);
+
+/// How long two-way audio may take to be seen after the bridge.
+const AUDIO_PROOF_LIMIT: Duration = Duration::from_secs(2);
+
+/// By then, counted from the decision, a required destination has reported that it missed
+/// its budget: building takes at most 1.5 s, delivery 5 s in all, the report a moment.
+const DELIVERY_SETTLES: Duration = Duration::from_secs(7);
+
+/// How long the voice agent's link may take to open.
+const VOICE_CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the caller's acknowledgement of our answer may take: RFC 3261 gives it 32 s.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(35);
+
+/// How long the end of a leg is awaited after we ordered it: one SIP transaction is 32 s.
+const CLOSE_LIMIT: Duration = Duration::from_secs(35);
+
+/// Longest goodbye to a human agent whose caller left.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
+
+/// No call lasts longer; a forgotten one would be billed for days.
+const CALL_LIMIT: Duration = Duration::from_secs(4 * 3_600);
+
+/// Most transfers of one call; more is a loop between rules and fallbacks.
+const TRANSFERS_MAX: u32 = 8;
+
+/// Most persons tried in one transfer, whatever a queue says.
+const ATTEMPTS_LIMIT: u32 = 20;
+
+/// Ids of signals and commands that are remembered, so that a repeat has no effect. A
+/// queue redelivers within minutes; a call has some hundred signals in that time.
+const IDS_REMEMBERED: usize = 512;
+
+/// Longest name of a category in the record.
+const SIGNAL_NAME_MAX: usize = 48;
+
+/// The key by which a waiting caller goes back to the voice agent.
+const CANCEL_KEY: char = '*';
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    core: Core,
+    state: State,
 }
 
-/// Policy for a voice agent that leaves by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnVoiceAgentBye {
-    /// End the call.
-    Hangup,
-    /// Hand the caller to the default queue.
-    #[default]
-    TransferDefault,
-}
-
-/// A link of the fallback chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fallback {
-    /// Back to the voice agent, while its leg is up.
-    VoiceAgent,
-    /// Closing message, then the end. The implicit last link.
-    Closing,
-}
-
-/// The rules of one queue.
-#[derive(Clone, Debug)]
-pub struct QueueRules {
-    /// Its id.
-    pub id: QueueId,
-    /// Clip that names it to the caller (`dest.nurse`).
-    pub spoken: String,
-    /// Most agents tried in one transfer.
-    pub attempts_max: u32,
-    /// Whose acknowledgement opens the barrier.
-    pub payload_ack: PayloadAck,
-    /// What happens when nobody takes the call, in order.
-    pub fallback: Vec<Fallback>,
-    /// Time to announce until there are enough bridges to measure it, in seconds.
-    pub wait_default_s: u32,
-}
-
-/// Whose acknowledgement opens the barrier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PayloadAck {
-    /// The desktop's.
-    Desktop,
-    /// A named webhook destination's.
-    Destination(DestinationId),
-}
-
-/// A person chosen by the edge's directory for one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Who.
-    pub agent: HumanAgentId,
-    /// How long the phone rings.
-    pub ring_timeout: Duration,
-    /// BCP 47 language of the whisper.
-    pub lang: String,
-    /// A member of the agent directory whose presence is proven by registration. Others
-    /// hear nothing personal before they have proven that they are there.
-    pub trusted: bool,
-    /// Answering the phone counts as accepting (never outside the directory).
-    pub accept_on_answer: bool,
-    /// A desktop of this person is connected now.
-    pub desktop: bool,
-}
-
-/// What a new call starts from.
-#[derive(Clone, Debug)]
-pub struct Arrival {
-    /// The call's id.
-    pub call: CallId,
-    /// Name of the trunk.
-    pub trunk: String,
-    /// Keyed pseudonym of the number.
-    pub caller_tag: Option<String>,
-    /// Who calls.
-    pub caller: CallerIdentity,
-    /// Type of call, from the trunk or the number dialled; for routing rules.
-    pub call_type: Option<String>,
-}
-
-/// What can happen to a call. Present facts; each comes with the moment it happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Input {
-    /// A phone that we dialled rings.
-    Ringing {
-        /// Which.
-        leg: LegId,
-    },
-    /// A leg is up: the caller's after our answer was acknowledged, the voice agent's when
-    /// its link is open, a human agent's when the phone was answered.
-    Answered {
-        /// Which.
-        leg: LegId,
-    },
-    /// A leg is over, before or after its answer. Comes exactly once per leg.
-    Ended {
-        /// Which.
-        leg: LegId,
-        /// Why.
-        cause: LegCause,
-        /// The SIP status, where there was one.
-        status: Option<u16>,
-    },
-    /// A hold or resume re-INVITE of ours was answered (or refused: `ok` is false, which
-    /// changes nothing but the record).
-    HoldDone {
-        /// Which leg.
-        leg: LegId,
-        /// It was accepted.
-        ok: bool,
-    },
-    /// The peer put its own leg on hold or took it back.
-    PeerHold {
-        /// Which leg.
-        leg: LegId,
-        /// On or off.
-        held: bool,
-    },
-    /// The voice agent said something.
-    Signal(Signal),
-    /// The cloud said something.
-    Command(Command),
-    /// The directory found a person for the pending search.
-    TargetFound {
-        /// Who and how.
-        target: Target,
-        /// Wait to announce or repeat, from live history, in seconds.
-        estimate_s: Option<u32>,
-    },
-    /// The directory has nobody for the pending search.
-    NobodyAvailable,
-    /// A desktop shows the payload: painted, not merely received.
-    DesktopAcked {
-        /// Whose desktop.
-        agent: HumanAgentId,
-        /// Which transfer.
-        transfer: TransferId,
-        /// Which revision.
-        revision: u32,
-    },
-    /// A human agent said yes by button or API. (Keys come as `MediaReport::Digit`.)
-    Accept {
-        /// Who.
-        agent: HumanAgentId,
-        /// Which transfer.
-        transfer: TransferId,
-        /// How.
-        means: Means,
-    },
-    /// A human agent said no by button or API.
-    Decline {
-        /// Who.
-        agent: HumanAgentId,
-        /// Which transfer.
-        transfer: TransferId,
-        /// How.
-        means: Means,
-    },
-    /// A human agent asks to give the caller back to the voice agent.
-    HandBack {
-        /// Who.
-        agent: HumanAgentId,
-    },
-    /// The media plane reports.
-    Media(MediaReport),
-    /// `next_timeout` has come.
-    Timeout,
-    /// The edge drains for good: end the call now.
-    Drain,
-}
-
-/// What a call orders. Imperatives; the edge carries them out in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Answer the caller (200 with our SDP).
-    Answer,
-    /// Open the voice agent's link.
-    ConnectVoiceAgent {
-        /// Its leg.
-        leg: LegId,
-    },
-    /// Find a person. The edge answers at once with `TargetFound` or `NobodyAvailable`.
-    FindTarget {
-        /// In which queue.
-        queue: QueueId,
-        /// Not these: they had this transfer already.
-        exclude: Vec<HumanAgentId>,
-    },
-    /// Dial a person.
-    Invite {
-        /// The new leg.
-        leg: LegId,
-        /// Whom.
-        agent: HumanAgentId,
-        /// The transfer, for the opaque handle in the headers.
-        transfer: TransferId,
-    },
-    /// End a leg: CANCEL, BYE or close, whatever its state needs.
-    HangUp {
-        /// Which.
-        leg: LegId,
-        /// Why.
-        cause: LegCause,
-    },
-    /// Refuse the caller's INVITE with this status. The leg never opened.
-    Reject {
-        /// SIP status.
-        status: u16,
-    },
-    /// Re-INVITE with `sendonly`.
-    Hold {
-        /// Which leg.
-        leg: LegId,
-    },
-    /// Re-INVITE with `sendrecv`.
-    Resume {
-        /// Which leg.
-        leg: LegId,
-    },
-    /// Apply this plan.
-    Media(MediaPlan),
-    /// Drop queued speech of the voice agent and echo its pending marks.
-    ClearVoiceAgent {
-        /// Its leg.
-        leg: LegId,
-    },
-    /// Tell the voice agent how its transfer stands (in-band `edge.status`).
-    TellVoiceAgent {
-        /// Its leg.
-        leg: LegId,
-        /// `accepted`, `ringing`, `connected`, `failed`.
-        status: &'static str,
-        /// Seconds until a person, where known.
-        eta_s: Option<u32>,
-    },
-    /// Show something on a person's desktop.
-    Desktop {
-        /// Whose.
-        agent: HumanAgentId,
-        /// What.
-        push: DesktopPush,
-    },
-    /// Record a fact. The shell stamps, seals, spools and publishes it, in this order.
-    Emit {
-        /// From 0, contiguous within the call.
-        seq: u64,
-        /// Wall time of the input that caused it.
-        at: Timestamp,
-        /// What happened.
-        fact: Fact,
-        /// For the copy on `signals`.
-        evaluable: Option<Box<Evaluable>>,
-    },
-    /// Publish the edge's own decision to `decisions`, so that the payload and the webhooks
-    /// follow when the functions are back.
-    PublishDecision {
-        /// The event that it belongs to.
-        evaluable: Box<Evaluable>,
-        /// The decision.
-        decision: crate::policy::Decision,
-    },
-    /// A bridge happened after so many seconds; for the estimate of the queue.
-    Learn {
-        /// Which queue.
-        queue: QueueId,
-        /// Seconds from the decision to the bridge.
-        waited_s: u32,
-    },
-    /// Forget the call. Nothing follows.
+/// Where a call is. What a state needs lives inside it and goes with it.
+#[derive(Debug)]
+enum State {
+    /// Answered by us, not yet acknowledged.
+    Arriving { until: Now },
+    /// The caller hears that a machine speaks.
+    Disclosing(Disclosing),
+    /// Caller and voice agent talk, for the first time or again.
+    WithVoiceAgent(Conversing),
+    /// A person is on the way.
+    Transferring(Box<Transfer>),
+    /// Caller and human agent talk.
+    Bridged(Box<Bridge>),
+    /// The caller hears the closing message.
+    Closing { play: PlayId, until: Now },
+    /// The legs are being closed.
+    Ending(Ending),
+    /// Nothing follows.
     Finished,
 }
 
-/// What a person's desktop is told. Ordered before the INVITE of the same offer.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DesktopPush {
-    /// A call is coming: shown before the phone rings.
-    Incoming {
-        /// Which transfer.
-        transfer: TransferId,
-        /// Which call.
-        call: CallId,
-        /// Which attempt.
-        attempt: u32,
-        /// How long the caller has waited, ms.
-        waited_ms: u64,
-    },
-    /// The card, whole. Replaces a lower revision.
-    Card {
-        /// Which transfer.
-        transfer: TransferId,
-        /// The payload.
-        payload: Box<Payload>,
-    },
-    /// The whisper as text.
-    Caption {
-        /// Which transfer.
-        transfer: TransferId,
-        /// What is being spoken.
-        text: Pii<String>,
-    },
-    /// Accepted with this revision frozen; the desktop acknowledges once painted.
-    Accepted {
-        /// Which transfer.
-        transfer: TransferId,
-        /// The frozen revision.
-        revision: u32,
-    },
-    /// Connected.
-    Bridged {
-        /// Which transfer.
-        transfer: TransferId,
-    },
-    /// The offer or the call is over.
-    Ended {
-        /// Which transfer.
-        transfer: TransferId,
-        /// Fixed reason (`caller_left`, `no_answer`, `declined`, `ended`, `taken`).
-        reason: &'static str,
-    },
+impl Call {
+    /// Takes a call. It is answered at once: a caller in trouble hears something.
+    pub fn new(at: Moment, arrival: Arrival, rules: Arc<CallRules>) -> (Self, Vec<Output>) {
+        let mut core = Core::new(at, arrival, rules);
+        core.emit(Fact::CallReceived {
+            trunk: core.arrival.trunk.clone(),
+            caller_tag: core.arrival.caller_tag.clone(),
+            direction: "inbound".to_owned(),
+        });
+        core.emit(Fact::LegOpened { leg: LegId::CALLER, role: Role::Caller });
+        core.out.push(Output::Answer);
+        let mut call = Self { core, state: State::Arriving { until: at.now + ARRIVAL_LIMIT } };
+        let outputs = call.settle();
+        (call, outputs)
+    }
+
+    /// Every transition of a call starts here.
+    #[must_use = "outputs are the only effect a call has"]
+    pub fn handle(&mut self, at: Moment, input: Input) -> Vec<Output> {
+        self.core.at = at;
+        let state = std::mem::replace(&mut self.state, State::Finished);
+        self.state = step(&mut self.core, state, input);
+        self.settle()
+    }
+
+    /// The next time at which `handle(.., Input::Timeout)` has something to do.
+    pub fn next_timeout(&self) -> Option<Now> {
+        let own = match &self.state {
+            State::Finished => return None,
+            State::Arriving { until } | State::Closing { until, .. } => Some(*until),
+            State::Disclosing(disclosing) => disclosing.next_timeout(&self.core),
+            State::WithVoiceAgent(conversing) => conversing.next_timeout(&self.core),
+            State::Transferring(transfer) => transfer.next_timeout(),
+            State::Bridged(bridge) => bridge.next_timeout(),
+            State::Ending(ending) => return ending.next_timeout(),
+        };
+        let voice = match self.core.voice {
+            VoiceLink::Connecting { until, .. } => Some(until),
+            VoiceLink::Up { .. } | VoiceLink::Gone => None,
+        };
+        earliest([own, voice, Some(self.core.until)])
+    }
+
+    /// Where the call stands, without personal data.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            state: self.state.name(),
+            phase: self.state.phase(),
+            transfer: self.transfer_id(),
+            legs: self.core.legs.roles(),
+        }
+    }
+
+    /// Nothing follows any more.
+    pub const fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished)
+    }
+
+    /// What a payload would be built from now.
+    pub fn context(&self) -> Context {
+        self.core.conversation.context()
+    }
+
+    /// The payload of the transfer under way.
+    pub fn payload(&self) -> Option<&Payload> {
+        match &self.state {
+            State::Transferring(transfer) => transfer.payload.as_ref(),
+            State::Bridged(bridge) => bridge.payload.as_ref(),
+            State::Arriving { .. }
+            | State::Disclosing(_)
+            | State::WithVoiceAgent(_)
+            | State::Closing { .. }
+            | State::Ending(_)
+            | State::Finished => None,
+        }
+    }
+
+    /// The transfer under way, or that made the bridge.
+    pub fn transfer_id(&self) -> Option<TransferId> {
+        match &self.state {
+            State::Transferring(transfer) => Some(transfer.id.clone()),
+            State::Bridged(bridge) => Some(bridge.transfer.clone()),
+            State::Arriving { .. }
+            | State::Disclosing(_)
+            | State::WithVoiceAgent(_)
+            | State::Closing { .. }
+            | State::Ending(_)
+            | State::Finished => None,
+        }
+    }
+
+    /// The language of the briefing for the person that the call is offered to; that of the
+    /// call where there is none.
+    pub fn whisper_lang(&self) -> String {
+        let lang = match &self.state {
+            State::Transferring(transfer) => transfer.offer.target().map(|target| &target.lang),
+            State::Bridged(bridge) => Some(&bridge.target.lang),
+            State::Arriving { .. }
+            | State::Disclosing(_)
+            | State::WithVoiceAgent(_)
+            | State::Closing { .. }
+            | State::Ending(_)
+            | State::Finished => None,
+        };
+        lang.unwrap_or(&self.core.rules.lang).clone()
+    }
+
+    /// What follows from any transition: recordings and the media plan follow the state, and
+    /// a call whose legs are all closed is over.
+    fn settle(&mut self) -> Vec<Output> {
+        let core = &mut self.core;
+        if !matches!(self.state, State::Finished) {
+            core.follow_recordings();
+            let egress = media::routes(&self.state, &core.legs, core.voice);
+            if let Some(plan) = core.sound.plan(&core.arrival.call, egress) {
+                core.out.push(Output::Media(plan));
+            }
+        }
+        if let State::Ending(ending) = &self.state
+            && core.legs.is_empty()
+        {
+            ending::finish(core, ending);
+            self.state = State::Finished;
+        }
+        std::mem::take(&mut core.out)
+    }
 }
 
-/// The call, for lists and for the API: no personal data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Name of the state.
-    pub state: &'static str,
-    /// The phase of the transfer, if one is under way.
-    pub phase: Option<Phase>,
-    /// The transfer.
-    pub transfer: Option<TransferId>,
-    /// Legs that are open.
-    pub legs: BTreeMap<LegId, crate::event::Role>,
+impl State {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Arriving { .. } => "arriving",
+            Self::Disclosing(_) => "disclosing",
+            Self::WithVoiceAgent(_) => "with_voice_agent",
+            Self::Transferring(_) => "transferring",
+            Self::Bridged(_) => "bridged",
+            Self::Closing { .. } => "closing",
+            Self::Ending(_) => "ending",
+            Self::Finished => "finished",
+        }
+    }
+
+    const fn phase(&self) -> Option<Phase> {
+        match self {
+            Self::Transferring(transfer) => Some(transfer.phase()),
+            Self::Bridged(_) => Some(Phase::Bridged),
+            Self::Arriving { .. }
+            | Self::Disclosing(_)
+            | Self::WithVoiceAgent(_)
+            | Self::Closing { .. }
+            | Self::Ending(_)
+            | Self::Finished => None,
+        }
+    }
 }
+
+/// Every pair of state and input. Pairs that change nothing stand together in each group,
+/// so that a new one has to be placed by hand.
+fn step(core: &mut Core, state: State, input: Input) -> State {
+    use State::{Arriving, Bridged, Closing, Ending, Finished, Transferring};
+    match (state, input) {
+        (Finished, _) => Finished,
+
+        // The end comes from anywhere.
+        (state, Input::Drain) => ending::stop(core, state, "drained", LegCause::Drained),
+        (state, Input::Ended { leg: LegId::CALLER, cause, .. }) => ending::caller_gone(core, state, cause),
+        (state, Input::Ended { leg, cause, status }) => leg_ended(core, state, leg, cause, status),
+
+        // Legs.
+        (state, Input::Answered { leg }) => leg_answered(core, state, leg),
+        (Transferring(transfer), Input::Ringing { leg }) => offer::ringing(core, transfer, leg),
+        (Transferring(mut transfer), Input::HoldDone { leg: LegId::CALLER, ok: false }) => {
+            transfer::hold_refused(&mut transfer);
+            Transferring(transfer)
+        }
+        (Bridged(mut bridge), Input::PeerHold { leg, held }) if leg == bridge.leg => {
+            bridge.held = held;
+            Bridged(bridge)
+        }
+        (state, Input::Ringing { .. } | Input::HoldDone { .. } | Input::PeerHold { .. }) => state,
+
+        // What is said by the voice agent and by the cloud.
+        (state @ (Arriving { .. } | Closing { .. } | Ending(_)), Input::Signal(_)) => state,
+        (state, Input::Signal(signal)) => talk::signal(core, state, &signal),
+        (state, Input::Command(command)) => command::obey(core, state, command),
+
+        // The offer.
+        (Transferring(transfer), Input::TargetFound { target, estimate_s }) => {
+            offer::found(core, transfer, target, estimate_s)
+        }
+        (Transferring(transfer), Input::NobodyAvailable) => offer::nobody(core, transfer),
+        (Transferring(transfer), Input::DesktopAcked { agent, transfer: id, revision })
+            if id == transfer.id =>
+        {
+            offer::painted(core, transfer, &agent, revision)
+        }
+        (Bridged(bridge), Input::DesktopAcked { agent, transfer, revision })
+            if transfer == bridge.transfer =>
+        {
+            bridge::painted(core, bridge, &agent, revision)
+        }
+        (Transferring(transfer), Input::Accept { agent, transfer: id, means }) if id == transfer.id => {
+            offer::accepted_by(core, transfer, &agent, means)
+        }
+        (Transferring(transfer), Input::Decline { agent, transfer: id, .. }) if id == transfer.id => {
+            offer::declined_by(core, transfer, &agent)
+        }
+        (Bridged(bridge), Input::HandBack { agent }) => bridge::hand_back(core, bridge, &agent),
+        (
+            state,
+            Input::TargetFound { .. }
+            | Input::NobodyAvailable
+            | Input::DesktopAcked { .. }
+            | Input::Accept { .. }
+            | Input::Decline { .. }
+            | Input::HandBack { .. },
+        ) => state,
+
+        (state, Input::Media(report)) => media_reported(core, state, report),
+        (state, Input::Timeout) => timeout(core, state),
+    }
+}
+
+/// A leg is up.
+fn leg_answered(core: &mut Core, state: State, leg: LegId) -> State {
+    match (state, core.legs.answer(leg, core.at.now)) {
+        // The answer crossed our order to end: end it again, now that it can be ended.
+        (state, Answered::TooLate) => {
+            core.out.push(Output::HangUp { leg, cause: LegCause::Cancelled });
+            state
+        }
+        (State::Arriving { .. }, Answered::Up(Role::Caller)) => talk::answered(core),
+        (State::Transferring(transfer), Answered::Up(Role::HumanAgent)) => {
+            offer::answered(core, transfer, leg)
+        }
+        (state, Answered::Up(Role::VoiceAgent)) => {
+            talk::voice_up(core, leg);
+            state
+        }
+        (state, Answered::Up(Role::Caller | Role::HumanAgent) | Answered::Again | Answered::Unknown) => state,
+    }
+}
+
+/// A leg other than the caller's is over.
+fn leg_ended(core: &mut Core, state: State, leg: LegId, cause: LegCause, status: Option<u16>) -> State {
+    core.close_leg(leg, cause);
+    if core.voice.leg() == Some(leg) {
+        return talk::voice_gone(core, state, cause);
+    }
+    match state {
+        State::Transferring(transfer) => offer::lost(core, transfer, leg, cause, status),
+        State::Bridged(bridge) => bridge::human_gone(core, bridge, leg, cause),
+        State::Arriving { .. }
+        | State::Disclosing(_)
+        | State::WithVoiceAgent(_)
+        | State::Closing { .. }
+        | State::Ending(_)
+        | State::Finished => state,
+    }
+}
+
+/// The media plane reports.
+fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
+    match (state, report) {
+        (state, MediaReport::PlayEnded { play, played_pm }) => {
+            if core.play_ended(play, played_pm) {
+                return play_ended(core, state, play);
+            }
+            state
+        }
+        (State::Bridged(bridge), MediaReport::Applied { epoch, egress }) => {
+            bridge::applied(core, bridge, epoch, egress)
+        }
+        (State::Bridged(bridge), MediaReport::AudioSeen { leg, epoch }) => {
+            bridge::audio_seen(core, bridge, leg, epoch)
+        }
+        (State::Bridged(mut bridge), MediaReport::SourceLost { leg }) if leg == bridge.leg => {
+            bridge.silent = true;
+            State::Bridged(bridge)
+        }
+        (State::Bridged(mut bridge), MediaReport::SourceBack { leg }) if leg == bridge.leg => {
+            bridge.silent = false;
+            State::Bridged(bridge)
+        }
+        (State::Transferring(transfer), MediaReport::Drained { leg } | MediaReport::SourceLost { leg })
+            if core.voice.up() == Some(leg) =>
+        {
+            transfer::drained(core, transfer)
+        }
+        (State::Transferring(transfer), MediaReport::Digit { leg: LegId::CALLER, digit }) => {
+            if digit == CANCEL_KEY {
+                return transfer::cancel(core, transfer).0;
+            }
+            State::Transferring(transfer)
+        }
+        (State::Transferring(transfer), MediaReport::Digit { leg, digit }) => {
+            offer::key(core, transfer, leg, digit)
+        }
+        (
+            state @ (State::Disclosing(_) | State::WithVoiceAgent(_)),
+            MediaReport::Digit { leg: LegId::CALLER, digit },
+        ) => talk::caller_key(core, state, digit),
+        (
+            state,
+            MediaReport::Applied { .. }
+            | MediaReport::Digit { .. }
+            | MediaReport::FirstRtp { .. }
+            | MediaReport::AudioSeen { .. }
+            | MediaReport::SourceLost { .. }
+            | MediaReport::SourceBack { .. }
+            | MediaReport::Drained { .. },
+        ) => state,
+    }
+}
+
+/// A prompt that was known is over.
+fn play_ended(core: &mut Core, state: State, play: PlayId) -> State {
+    match state {
+        State::Disclosing(disclosing) if disclosing.play == play => talk::disclosure_ended(core, disclosing),
+        State::WithVoiceAgent(conversing) => talk::notice_ended(core, conversing, play),
+        State::Transferring(transfer) => transfer::play_ended(core, transfer, play),
+        State::Closing { play: closing, .. } if closing == play => {
+            ending::end(core, "failed", "system", LegCause::LocalHangUp)
+        }
+        State::Ending(ending) => ending::play_ended(core, ending, play),
+        State::Arriving { .. }
+        | State::Disclosing(_)
+        | State::Bridged(_)
+        | State::Closing { .. }
+        | State::Finished => state,
+    }
+}
+
+/// A deadline may have come. Each one is compared where it lives, so a stale or early call
+/// does nothing.
+fn timeout(core: &mut Core, state: State) -> State {
+    let now = core.at.now;
+    if now >= core.until && !matches!(state, State::Ending(_)) {
+        return ending::stop(core, state, "failed", LegCause::LocalHangUp);
+    }
+    let state = match core.voice {
+        VoiceLink::Connecting { leg, until, .. } if now >= until => {
+            core.hang_up(leg, LegCause::Unreachable);
+            talk::voice_gone(core, state, LegCause::Unreachable)
+        }
+        VoiceLink::Connecting { .. } | VoiceLink::Up { .. } | VoiceLink::Gone => state,
+    };
+    match state {
+        State::Arriving { until } if now >= until => {
+            ending::end(core, "failed", "system", LegCause::Unreachable)
+        }
+        State::Closing { play, until } if now >= until => {
+            core.play_ended(play, 0);
+            ending::end(core, "failed", "system", LegCause::LocalHangUp)
+        }
+        state @ (State::Disclosing(_) | State::WithVoiceAgent(_)) => talk::tick(core, state),
+        State::Transferring(transfer) => transfer::tick(core, transfer),
+        State::Bridged(bridge) => bridge::tick(core, bridge),
+        State::Ending(ending) => ending::tick(core, ending),
+        state @ (State::Arriving { .. } | State::Closing { .. } | State::Finished) => state,
+    }
+}
+
+#[cfg(test)]
+mod tests;

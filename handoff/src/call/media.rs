@@ -6,7 +6,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CallId, Epoch, LegId, PlayId};
+use crate::call::State;
+use crate::call::core::VoiceLink;
+use crate::call::legs::Ledger;
+use crate::call::transfer::Announcement;
+use crate::clock::Now;
+use crate::id::{CallId, Epoch, HumanAgentId, LegId, PlayId, TransferId};
 use crate::pii::Pii;
 
 /// What one egress sends.
@@ -128,3 +133,128 @@ pub enum MediaReport {
         leg: LegId,
     },
 }
+
+/// What a prompt is played for, as far as the record cares.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// The AI and recording disclosure.
+    Disclosure,
+    /// The transition message of a transfer.
+    Transition { transfer_id: TransferId, text_id: String, anchor_s: u32 },
+    /// The private briefing of a human agent.
+    Whisper { agent_id: HumanAgentId },
+    /// Anything of which no fact is kept.
+    Unrecorded,
+}
+
+/// One prompt that has been started and not reported as ended.
+#[derive(Clone, Debug)]
+pub(super) struct Play {
+    pub(super) purpose: Purpose,
+    pub(super) prompt: Prompt,
+    pub(super) since: Now,
+}
+
+/// The call's side of the media plane: the plan that holds, and the prompts under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sound {
+    epoch: Epoch,
+    egress: BTreeMap<LegId, Source>,
+    next_play: u32,
+    plays: BTreeMap<PlayId, Play>,
+}
+
+impl Sound {
+    /// Registers a prompt. The oldest is forgotten when the media plane never reports ends.
+    pub(super) fn start(&mut self, since: Now, purpose: Purpose, prompt: Prompt) -> PlayId {
+        if self.plays.len() >= PLAYS_MAX {
+            self.plays.pop_first();
+        }
+        let play = PlayId(self.next_play);
+        self.next_play = self.next_play.saturating_add(1);
+        self.plays.insert(play, Play { purpose, prompt, since });
+        play
+    }
+
+    /// Takes the prompt that ended out of the register.
+    pub(super) fn end(&mut self, play: PlayId) -> Option<Play> {
+        self.plays.remove(&play)
+    }
+
+    /// The epoch that the next change of plan gets.
+    pub(super) fn next_epoch(&self) -> Epoch {
+        Epoch(self.epoch.0.saturating_add(1))
+    }
+
+    /// The plan for `egress`, if it differs from the one that holds.
+    pub(super) fn plan(&mut self, call: &CallId, egress: BTreeMap<LegId, Source>) -> Option<MediaPlan> {
+        if egress == self.egress {
+            return None;
+        }
+        self.epoch = self.next_epoch();
+        self.egress.clone_from(&egress);
+        let prompts = egress
+            .values()
+            .filter_map(|source| match source {
+                Source::Prompt(play) => Some((*play, self.plays.get(play)?.prompt.clone())),
+                Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Mix(_) => None,
+            })
+            .collect();
+        Some(MediaPlan { call: call.clone(), epoch: self.epoch, egress, prompts })
+    }
+}
+
+/// Who hears whom, as a pure function of the state. Legs that are not up hear nothing, and
+/// what a state does not name is closed.
+pub(super) fn routes(state: &State, legs: &Ledger, voice: VoiceLink) -> BTreeMap<LegId, Source> {
+    let voice_agent = voice.up();
+    let assistant = voice_agent.map_or(Source::HoldBed, Source::Leg);
+    let mut egress = BTreeMap::new();
+    let mut hears = |leg: LegId, source: Source| {
+        if legs.is_up(leg) {
+            egress.insert(leg, source);
+        }
+    };
+    match state {
+        State::Arriving { .. } | State::Finished => {}
+        State::Disclosing(disclosing) => {
+            hears(LegId::CALLER, Source::Prompt(disclosing.play));
+            voice_agent.into_iter().for_each(|leg| hears(leg, Source::Leg(LegId::CALLER)));
+        }
+        State::WithVoiceAgent(conversing) => {
+            let notice = conversing.notice.as_ref().map(|notice| Source::Prompt(notice.play));
+            hears(LegId::CALLER, notice.unwrap_or(assistant));
+            voice_agent.into_iter().for_each(|leg| hears(leg, Source::Leg(LegId::CALLER)));
+        }
+        State::Transferring(transfer) => {
+            let (caller, listens) = match &transfer.announcement {
+                Announcement::Draining { .. } => (assistant, true),
+                Announcement::Playing { play, .. } => (Source::Prompt(*play), true),
+                Announcement::Played(bed) => (bed.update().map_or(Source::HoldBed, Source::Prompt), false),
+            };
+            hears(LegId::CALLER, caller);
+            let to_agent = if listens { Source::Leg(LegId::CALLER) } else { Source::Silence };
+            voice_agent.into_iter().for_each(|leg| hears(leg, to_agent.clone()));
+            if let Some((leg, speech)) = transfer.offer.speech() {
+                hears(leg, speech.map_or(Source::Silence, Source::Prompt));
+            }
+        }
+        State::Bridged(bridge) => {
+            let mute = bridge.held || bridge.silent;
+            hears(LegId::CALLER, if mute { Source::HoldBed } else { Source::Leg(bridge.leg) });
+            hears(bridge.leg, Source::Leg(LegId::CALLER));
+            voice_agent.into_iter().for_each(|leg| hears(leg, Source::Silence));
+        }
+        State::Closing { play, .. } => hears(LegId::CALLER, Source::Prompt(*play)),
+        State::Ending(ending) => {
+            if let Some(farewell) = &ending.farewell {
+                hears(farewell.leg, Source::Prompt(farewell.play));
+            }
+        }
+    }
+    egress
+}
+
+/// Most prompts whose end is awaited at a time. At most three play at once; the rest is
+/// room for ends that are reported a moment late.
+const PLAYS_MAX: usize = 16;

@@ -22,6 +22,20 @@ pub enum Phase {
     Bridged,
 }
 
+impl Phase {
+    /// The name used in contracts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Announcing => "announcing",
+            Self::Offering => "offering",
+            Self::Briefing => "briefing",
+            Self::Barrier => "barrier",
+            Self::Introducing => "introducing",
+            Self::Bridged => "bridged",
+        }
+    }
+}
+
 /// Why a transfer failed for a reason of ours or of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,6 +96,79 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The bare name, as in the report and the audit record.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::CompletedDegraded { .. } => "completed_degraded",
+            Self::AbandonedByCaller { .. } => "abandoned_by_caller",
+            Self::NoAnswer => "no_answer",
+            Self::Busy => "busy",
+            Self::Declined => "declined",
+            Self::Voicemail => "voicemail",
+            Self::AgentLost { .. } => "agent_lost",
+            Self::ReturnedToVoiceAgent => "returned_to_voice_agent",
+            Self::CallbackScheduled => "callback_scheduled",
+            Self::Cancelled => "cancelled",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// Whose doing it was.
+    pub const fn class(self) -> OutcomeClass {
+        match self {
+            Self::Completed | Self::CompletedDegraded { .. } => OutcomeClass::Success,
+            Self::AbandonedByCaller { .. } | Self::Cancelled => OutcomeClass::ClientError,
+            Self::NoAnswer | Self::Busy | Self::Declined | Self::Voicemail | Self::AgentLost { .. } => {
+                OutcomeClass::UpstreamError
+            }
+            Self::ReturnedToVoiceAgent | Self::CallbackScheduled => OutcomeClass::Indeterminate,
+            Self::Failed { cause } => match cause {
+                FailureCause::SignallingRefused | FailureCause::Unreachable => OutcomeClass::UpstreamError,
+                FailureCause::NobodyAvailable | FailureCause::NoResources | FailureCause::Drained => {
+                    OutcomeClass::ServerError
+                }
+                FailureCause::OneWayAudio => OutcomeClass::Indeterminate,
+            },
+        }
+    }
+
+    /// The next person is tried after an attempt that ended so.
+    pub const fn is_retried(self) -> bool {
+        match self {
+            Self::NoAnswer | Self::Busy | Self::Declined | Self::Voicemail | Self::AgentLost { .. } => true,
+            Self::Failed { cause } => {
+                matches!(cause, FailureCause::SignallingRefused | FailureCause::Unreachable)
+            }
+            Self::Completed
+            | Self::CompletedDegraded { .. }
+            | Self::AbandonedByCaller { .. }
+            | Self::ReturnedToVoiceAgent
+            | Self::CallbackScheduled
+            | Self::Cancelled => false,
+        }
+    }
+
+    /// Somebody who runs the system has to look at it.
+    pub const fn alarms(self) -> bool {
+        match self {
+            Self::Failed { .. } => true,
+            Self::CompletedDegraded { reason } => matches!(reason, DegradedReason::OneWayAudio),
+            Self::Completed
+            | Self::AbandonedByCaller { .. }
+            | Self::NoAnswer
+            | Self::Busy
+            | Self::Declined
+            | Self::Voicemail
+            | Self::AgentLost { .. }
+            | Self::ReturnedToVoiceAgent
+            | Self::CallbackScheduled
+            | Self::Cancelled => false,
+        }
+    }
+}
+
 /// Why a transfer that bridged is not simply `completed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +181,18 @@ pub enum DegradedReason {
     DestinationMissed,
     /// Two-way audio was not seen in time.
     OneWayAudio,
+}
+
+impl DegradedReason {
+    /// The name used in contracts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoDesktop => "no_desktop",
+            Self::AckTimeout => "ack_timeout",
+            Self::DestinationMissed => "destination_missed",
+            Self::OneWayAudio => "one_way_audio",
+        }
+    }
 }
 
 /// Whose doing an outcome was.
@@ -110,6 +209,19 @@ pub enum OutcomeClass {
     ServerError,
     /// Cannot be told.
     Indeterminate,
+}
+
+impl OutcomeClass {
+    /// The name used in contracts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ClientError => "client_error",
+            Self::UpstreamError => "upstream_error",
+            Self::ServerError => "server_error",
+            Self::Indeterminate => "indeterminate",
+        }
+    }
 }
 
 /// Where the caller went when no human agent took the call.

@@ -1,0 +1,327 @@
+//! The barrier before the bridge, the bridge, and the proof that it carried. The bridge is
+//! made when a person has said yes, the message was played to its end and the payload is
+//! acknowledged or no longer waited for. It counts as complete on receipts only: audio in
+//! both directions and the acknowledgement.
+
+use crate::call::State;
+use crate::call::core::{Core, earliest, millis};
+use crate::call::ending;
+use crate::call::io::{DesktopPush, Output, PayloadAck, Target};
+use crate::call::offer::{Accepted, Ack, Offer};
+use crate::call::outcome::{DegradedReason, FailureCause, FallbackTaken, LegCause, Outcome, Phase};
+use crate::call::talk::Conversing;
+use crate::call::transfer::{self, Adoption, Announcement, Transfer};
+use crate::call::{AUDIO_PROOF_LIMIT, DELIVERY_SETTLES};
+use crate::clock::Now;
+use crate::conversation::{Stimulus, TransferStanding};
+use crate::event::Fact;
+use crate::id::{DecisionId, Epoch, HumanAgentId, LegId, TransferId};
+use crate::payload::Payload;
+use crate::policy::{Decision, Origin, Trigger};
+
+/// Caller and human agent are connected.
+#[derive(Debug)]
+pub(super) struct Bridge {
+    pub(super) transfer: TransferId,
+    decision: Decision,
+    queue: usize,
+    pub(super) target: Target,
+    pub(super) leg: LegId,
+    pub(super) payload: Option<Payload>,
+    /// The plan that connected them.
+    epoch: Epoch,
+    revision: u32,
+    /// The desktop showed the frozen revision after the yes.
+    acked_at: Option<Now>,
+    /// The first packet of the human's audio left towards the caller.
+    switched_at: Option<Now>,
+    caller_heard: bool,
+    human_heard: bool,
+    degraded: Option<DegradedReason>,
+    missed: bool,
+    /// Until then two-way audio must have been seen.
+    proof_due: Now,
+    /// Until then a destination may still report that it missed its budget.
+    settles_at: Now,
+    /// `transfer.ended` is written.
+    recorded: bool,
+    /// The human agent's phone put us on hold.
+    pub(super) held: bool,
+    /// Nothing comes from the human agent's phone.
+    pub(super) silent: bool,
+}
+
+impl Bridge {
+    /// The next deadline, until the outcome is recorded.
+    pub(super) fn next_timeout(&self) -> Option<Now> {
+        if self.recorded {
+            return None;
+        }
+        let heard = self.caller_heard && self.human_heard;
+        let proof = if heard { None } else { Some(self.proof_due) };
+        // Both must have passed, so the later of the two is the next to wait for.
+        earliest([proof.max(Some(self.settles_at))])
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (self.caller_heard, self.human_heard) {
+            (false, false) => return Outcome::Failed { cause: FailureCause::OneWayAudio },
+            (true, false) | (false, true) => {
+                return Outcome::CompletedDegraded { reason: DegradedReason::OneWayAudio };
+            }
+            (true, true) => {}
+        }
+        if self.missed {
+            return Outcome::CompletedDegraded { reason: DegradedReason::DestinationMissed };
+        }
+        self.degraded.map_or(Outcome::Completed, |reason| Outcome::CompletedDegraded { reason })
+    }
+
+    /// |first packet of the human's audio to the caller − acknowledgement of the payload|.
+    fn skew_ms(&self) -> Option<u64> {
+        let (switched, acked) = (self.switched_at?, self.acked_at?);
+        Some(millis(switched.since(acked).max(acked.since(switched))))
+    }
+}
+
+/// Makes the bridge if nothing is left to wait for.
+pub(super) fn try_bridge(core: &mut Core, mut transfer: Box<Transfer>) -> State {
+    let told = matches!(transfer.announcement, Announcement::Played(_));
+    let accepted = match core::mem::replace(&mut transfer.offer, Offer::Withdrawn) {
+        Offer::Accepted(accepted)
+            if told && accepted.whisper.is_none() && !matches!(accepted.ack, Ack::Waiting { .. }) =>
+        {
+            accepted
+        }
+        other => {
+            transfer.offer = other;
+            return State::Transferring(transfer);
+        }
+    };
+    connect(core, *transfer, accepted)
+}
+
+fn connect(core: &mut Core, mut transfer: Transfer, accepted: Accepted) -> State {
+    let now = core.at.now;
+    let (acked_at, degraded) = match accepted.ack {
+        Ack::At(at) => (Some(at), None),
+        Ack::Given(degraded) => (None, degraded),
+        Ack::Waiting { .. } => (None, Some(DegradedReason::AckTimeout)),
+    };
+    // A re-INVITE that is still open would leave the caller on hold beneath the bridge.
+    transfer::unhold(core, &mut transfer);
+    let shown = transfer.missed().or(degraded);
+    core.emit(Fact::BridgeCompleted {
+        transfer_id: transfer.id.clone(),
+        degraded: shown.map(|reason| reason.as_str().to_owned()),
+    });
+    core.emit(Fact::HoldEnded { leg: LegId::CALLER, reason: "bridged".to_owned() });
+    core.desktop(&accepted.target.agent, DesktopPush::Bridged { transfer: transfer.id.clone() });
+    core.tell_voice("connected", None);
+    core.release_voice(Some(transfer.id.clone()), "bridged");
+    if let Some(queue) = core.queue(transfer.queue).map(|queue| queue.id.clone()) {
+        let waited = now.since(transfer.decided_at).as_secs();
+        core.out.push(Output::Learn { queue, waited_s: u32::try_from(waited).unwrap_or(u32::MAX) });
+    }
+    State::Bridged(Box::new(Bridge {
+        transfer: transfer.id,
+        decision: transfer.decision,
+        queue: transfer.queue,
+        target: accepted.target,
+        leg: accepted.leg,
+        payload: transfer.payload,
+        epoch: core.sound.next_epoch(),
+        revision: accepted.revision,
+        acked_at,
+        switched_at: None,
+        caller_heard: false,
+        human_heard: false,
+        degraded,
+        missed: transfer.missed,
+        proof_due: now + AUDIO_PROOF_LIMIT,
+        settles_at: transfer.decided_at + DELIVERY_SETTLES,
+        recorded: false,
+        held: false,
+        silent: false,
+    }))
+}
+
+/// The plan holds: the switch at the caller's egress is the moment that skew is taken from.
+pub(super) fn applied(core: &Core, mut bridge: Box<Bridge>, epoch: Epoch, egress: LegId) -> State {
+    if epoch == bridge.epoch && egress == LegId::CALLER {
+        bridge.switched_at.get_or_insert(core.at.now);
+    }
+    State::Bridged(bridge)
+}
+
+/// Valid audio came from a leg since the bridge.
+pub(super) fn audio_seen(core: &mut Core, mut bridge: Box<Bridge>, leg: LegId, epoch: Epoch) -> State {
+    if epoch >= bridge.epoch {
+        bridge.caller_heard |= leg == LegId::CALLER;
+        bridge.human_heard |= leg == bridge.leg;
+    }
+    judge(core, bridge)
+}
+
+/// The desktop painted a revision; the frozen one may come after the bridge.
+pub(super) fn painted(
+    core: &mut Core,
+    mut bridge: Box<Bridge>,
+    agent: &HumanAgentId,
+    revision: u32,
+) -> State {
+    let fits = bridge.target.agent == *agent && revision >= bridge.revision;
+    if fits && bridge.acked_at.is_none() && !bridge.recorded {
+        bridge.acked_at = Some(core.at.now);
+        core.emit(Fact::ScreenpopAcked {
+            destination: "desktop".to_owned(),
+            agent_id: agent.clone(),
+            revision,
+        });
+    }
+    State::Bridged(bridge)
+}
+
+/// A required destination missed its budget. Too late once the outcome is recorded.
+pub(super) fn undelivered(bridge: &mut Bridge) -> bool {
+    bridge.missed |= !bridge.recorded;
+    !bridge.recorded
+}
+
+/// A deadline of the bridge.
+pub(super) fn tick(core: &mut Core, bridge: Box<Bridge>) -> State {
+    judge(core, bridge)
+}
+
+/// Records the outcome once it is certain.
+fn judge(core: &mut Core, mut bridge: Box<Bridge>) -> State {
+    let now = core.at.now;
+    let proven = (bridge.caller_heard && bridge.human_heard) || now >= bridge.proof_due;
+    if proven && now >= bridge.settles_at {
+        settle(core, &mut bridge);
+    }
+    State::Bridged(bridge)
+}
+
+/// Records the outcome with what is known now. Exactly once.
+pub(super) fn settle(core: &mut Core, bridge: &mut Bridge) {
+    if !core::mem::replace(&mut bridge.recorded, true) {
+        let (outcome, skew_ms) = (bridge.outcome(), bridge.skew_ms());
+        transfer::record_end(core, bridge.transfer.clone(), outcome, FallbackTaken::None, skew_ms);
+    }
+}
+
+/// The human agent's leg is over. One who hangs up has ended the call; one who is lost has
+/// not, and the caller is offered to somebody else.
+pub(super) fn human_gone(core: &mut Core, mut bridge: Box<Bridge>, leg: LegId, cause: LegCause) -> State {
+    if leg != bridge.leg {
+        return State::Bridged(bridge);
+    }
+    let agent = bridge.target.agent.clone();
+    core.desktop(&agent, DesktopPush::Ended { transfer: bridge.transfer.clone(), reason: "ended" });
+    if cause == LegCause::RemoteHangUp {
+        settle(core, &mut bridge);
+        return ending::end(core, "normal", "human_agent", LegCause::LocalHangUp);
+    }
+    if !core::mem::replace(&mut bridge.recorded, true) {
+        let outcome = Outcome::AgentLost { phase: Phase::Bridged };
+        let skew_ms = bridge.skew_ms();
+        transfer::record_end(core, bridge.transfer.clone(), outcome, FallbackTaken::None, skew_ms);
+    }
+    let Bridge { decision, queue, .. } = *bridge;
+    let trigger = Trigger {
+        rule_id: "human_agent_lost".to_owned(),
+        evidence: "the human agent's leg was lost after the bridge".to_owned(),
+        waives_waits: true,
+        mandatory: true,
+        ..decision.trigger
+    };
+    let adoption = own_decision(core, trigger, Stimulus::Other);
+    transfer::resume(core, adoption, queue, agent)
+}
+
+/// The human agent gives the caller back to the voice agent, which left at the bridge and
+/// is called again; until it is there the caller hears the hold bed.
+pub(super) fn hand_back(core: &mut Core, mut bridge: Box<Bridge>, agent: &HumanAgentId) -> State {
+    if bridge.target.agent != *agent {
+        return State::Bridged(bridge);
+    }
+    settle(core, &mut bridge);
+    core.hang_up(bridge.leg, LegCause::LocalHangUp);
+    core.desktop(agent, DesktopPush::Ended { transfer: bridge.transfer.clone(), reason: "ended" });
+    if core.voice.leg().is_none() {
+        core.connect_voice(true);
+    }
+    State::WithVoiceAgent(Conversing::default())
+}
+
+/// A destination has the payload.
+pub(super) fn delivered(
+    core: &mut Core,
+    mut transfer: Box<Transfer>,
+    destination: &str,
+    revision: u32,
+) -> State {
+    let named = core.queue(transfer.queue).is_some_and(
+        |queue| matches!(&queue.payload_ack, PayloadAck::Destination(id) if id.as_str() == destination),
+    );
+    if named && revision > transfer.delivered {
+        transfer.delivered = revision;
+        if let Some(agent_id) = transfer.offer.target().map(|target| target.agent.clone()) {
+            core.emit(Fact::ScreenpopAcked { destination: destination.to_owned(), agent_id, revision });
+        }
+    }
+    if let Offer::Accepted(accepted) = &mut transfer.offer
+        && named
+        && revision >= accepted.revision
+        && matches!(accepted.ack, Ack::Waiting { .. })
+    {
+        accepted.ack = Ack::At(core.at.now);
+    }
+    try_bridge(core, transfer)
+}
+
+/// A decision of the edge's own for the next transfer.
+pub(super) fn own_decision(core: &mut Core, trigger: Trigger, stimulus: Stimulus) -> Adoption {
+    let transfer_id = core.next_transfer();
+    let mut evaluable = core.evaluable(stimulus, TransferStanding::None, transfer_id.clone());
+    evaluable.context = Some(core.conversation.context());
+    adopt_own(core, trigger, Box::new(evaluable))
+}
+
+/// Records that the edge evaluated the policy itself, and turns the result into a decision.
+pub(super) fn adopt_own(
+    core: &mut Core,
+    trigger: Trigger,
+    evaluable: Box<crate::event::Evaluable>,
+) -> Adoption {
+    let policy_version = core.rules.policy.version().to_owned();
+    core.emit(Fact::TriggerEvaluated {
+        trigger: trigger.clone(),
+        ruleset: policy_version.clone(),
+        inputs: inputs(&evaluable.snapshot),
+    });
+    let transfer_id = core.next_transfer();
+    let decision = Decision {
+        decision_id: DecisionId::of(&transfer_id),
+        transfer_id,
+        call_id: core.arrival.call.clone(),
+        trigger,
+        policy_version,
+        origin: Origin::EdgeFallback,
+    };
+    Adoption { decision, publish: Some(evaluable) }
+}
+
+/// The numbers of a snapshot that a rule can have looked at.
+fn inputs(snapshot: &crate::conversation::Snapshot) -> Vec<(String, i64)> {
+    let number = |name: &str, value: u64| (name.to_owned(), i64::try_from(value).unwrap_or(i64::MAX));
+    let mut inputs = vec![
+        number("elapsed_ms", snapshot.elapsed_ms),
+        number("turns_caller", snapshot.turns_caller.into()),
+        number("failed_attempts", snapshot.failed_attempts.into()),
+    ];
+    inputs.extend(snapshot.confidence_pm.map(|value| number("confidence_pm", value.into())));
+    inputs.extend(snapshot.confidence_rolling_pm.map(|value| number("confidence_rolling_pm", value.into())));
+    inputs
+}

@@ -1,0 +1,73 @@
+//! The words around a transfer: the payload that the edge builds itself, the private
+//! briefing, and what the conversation is told of what was played. The only file of the
+//! call machine that knows how a payload looks.
+
+use crate::call::core::Core;
+use crate::call::media::{ClipId, Part, Prompt};
+use crate::conversation::{Conversation, Disclosed, DisclosureKind, Turn};
+use crate::message;
+use crate::payload::Payload;
+use crate::pii::Pii;
+use crate::policy::Decision;
+
+/// Revision of the payload that the edge builds; those of the functions are higher.
+pub(super) const TEMPLATE_REVISION: u32 = 1;
+
+/// The generator named in the record for a payload that the edge built.
+pub(super) const TEMPLATE_GENERATOR: &str = "template_fallback";
+
+/// The payload from what the edge knows itself.
+pub(super) fn template(_core: &Core, _decision: &Decision) -> Payload {
+    Payload { revision: TEMPLATE_REVISION, whisper: None }
+}
+
+/// The bytes that the record's MAC is taken over.
+pub(super) fn canonical(payload: &Payload) -> Option<Pii<Vec<u8>>> {
+    serde_json::to_vec(payload).ok().map(Pii::new)
+}
+
+/// The briefing as text, for the desktop.
+pub(super) fn caption(payload: Option<&Payload>, lang: &str) -> Pii<String> {
+    let spoken = payload.and_then(Payload::whisper_text).cloned();
+    spoken.unwrap_or_else(|| Pii::new(message::text_of(&message::generic_whisper(lang))))
+}
+
+/// The briefing as a prompt. Where there is no text the generic clip is played; `ask` adds
+/// how to accept.
+pub(super) fn whisper(payload: Option<&Payload>, lang: &str, ask: bool) -> Prompt {
+    let generic = message::generic_whisper(lang);
+    let fallback = generic.parts.iter().find_map(|part| match part {
+        Part::Clip(clip) => Some(clip.clone()),
+        Part::Say { .. } => None,
+    });
+    let mut parts = match payload.and_then(Payload::whisper_text) {
+        Some(text) => vec![Part::Say {
+            text: text.clone(),
+            lang: lang.to_owned(),
+            fallback: fallback.unwrap_or_else(|| ClipId(String::new())),
+        }],
+        None => generic.parts,
+    };
+    if ask {
+        parts.extend(message::press_to_accept(lang).parts);
+    }
+    Prompt { parts }
+}
+
+/// The disclosure was played, so far as `disclosed` says.
+pub(super) fn disclosed(conversation: &mut Conversation, disclosed: Disclosed, recording: bool) {
+    if recording {
+        conversation.record_disclosure(DisclosureKind::Recording, disclosed.clone());
+    }
+    conversation.record_disclosure(DisclosureKind::Ai, disclosed);
+}
+
+/// The transition message was played, so far as `disclosed` says.
+pub(super) fn announced(conversation: &mut Conversation, disclosed: Disclosed) {
+    conversation.record_disclosure(DisclosureKind::Transition, disclosed);
+}
+
+/// The turn that was just taken in, redacted.
+pub(super) fn last_turn(conversation: &Conversation) -> Option<Turn> {
+    conversation.context().turns.pop()
+}

@@ -1,0 +1,321 @@
+//! What a call has in every state: its record, its ledger, its media plan, what it knows
+//! of the conversation, and the link to the voice agent. Functions here order and record;
+//! they never change the state.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::call::io::{Arrival, CallRules, DesktopPush, Output, QueueRules};
+use crate::call::legs::Ledger;
+use crate::call::media::{Play, Prompt, Purpose, Sound};
+use crate::call::outcome::LegCause;
+use crate::call::{CALL_LIMIT, IDS_REMEMBERED, VOICE_CONNECT_LIMIT};
+use crate::clock::{Moment, Now};
+use crate::conversation::{Conversation, Disclosed, Stimulus, TransferStanding};
+use crate::event::{Evaluable, Fact, Played, Role};
+use crate::id::{HumanAgentId, LegId, PlayId, TransferId};
+use crate::message;
+
+/// What a call has in every state.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) arrival: Arrival,
+    pub(super) rules: Arc<CallRules>,
+    /// When the input at hand happened.
+    pub(super) at: Moment,
+    pub(super) out: Vec<Output>,
+    /// Facts so far; the next one's number.
+    pub(super) seq: u64,
+    pub(super) legs: Ledger,
+    pub(super) sound: Sound,
+    pub(super) conversation: Conversation,
+    pub(super) voice: VoiceLink,
+    /// Transfers so far; the ordinal of the last.
+    pub(super) transfers: u32,
+    pub(super) answered_at: Option<Now>,
+    /// The disclosure was heard to its last sample.
+    pub(super) disclosed: bool,
+    /// The limit on elapsed time has been judged once.
+    pub(super) elapsed_judged: bool,
+    /// When the policy last looked at the clock.
+    pub(super) clock_judged: Now,
+    /// No call lasts longer than this.
+    pub(super) until: Now,
+    pub(super) commands: Recent,
+    pub(super) signals: Recent,
+    recorded: BTreeSet<LegId>,
+}
+
+/// The link to the voice agent. One more link is tried when one is lost; a link that was
+/// asked for anew (a caller handed back) has its own second try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VoiceLink {
+    /// Not asked for, or lost for good.
+    Gone,
+    /// Being opened.
+    Connecting { leg: LegId, until: Now, retry: bool },
+    /// Open.
+    Up { leg: LegId, retry: bool },
+}
+
+impl VoiceLink {
+    /// The leg, if the link is open.
+    pub(super) const fn up(self) -> Option<LegId> {
+        match self {
+            Self::Up { leg, .. } => Some(leg),
+            Self::Gone | Self::Connecting { .. } => None,
+        }
+    }
+
+    /// The leg, open or being opened.
+    pub(super) const fn leg(self) -> Option<LegId> {
+        match self {
+            Self::Up { leg, .. } | Self::Connecting { leg, .. } => Some(leg),
+            Self::Gone => None,
+        }
+    }
+
+    /// Another link may be tried when this one is lost.
+    pub(super) const fn may_retry(self) -> bool {
+        match self {
+            Self::Up { retry, .. } | Self::Connecting { retry, .. } => retry,
+            Self::Gone => false,
+        }
+    }
+}
+
+/// The last ids of one kind, so that a repeated one is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recent(VecDeque<String>);
+
+impl Recent {
+    /// Remembers `id`; `false` when it is known already.
+    pub(super) fn insert(&mut self, id: &str) -> bool {
+        if self.0.iter().any(|known| known == id) {
+            return false;
+        }
+        if self.0.len() >= IDS_REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(id.to_owned());
+        true
+    }
+}
+
+impl Core {
+    pub(super) fn new(at: Moment, arrival: Arrival, rules: Arc<CallRules>) -> Self {
+        let conversation = Conversation::new(
+            at,
+            arrival.caller.clone(),
+            arrival.call_type.clone(),
+            rules.policy.version().to_owned(),
+        );
+        Self {
+            arrival,
+            rules,
+            at,
+            out: Vec::new(),
+            seq: 0,
+            legs: Ledger::new(),
+            sound: Sound::default(),
+            conversation,
+            voice: VoiceLink::Gone,
+            transfers: 0,
+            answered_at: None,
+            disclosed: false,
+            elapsed_judged: false,
+            clock_judged: at.now,
+            until: at.now + CALL_LIMIT,
+            commands: Recent::default(),
+            signals: Recent::default(),
+            recorded: BTreeSet::new(),
+        }
+    }
+
+    /// The caller was answered: the clock of the conversation starts here.
+    pub(super) fn caller_answered(&mut self) {
+        self.answered_at = Some(self.at.now);
+        self.conversation = Conversation::new(
+            self.at,
+            self.arrival.caller.clone(),
+            self.arrival.call_type.clone(),
+            self.rules.policy.version().to_owned(),
+        );
+    }
+
+    /// Milliseconds from the answer to `now`.
+    pub(super) fn offset_ms(&self, now: Now) -> u64 {
+        millis(self.answered_at.map_or(core::time::Duration::ZERO, |since| now.since(since)))
+    }
+
+    pub(super) fn emit(&mut self, fact: Fact) {
+        self.emit_with(fact, None);
+    }
+
+    pub(super) fn emit_with(&mut self, fact: Fact, evaluable: Option<Box<Evaluable>>) {
+        self.out.push(Output::Emit { seq: self.seq, at: self.at.wall, fact, evaluable });
+        self.seq += 1;
+    }
+
+    pub(super) fn open_leg(&mut self, role: Role) -> LegId {
+        let leg = self.legs.open(role);
+        self.emit(Fact::LegOpened { leg, role });
+        leg
+    }
+
+    /// Orders the end of a leg, once.
+    pub(super) fn hang_up(&mut self, leg: LegId, cause: LegCause) {
+        if self.legs.order_end(leg, self.at.now, cause) {
+            self.out.push(Output::HangUp { leg, cause });
+        }
+    }
+
+    /// A leg is over.
+    pub(super) fn close_leg(&mut self, leg: LegId, cause: LegCause) {
+        self.stop_recording(leg);
+        if let Some(closed) = self.legs.close(leg, self.at.now, cause) {
+            let (role, cause, billed_ms) = (closed.role, closed.cause, closed.billed_ms);
+            self.emit(Fact::LegClosed { leg, role, cause, billed_ms });
+        }
+    }
+
+    /// Opens a link to the voice agent; `retry` says whether a second one may follow.
+    pub(super) fn connect_voice(&mut self, retry: bool) {
+        let leg = self.open_leg(Role::VoiceAgent);
+        self.out.push(Output::ConnectVoiceAgent { leg });
+        self.voice = VoiceLink::Connecting { leg, until: self.at.now + VOICE_CONNECT_LIMIT, retry };
+    }
+
+    /// Lets the voice agent go.
+    pub(super) fn release_voice(&mut self, transfer_id: Option<TransferId>, reason: &str) {
+        let link = core::mem::replace(&mut self.voice, VoiceLink::Gone);
+        let Some(leg) = link.leg() else { return };
+        if link.up().is_some() {
+            self.emit(Fact::VoiceAgentReleased { transfer_id, reason: reason.to_owned() });
+        }
+        self.hang_up(leg, LegCause::LocalHangUp);
+    }
+
+    /// Tells the voice agent how its transfer stands, if it is there.
+    pub(super) fn tell_voice(&mut self, status: &'static str, eta_s: Option<u32>) {
+        if let Some(leg) = self.voice.up() {
+            self.out.push(Output::TellVoiceAgent { leg, status, eta_s });
+        }
+    }
+
+    pub(super) fn desktop(&mut self, agent: &HumanAgentId, push: DesktopPush) {
+        self.out.push(Output::Desktop { agent: agent.clone(), push });
+    }
+
+    /// Starts a prompt: it is heard as soon as a state routes it somewhere.
+    pub(super) fn play(&mut self, purpose: Purpose, prompt: Prompt) -> PlayId {
+        self.sound.start(self.at.now, purpose, prompt)
+    }
+
+    /// A prompt is over: what was proven to be heard is recorded, whatever the state is now.
+    /// `false` for a play that is not known (any more).
+    pub(super) fn play_ended(&mut self, play: PlayId, played_pm: u16) -> bool {
+        let Some(Play { purpose, prompt, since }) = self.sound.end(play) else { return false };
+        let lang = self.rules.lang.clone();
+        let (from_ms, to_ms) = (self.offset_ms(since), self.offset_ms(self.at.now));
+        let played = |text_id: String| Played { text_id, lang, played_pm, from_ms, to_ms };
+        let heard = |text_id: String| Disclosed {
+            text_id,
+            text_sha256: Some(message::text_sha256(&prompt)),
+            played_pm,
+            at: Some(self.at.wall),
+        };
+        match purpose {
+            Purpose::Disclosure => {
+                let text_id = self.rules.disclosure.clone();
+                self.disclosed |= played_pm >= 1_000;
+                super::brief::disclosed(&mut self.conversation, heard(text_id.clone()), self.rules.recording);
+                self.emit(Fact::DisclosureAi(played(text_id)));
+            }
+            Purpose::Transition { transfer_id, text_id, anchor_s } => {
+                super::brief::announced(&mut self.conversation, heard(text_id.clone()));
+                let played = played(text_id);
+                self.emit(Fact::TransitionPlayed { transfer_id, played, anchor_s });
+            }
+            Purpose::Whisper { agent_id } => self.emit(Fact::WhisperEnded { agent_id, played_pm }),
+            Purpose::Unrecorded => {}
+        }
+        true
+    }
+
+    /// What an evaluation is about, for the function and for a fallback decision.
+    pub(super) fn evaluable(
+        &self,
+        stimulus: Stimulus,
+        standing: TransferStanding,
+        transfer_id: TransferId,
+    ) -> Evaluable {
+        let snapshot = self.conversation.snapshot(self.at.now, standing);
+        Evaluable { snapshot, stimulus, transfer_id, context: None }
+    }
+
+    /// The id of the transfer that the next decision starts.
+    pub(super) fn next_transfer(&self) -> TransferId {
+        TransferId::of(&self.arrival.call, self.transfers.saturating_add(1))
+    }
+
+    /// The id of the latest transfer.
+    pub(super) fn last_transfer(&self) -> TransferId {
+        TransferId::of(&self.arrival.call, self.transfers)
+    }
+
+    pub(super) fn queue(&self, index: usize) -> Option<&QueueRules> {
+        self.rules.queues.get(index)
+    }
+
+    /// When the policy has to look at the clock next, while no transfer is under way.
+    pub(super) fn clock_due(&self) -> Option<Now> {
+        let elapsed = self
+            .answered_at
+            .zip(self.rules.policy.elapsed_limit())
+            .filter(|_| !self.elapsed_judged)
+            .map(|(since, limit)| since + limit);
+        // A time that was judged already would come back for ever.
+        let promise = self.conversation.next_timeout().filter(|due| *due > self.clock_judged);
+        earliest([elapsed, promise])
+    }
+
+    /// Recordings follow the legs: on while a leg is up, the disclosure was heard whole and
+    /// nobody refused.
+    pub(super) fn follow_recordings(&mut self) {
+        let allowed = self.rules.recording
+            && self.disclosed
+            && self.conversation.context().recording_consent != "refused";
+        for leg in self.recorded.clone() {
+            if !allowed || !self.legs.is_up(leg) {
+                self.stop_recording(leg);
+            }
+        }
+        if !allowed {
+            return;
+        }
+        for leg in self.legs.ids() {
+            if self.legs.is_up(leg) && self.recorded.insert(leg) {
+                let offset_ms = self.offset_ms(self.at.now);
+                self.emit(Fact::RecordingStarted { leg, offset_ms });
+            }
+        }
+    }
+
+    fn stop_recording(&mut self, leg: LegId) {
+        if self.recorded.remove(&leg) {
+            let offset_ms = self.offset_ms(self.at.now);
+            self.emit(Fact::RecordingStopped { leg, offset_ms });
+        }
+    }
+}
+
+/// The earliest of several deadlines.
+pub(super) fn earliest<const N: usize>(deadlines: [Option<Now>; N]) -> Option<Now> {
+    deadlines.into_iter().flatten().min()
+}
+
+/// A duration in whole milliseconds.
+pub(super) fn millis(duration: core::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,379 @@
+//! The contract of the call machine: what a call starts from, what can happen to it and
+//! what it orders. Inputs are present facts, outputs are imperatives; neither names a
+//! socket, a dialog or a number.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::call::media::{MediaPlan, MediaReport};
+use crate::call::outcome::{LegCause, Phase};
+use crate::clock::Timestamp;
+use crate::command::Command;
+use crate::conversation::CallerIdentity;
+use crate::event::{Evaluable, Fact, Means};
+use crate::id::{CallId, DestinationId, EdgeId, HumanAgentId, LegId, QueueId, TenantId, TransferId};
+use crate::payload::{Catalog, Payload};
+use crate::pii::Pii;
+use crate::policy::Policy;
+use crate::signal::Signal;
+
+/// What holds for a call from its first to its last moment; pinned when it arrives, so a
+/// reload never changes the rules of a running call.
+#[derive(Clone, Debug)]
+pub struct CallRules {
+    /// Whose calls.
+    pub tenant: TenantId,
+    /// Which edge.
+    pub edge: EdgeId,
+    /// The rules that decide transfers.
+    pub policy: Arc<Policy>,
+    /// Intents, actions and required fields of the tenant.
+    pub catalog: Arc<Catalog>,
+    /// Queues by id; the first is the default.
+    pub queues: Vec<QueueRules>,
+    /// BCP 47 language of prompts.
+    pub lang: String,
+    /// Clip and text id of the AI and recording disclosure.
+    pub disclosure: String,
+    /// Put the caller on hold by re-INVITE; `false` is `hold_signalling = "none"`.
+    pub hold_by_reinvite: bool,
+    /// Record the legs (needs the disclosure).
+    pub recording: bool,
+    /// What happens when the voice agent leaves without asking for a person.
+    pub on_voice_agent_bye: OnVoiceAgentBye,
+    /// Base of the links in a payload (`https://…`).
+    pub public_url: String,
+}
+
+/// Policy for a voice agent that leaves by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnVoiceAgentBye {
+    /// End the call.
+    Hangup,
+    /// Hand the caller to the default queue.
+    #[default]
+    TransferDefault,
+}
+
+/// A link of the fallback chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Back to the voice agent, while its leg is up.
+    VoiceAgent,
+    /// Closing message, then the end. The implicit last link.
+    Closing,
+}
+
+/// The rules of one queue.
+#[derive(Clone, Debug)]
+pub struct QueueRules {
+    /// Its id.
+    pub id: QueueId,
+    /// Clip that names it to the caller (`dest.nurse`).
+    pub spoken: String,
+    /// Most agents tried in one transfer.
+    pub attempts_max: u32,
+    /// Whose acknowledgement opens the barrier.
+    pub payload_ack: PayloadAck,
+    /// What happens when nobody takes the call, in order.
+    pub fallback: Vec<Fallback>,
+    /// Time to announce until there are enough bridges to measure it, in seconds.
+    pub wait_default_s: u32,
+}
+
+/// Whose acknowledgement opens the barrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PayloadAck {
+    /// The desktop's.
+    Desktop,
+    /// A named webhook destination's.
+    Destination(DestinationId),
+}
+
+/// A person chosen by the edge's directory for one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Who.
+    pub agent: HumanAgentId,
+    /// How long the phone rings.
+    pub ring_timeout: Duration,
+    /// BCP 47 language of the whisper.
+    pub lang: String,
+    /// A member of the agent directory whose presence is proven by registration. Others
+    /// hear nothing personal before they have proven that they are there.
+    pub trusted: bool,
+    /// Answering the phone counts as accepting (never outside the directory).
+    pub accept_on_answer: bool,
+    /// A desktop of this person is connected now.
+    pub desktop: bool,
+}
+
+/// What a new call starts from.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The call's id.
+    pub call: CallId,
+    /// Name of the trunk.
+    pub trunk: String,
+    /// Keyed pseudonym of the number.
+    pub caller_tag: Option<String>,
+    /// Who calls.
+    pub caller: CallerIdentity,
+    /// Type of call, from the trunk or the number dialled; for routing rules.
+    pub call_type: Option<String>,
+}
+
+/// What can happen to a call. Present facts; each comes with the moment it happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A phone that we dialled rings.
+    Ringing {
+        /// Which.
+        leg: LegId,
+    },
+    /// A leg is up: the caller's after our answer was acknowledged, the voice agent's when
+    /// its link is open, a human agent's when the phone was answered.
+    Answered {
+        /// Which.
+        leg: LegId,
+    },
+    /// A leg is over, before or after its answer. Comes exactly once per leg.
+    Ended {
+        /// Which.
+        leg: LegId,
+        /// Why.
+        cause: LegCause,
+        /// The SIP status, where there was one.
+        status: Option<u16>,
+    },
+    /// A hold or resume re-INVITE of ours was answered (or refused: `ok` is false, which
+    /// changes nothing but the record).
+    HoldDone {
+        /// Which leg.
+        leg: LegId,
+        /// It was accepted.
+        ok: bool,
+    },
+    /// The peer put its own leg on hold or took it back.
+    PeerHold {
+        /// Which leg.
+        leg: LegId,
+        /// On or off.
+        held: bool,
+    },
+    /// The voice agent said something.
+    Signal(Signal),
+    /// The cloud said something.
+    Command(Command),
+    /// The directory found a person for the pending search.
+    TargetFound {
+        /// Who and how.
+        target: Target,
+        /// Wait to announce or repeat, from live history, in seconds.
+        estimate_s: Option<u32>,
+    },
+    /// The directory has nobody for the pending search.
+    NobodyAvailable,
+    /// A desktop shows the payload: painted, not merely received.
+    DesktopAcked {
+        /// Whose desktop.
+        agent: HumanAgentId,
+        /// Which transfer.
+        transfer: TransferId,
+        /// Which revision.
+        revision: u32,
+    },
+    /// A human agent said yes by button or API. (Keys come as `MediaReport::Digit`.)
+    Accept {
+        /// Who.
+        agent: HumanAgentId,
+        /// Which transfer.
+        transfer: TransferId,
+        /// How.
+        means: Means,
+    },
+    /// A human agent said no by button or API.
+    Decline {
+        /// Who.
+        agent: HumanAgentId,
+        /// Which transfer.
+        transfer: TransferId,
+        /// How.
+        means: Means,
+    },
+    /// A human agent asks to give the caller back to the voice agent.
+    HandBack {
+        /// Who.
+        agent: HumanAgentId,
+    },
+    /// The media plane reports.
+    Media(MediaReport),
+    /// `next_timeout` has come.
+    Timeout,
+    /// The edge drains for good: end the call now.
+    Drain,
+}
+
+/// What a call orders. Imperatives; the edge carries them out in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Answer the caller (200 with our SDP).
+    Answer,
+    /// Open the voice agent's link.
+    ConnectVoiceAgent {
+        /// Its leg.
+        leg: LegId,
+    },
+    /// Find a person. The edge answers at once with `TargetFound` or `NobodyAvailable`.
+    FindTarget {
+        /// In which queue.
+        queue: QueueId,
+        /// Not these: they had this transfer already.
+        exclude: Vec<HumanAgentId>,
+    },
+    /// Dial a person.
+    Invite {
+        /// The new leg.
+        leg: LegId,
+        /// Whom.
+        agent: HumanAgentId,
+        /// The transfer, for the opaque handle in the headers.
+        transfer: TransferId,
+    },
+    /// End a leg: CANCEL, BYE or close, whatever its state needs.
+    HangUp {
+        /// Which.
+        leg: LegId,
+        /// Why.
+        cause: LegCause,
+    },
+    /// Refuse the caller's INVITE with this status. The leg never opened.
+    Reject {
+        /// SIP status.
+        status: u16,
+    },
+    /// Re-INVITE with `sendonly`.
+    Hold {
+        /// Which leg.
+        leg: LegId,
+    },
+    /// Re-INVITE with `sendrecv`.
+    Resume {
+        /// Which leg.
+        leg: LegId,
+    },
+    /// Apply this plan.
+    Media(MediaPlan),
+    /// Drop queued speech of the voice agent and echo its pending marks.
+    ClearVoiceAgent {
+        /// Its leg.
+        leg: LegId,
+    },
+    /// Tell the voice agent how its transfer stands (in-band `edge.status`).
+    TellVoiceAgent {
+        /// Its leg.
+        leg: LegId,
+        /// `accepted`, `ringing`, `connected`, `failed`.
+        status: &'static str,
+        /// Seconds until a person, where known.
+        eta_s: Option<u32>,
+    },
+    /// Show something on a person's desktop.
+    Desktop {
+        /// Whose.
+        agent: HumanAgentId,
+        /// What.
+        push: DesktopPush,
+    },
+    /// Record a fact. The shell stamps, seals, spools and publishes it, in this order.
+    Emit {
+        /// From 0, contiguous within the call.
+        seq: u64,
+        /// Wall time of the input that caused it.
+        at: Timestamp,
+        /// What happened.
+        fact: Fact,
+        /// For the copy on `signals`.
+        evaluable: Option<Box<Evaluable>>,
+    },
+    /// Publish the edge's own decision to `decisions`, so that the payload and the webhooks
+    /// follow when the functions are back.
+    PublishDecision {
+        /// The event that it belongs to.
+        evaluable: Box<Evaluable>,
+        /// The decision.
+        decision: crate::policy::Decision,
+    },
+    /// A bridge happened after so many seconds; for the estimate of the queue.
+    Learn {
+        /// Which queue.
+        queue: QueueId,
+        /// Seconds from the decision to the bridge.
+        waited_s: u32,
+    },
+    /// Forget the call. Nothing follows.
+    Finished,
+}
+
+/// What a person's desktop is told. Ordered before the INVITE of the same offer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DesktopPush {
+    /// A call is coming: shown before the phone rings.
+    Incoming {
+        /// Which transfer.
+        transfer: TransferId,
+        /// Which call.
+        call: CallId,
+        /// Which attempt.
+        attempt: u32,
+        /// How long the caller has waited, ms.
+        waited_ms: u64,
+    },
+    /// The card, whole. Replaces a lower revision.
+    Card {
+        /// Which transfer.
+        transfer: TransferId,
+        /// The payload.
+        payload: Box<Payload>,
+    },
+    /// The whisper as text.
+    Caption {
+        /// Which transfer.
+        transfer: TransferId,
+        /// What is being spoken.
+        text: Pii<String>,
+    },
+    /// Accepted with this revision frozen; the desktop acknowledges once painted.
+    Accepted {
+        /// Which transfer.
+        transfer: TransferId,
+        /// The frozen revision.
+        revision: u32,
+    },
+    /// Connected.
+    Bridged {
+        /// Which transfer.
+        transfer: TransferId,
+    },
+    /// The offer or the call is over.
+    Ended {
+        /// Which transfer.
+        transfer: TransferId,
+        /// Fixed reason (`caller_left`, `no_answer`, `declined`, `ended`, `taken`).
+        reason: &'static str,
+    },
+}
+
+/// The call, for lists and for the API: no personal data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Name of the state.
+    pub state: &'static str,
+    /// The phase of the transfer, if one is under way.
+    pub phase: Option<Phase>,
+    /// The transfer.
+    pub transfer: Option<TransferId>,
+    /// Legs that are open.
+    pub legs: BTreeMap<LegId, crate::event::Role>,
+}
