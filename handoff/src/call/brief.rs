@@ -4,11 +4,11 @@
 
 use crate::call::core::Core;
 use crate::call::media::{ClipId, Part, Prompt};
+use crate::call::transfer::Transfer;
 use crate::conversation::{Conversation, Disclosed, DisclosureKind, Turn};
 use crate::message;
-use crate::payload::Payload;
+use crate::payload::{self, BuildInput, Payload};
 use crate::pii::Pii;
-use crate::policy::Decision;
 
 /// Revision of the payload that the edge builds; those of the functions are higher.
 pub(super) const TEMPLATE_REVISION: u32 = 1;
@@ -17,13 +17,30 @@ pub(super) const TEMPLATE_REVISION: u32 = 1;
 pub(super) const TEMPLATE_GENERATOR: &str = "template_fallback";
 
 /// The payload from what the edge knows itself.
-pub(super) fn template(_core: &Core, _decision: &Decision) -> Payload {
-    Payload { revision: TEMPLATE_REVISION, whisper: None }
+pub(super) fn template(core: &Core, transfer: &Transfer) -> Payload {
+    let context = core.conversation.context();
+    let queue = core.queue(transfer.queue).map_or("", |queue| queue.id.as_str());
+    payload::template(&BuildInput {
+        tenant: &core.rules.tenant,
+        call: &core.arrival.call,
+        transfer: &transfer.id,
+        trigger: &transfer.decision.trigger,
+        policy_version: &transfer.decision.policy_version,
+        context: &context,
+        catalog: &core.rules.catalog,
+        queue,
+        queue_label: queue,
+        revision: TEMPLATE_REVISION,
+        created_at: core.at.wall,
+        fired_at: core.at.wall,
+        public_url: &core.rules.public_url,
+        audit_head: None,
+    })
 }
 
 /// The bytes that the record's MAC is taken over.
 pub(super) fn canonical(payload: &Payload) -> Option<Pii<Vec<u8>>> {
-    serde_json::to_vec(payload).ok().map(Pii::new)
+    Some(Pii::new(payload.canonical_bytes())).filter(|bytes| !bytes.expose().is_empty())
 }
 
 /// The briefing as text, for the desktop.

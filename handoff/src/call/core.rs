@@ -35,10 +35,6 @@ pub(super) struct Core {
     pub(super) answered_at: Option<Now>,
     /// The disclosure was heard to its last sample.
     pub(super) disclosed: bool,
-    /// The limit on elapsed time has been judged once.
-    pub(super) elapsed_judged: bool,
-    /// When the policy last looked at the clock.
-    pub(super) clock_judged: Now,
     /// No call lasts longer than this.
     pub(super) until: Now,
     pub(super) commands: Recent,
@@ -123,8 +119,6 @@ impl Core {
             transfers: 0,
             answered_at: None,
             disclosed: false,
-            elapsed_judged: false,
-            clock_judged: at.now,
             until: at.now + CALL_LIMIT,
             commands: Recent::default(),
             signals: Recent::default(),
@@ -270,14 +264,7 @@ impl Core {
 
     /// When the policy has to look at the clock next, while no transfer is under way.
     pub(super) fn clock_due(&self) -> Option<Now> {
-        let elapsed = self
-            .answered_at
-            .zip(self.rules.policy.elapsed_limit())
-            .filter(|_| !self.elapsed_judged)
-            .map(|(since, limit)| since + limit);
-        // A time that was judged already would come back for ever.
-        let promise = self.conversation.next_timeout().filter(|due| *due > self.clock_judged);
-        earliest([elapsed, promise])
+        self.conversation.next_timeout(&self.rules.policy)
     }
 
     /// Recordings follow the legs: on while a leg is up, the disclosure was heard whole and

@@ -390,7 +390,7 @@ fn accept(core: &mut Core, mut transfer: Box<Transfer>, method: Means) -> State 
     };
     let Briefing { target, leg, stage, painted, overall, .. } = briefing;
     let now = core.at.now;
-    let revision = transfer.payload.as_ref().map_or(0, |payload| payload.revision);
+    let revision = transfer.payload.as_ref().map_or(0, |payload| payload.revision());
     let agent_id = target.agent.clone();
     if matches!(stage, Stage::Proving { .. }) {
         // The person read the card instead: the whisper was skipped whole.

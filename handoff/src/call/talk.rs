@@ -2,6 +2,8 @@
 //! and the decision that starts a transfer. The voice agent asks; the policy decides; where
 //! nobody else decides in time, the same policy is obeyed here.
 
+use std::sync::Arc;
+
 use crate::call::State;
 use crate::call::bridge::{adopt_own, own_decision};
 use crate::call::brief;
@@ -148,17 +150,15 @@ pub(super) fn signal(core: &mut Core, state: State, signal: &Signal) -> State {
 /// Time has passed that a rule may care about.
 fn clock(core: &mut Core, state: State) -> State {
     let now = core.at.now;
-    core.conversation.clock(now);
-    core.clock_judged = now;
-    let limit = core.answered_at.zip(core.rules.policy.elapsed_limit());
-    core.elapsed_judged |= limit.is_some_and(|(since, limit)| now >= since + limit);
+    let policy = Arc::clone(&core.rules.policy);
+    let Some(stimulus) = core.conversation.take_due(now, &policy) else { return state };
     let elapsed = i64::try_from(core.offset_ms(now)).unwrap_or(i64::MAX);
     let fact = Fact::SignalReceived {
         id: format!("clock-{}", core.seq),
         kind: "clock".to_owned(),
         values: vec![("elapsed_ms".to_owned(), elapsed)],
     };
-    stimulate(core, state, Stimulus::Clock, fact)
+    stimulate(core, state, stimulus, fact)
 }
 
 /// A key of the caller, as our own media plane heard it.

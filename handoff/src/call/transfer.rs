@@ -314,10 +314,10 @@ pub(super) fn build_payload(core: &mut Core, transfer: &mut Transfer) {
     if transfer.payload.is_some() {
         return;
     }
-    let payload = brief::template(core, &transfer.decision);
+    let payload = brief::template(core, transfer);
     core.emit(Fact::PayloadBuilt {
         payload_id: PayloadId::of(&transfer.id),
-        revision: payload.revision,
+        revision: payload.revision(),
         generator: brief::TEMPLATE_GENERATOR.to_owned(),
         completeness_pm: payload.completeness_pm(),
         canonical: brief::canonical(&payload),
@@ -327,8 +327,8 @@ pub(super) fn build_payload(core: &mut Core, transfer: &mut Transfer) {
 
 /// A payload revision came. `false` when it is not higher than what is there, or frozen.
 pub(super) fn take_payload(core: &mut Core, transfer: &mut Transfer, payload: Payload) -> bool {
-    let known = transfer.payload.as_ref().map_or(0, |payload| payload.revision);
-    if payload.revision <= known || matches!(transfer.offer, Offer::Accepted(_)) {
+    let known = transfer.payload.as_ref().map_or(0, |payload| payload.revision());
+    if payload.revision() <= known || matches!(transfer.offer, Offer::Accepted(_)) {
         return false;
     }
     transfer.payload_due = None;

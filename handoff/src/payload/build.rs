@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Ani, AuditHead, Caller, Catalog, Completeness, Crm, Disclosure, Generator, Grounding, IntentFact, Item, Level,
-    Match, NextAction, PAYLOAD_LEN_MAX, Payload, Redaction, Routing, SCHEMA, Structured, Summary, Told, Transcript,
-    TriggerFact, Verification,
+    Ani, AuditHead, Caller, Catalog, Completeness, Crm, Disclosure, Generator, Grounding, IntentFact, Item,
+    Level, Match, NextAction, PAYLOAD_LEN_MAX, Payload, Redaction, Routing, SCHEMA, Structured, Summary,
+    Told, Transcript, TriggerFact, Verification,
 };
 use crate::clock::Timestamp;
 use crate::conversation::{Collected, Context, Disclosed, Provenance};
@@ -77,7 +77,8 @@ pub fn template(input: &BuildInput<'_>) -> Payload {
     let (action, next) = input.catalog.action_of(&intent);
     let collected = items(context, input.catalog);
     let present = |field: &String| collected.iter().any(|item| item.key == *field && is_present(item));
-    let missing: Vec<String> = intent.required.iter().filter(|field| !present(field)).take(12).cloned().collect();
+    let missing: Vec<String> =
+        intent.required.iter().filter(|field| !present(field)).take(12).cloned().collect();
     let level = level(context);
     let summary = summary(input, &intent.label, &collected, level);
     let payload = Payload {
@@ -117,8 +118,15 @@ pub fn template(input: &BuildInput<'_>) -> Payload {
                 priority: None,
                 promised_wait_s: None,
             }),
-            crm: Some(Crm { system: Some("generic".to_owned()), screen_pop: None, prefill: Some(prefill(&collected)) }),
-            completeness: Some(Completeness { score_pm: score(intent.required.len(), missing.len()), missing }),
+            crm: Some(Crm {
+                system: Some("generic".to_owned()),
+                screen_pop: None,
+                prefill: Some(prefill(&collected)),
+            }),
+            completeness: Some(Completeness {
+                score_pm: score(intent.required.len(), missing.len()),
+                missing,
+            }),
             collected,
         },
         transcript: transcript(input),
@@ -153,15 +161,20 @@ fn summary(input: &BuildInput<'_>, label: &str, collected: &[Item], level: Level
         .filter_map(|item| Some(format!("{} {}", words(&item.key), item.value.as_ref()?.expose())))
         .take(NAMED_MAX)
         .collect();
-    let details =
-        if confirmed.is_empty() { "no details confirmed".to_owned() } else { format!("confirmed {}", confirmed.join(", ")) };
+    let details = if confirmed.is_empty() {
+        "no details confirmed".to_owned()
+    } else {
+        format!("confirmed {}", confirmed.join(", "))
+    };
     let why = reason(input.trigger.category);
     let first = format!("{who} is calling about {label}.");
     let second = format!("Transferred because {why}; {details}.");
     // Values may hold a full stop; then only what the catalogue says is repeated.
     let whole = one_line(&format!("{first} {second}"));
-    let plain = format!("The caller is calling about {label}. Transferred because {why}; no details confirmed.");
-    let text = if sentences(&whole) == 2 && whole.chars().count() <= SUMMARY_CHARS_MAX { whole } else { plain };
+    let plain =
+        format!("The caller is calling about {label}. Transferred because {why}; no details confirmed.");
+    let text =
+        if sentences(&whole) == 2 && whole.chars().count() <= SUMMARY_CHARS_MAX { whole } else { plain };
     let whisper = format!("{}, {label}, because {why}.", name.as_deref().unwrap_or("Caller"));
     Summary {
         text: Pii::new(text),
@@ -226,7 +239,8 @@ fn items(context: &Context, catalog: &Catalog) -> Vec<Item> {
         .map(|field| {
             // A value that no caller turn shows, or that lost its turn, is an inference of
             // the whole conversation: it cites the last turn.
-            let segment = field.segment.or_else(|| context.turns.last().map(|turn| turn.segment)).unwrap_or(0);
+            let segment =
+                field.segment.or_else(|| context.turns.last().map(|turn| turn.segment)).unwrap_or(0);
             Item {
                 key: field.name.clone(),
                 label: None,
@@ -283,7 +297,11 @@ fn caller(context: &Context, level: Level) -> Caller {
     };
     let methods = (level == Level::PartialKba).then(|| vec!["detail_confirmed".to_owned()]);
     Caller {
-        ani: Ani { e164: number.filter(|_| !context.caller.restricted), presentation: presentation.to_owned(), stir: None },
+        ani: Ani {
+            e164: number.filter(|_| !context.caller.restricted),
+            presentation: presentation.to_owned(),
+            stir: None,
+        },
         matched: Match { status: "not_attempted".to_owned(), method: "none".to_owned(), candidates: None },
         verification: Verification { level, methods, at: None },
     }
@@ -398,7 +416,9 @@ fn fitted(mut payload: Payload) -> Payload {
             .map(|(index, _)| index);
         let Some(index) = least else { break };
         let dropped = facts.remove(index);
-        if let Some(completeness) = payload.structured.completeness.as_mut().filter(|known| known.missing.len() < 12) {
+        if let Some(completeness) =
+            payload.structured.completeness.as_mut().filter(|known| known.missing.len() < 12)
+        {
             completeness.missing.push(dropped.key);
         }
     }

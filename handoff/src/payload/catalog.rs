@@ -71,7 +71,10 @@ impl Default for Catalog {
                 ("scheduling.move".to_owned(), intent("moving an appointment", &["name"], "offer_times")),
             ]),
             action: BTreeMap::from([
-                (TAKE_OVER.to_owned(), action("Confirm what the caller needs in one sentence, then take over.")),
+                (
+                    TAKE_OVER.to_owned(),
+                    action("Confirm what the caller needs in one sentence, then take over."),
+                ),
                 (
                     "clinical_review".to_owned(),
                     action("Confirm the medicines the caller takes, then answer the question."),
@@ -88,7 +91,8 @@ impl Default for Catalog {
 impl Catalog {
     /// The intent of a category, or the one for all others.
     pub fn intent_of(&self, category: Option<&str>) -> (String, Intent) {
-        let named = category.and_then(|name| self.intent.get(name).map(|intent| (name.to_owned(), intent.clone())));
+        let named =
+            category.and_then(|name| self.intent.get(name).map(|intent| (name.to_owned(), intent.clone())));
         named.unwrap_or_else(|| {
             let other = self.intent.get(OTHER).cloned();
             let fallback =
