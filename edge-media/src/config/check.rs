@@ -6,7 +6,7 @@ mod people;
 mod values;
 mod webhook;
 
-use core::ops::{Range, RangeInclusive};
+use core::ops::Range;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
