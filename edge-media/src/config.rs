@@ -40,7 +40,7 @@ pub struct Config {
     pub payload: toml::Table,
     /// Receivers of webhooks.
     pub webhooks: Vec<Webhook>,
-    /// Keys and interval of the audit trail.
+    /// Keys of the audit trail.
     pub audit: Audit,
     /// People and programs that may ask the HTTP API.
     pub operators: Vec<Operator>,
@@ -248,10 +248,6 @@ pub struct Audit {
     /// Key of the pseudonym of callers' numbers; without it the edge makes one in its data
     /// directory.
     pub tag_key: Option<Secret>,
-    /// Key of the signed checkpoints; without it there are none.
-    pub checkpoint_key: Option<Secret>,
-    /// Time between two checkpoints.
-    pub checkpoint_interval: Duration,
 }
 
 /// What an operator's token opens. Agents have their own tokens and their own transfers.

@@ -6,8 +6,7 @@ mod people;
 mod values;
 mod webhook;
 
-use core::ops::{Range, RangeInclusive};
-use core::time::Duration;
+use core::ops::Range;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -64,8 +63,8 @@ impl<'a> Checker<'a> {
         let order = |problem: &Problem| problem.line.unwrap_or(usize::MAX);
         self.problems.sort_by_key(order);
         self.warnings.sort_by_key(order);
-        match (edge, voice_agent, audit) {
-            (Some(edge), Some(voice_agent), Some(audit)) if self.problems.is_empty() => Ok(Config {
+        match (edge, voice_agent) {
+            (Some(edge), Some(voice_agent)) if self.problems.is_empty() => Ok(Config {
                 edge,
                 trunks,
                 voice_agent,
@@ -78,7 +77,7 @@ impl<'a> Checker<'a> {
                 operators,
                 warnings: self.warnings,
             }),
-            (Some(_) | None, Some(_) | None, Some(_) | None) => Err(self.problems),
+            (Some(_) | None, Some(_) | None) => Err(self.problems),
         }
     }
 
@@ -282,25 +281,13 @@ impl<'a> Checker<'a> {
         operators
     }
 
-    fn audit(&mut self, table: &AuditTable) -> Option<Audit> {
+    fn audit(&mut self, table: &AuditTable) -> Audit {
         let tag_key = self.key(SecretSource {
             key: "tag_key",
             inline: table.tag_key.as_ref(),
             file: table.tag_key_file.as_ref(),
         });
-        let checkpoint_key = self.key(SecretSource {
-            key: "checkpoint_key",
-            inline: table.checkpoint_key.as_ref(),
-            file: table.checkpoint_key_file.as_ref(),
-        });
-        let field = table.checkpoint_interval_s.as_ref();
-        let seconds = self.in_range(
-            field,
-            "checkpoint_interval_s",
-            CHECKPOINT_INTERVAL_S,
-            *CHECKPOINT_INTERVAL_S.end(),
-        );
-        Some(Audit { tag_key, checkpoint_key, checkpoint_interval: Duration::from_secs(seconds?.into()) })
+        Audit { tag_key }
     }
 
     /// The file must be there; its rules are judged by the policy itself.
@@ -351,6 +338,3 @@ const PREFIX_MIN_V6: u8 = 19;
 const RTP_PORTS_DEFAULT: (u16, u16) = (20_000, 29_998);
 /// Four legs, each with its port and one in quarantine.
 const RTP_PAIRS_MIN: u16 = 8;
-/// Hourly at least; every five minutes for regulated tenants. Rewrites inside an interval
-/// cannot be proven, so it is short; each checkpoint costs a signature, so not shorter.
-const CHECKPOINT_INTERVAL_S: RangeInclusive<u32> = 300..=3_600;

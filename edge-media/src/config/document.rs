@@ -131,9 +131,6 @@ pub(super) struct WebhookTable {
 pub(super) struct AuditTable {
     pub(super) tag_key: Option<Spanned<String>>,
     pub(super) tag_key_file: Option<Spanned<PathBuf>>,
-    pub(super) checkpoint_key: Option<Spanned<String>>,
-    pub(super) checkpoint_key_file: Option<Spanned<PathBuf>>,
-    pub(super) checkpoint_interval_s: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

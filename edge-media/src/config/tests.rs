@@ -64,7 +64,7 @@ fn the_annotated_example_is_valid_and_gives_no_warning_about_itself() {
     assert_eq!(config.agents.len(), 2);
     assert_eq!(config.queues[0].fallback, [Fallback::VoiceAgent, Fallback::Closing]);
     assert_eq!(config.edge.public_url, "https://handoff.example");
-    assert_eq!(config.audit.checkpoint_interval, Duration::from_secs(3_600));
+    assert!(config.audit.tag_key.is_some());
     assert_eq!(config.warnings, []);
 }
 

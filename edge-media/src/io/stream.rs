@@ -22,7 +22,7 @@ use tokio_tungstenite::{Connector, connect_async_tls_with_config};
 use crate::config::VoiceAgent;
 use crate::link::twilio::{self, FromAgent, Malformed, Session, Tally};
 use crate::media::{StreamIn, StreamKey, StreamOut};
-use pump::Pump;
+use pump::{DoorEnd, Pump};
 
 /// What a door tells the edge.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +46,7 @@ pub enum DoorEvent {
 
 /// What the edge tells a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DoorCommand {
+enum DoorCommand {
     /// How the transfer stands.
     Status {
         /// `accepted`, `ringing`, `connected`, `failed`.
@@ -54,8 +54,6 @@ pub enum DoorCommand {
         /// Seconds until a person, where known.
         eta_s: Option<u32>,
     },
-    /// Say goodbye and end.
-    Close,
 }
 
 /// Why a link is over.
@@ -90,14 +88,22 @@ pub struct Dropped {
     pub reports: u64,
 }
 
-/// The door's end of the two bounded queues to the media plane, as the media plane opens
-/// them for a stream.
+/// The edge's handle on one stream. Dropping it closes the link.
 #[derive(Debug)]
-pub struct DoorEnd {
-    /// What the voice agent says.
-    pub to_media: mpsc::Sender<StreamIn>,
-    /// What it hears. The media plane drops frames when this queue is full.
-    pub from_media: mpsc::Receiver<StreamOut>,
+pub struct Door {
+    orders: mpsc::Sender<DoorCommand>,
+}
+
+impl Door {
+    /// Tells the voice agent how the transfer stands. A link too slow for it misses it.
+    pub fn status(&self, status: &'static str, eta_s: Option<u32>) {
+        let _ = self.orders.try_send(DoorCommand::Status { status, eta_s });
+    }
+
+    /// Says goodbye and ends; `Closed` follows.
+    pub fn close(self) {
+        drop(self.orders);
+    }
 }
 
 /// What all streams to one voice agent share: its URL, the signature and the trusted roots.
@@ -178,16 +184,19 @@ fn trusted_roots() -> Result<ClientConfig, DialerError> {
 }
 
 /// Dials the voice agent for one call. Returns at once; `events` gets `Opened` or `Closed`,
-/// tagged with the stream. Dropping the returned sender closes the link.
+/// tagged with the stream. The two audio queues are those that the media plane opened for
+/// it; the media plane drops frames when the one towards the voice agent is full.
 pub fn connect(
     dialer: &Dialer,
     stream: StreamKey,
     session: Session,
-    media: DoorEnd,
+    audio_in: mpsc::Sender<StreamIn>,
+    audio_out: mpsc::Receiver<StreamOut>,
     events: mpsc::Sender<(StreamKey, DoorEvent)>,
-) -> mpsc::Sender<DoorCommand> {
+) -> Door {
     let (orders, commands) = mpsc::channel(COMMANDS_MAX);
     let dialer = dialer.clone();
+    let media = DoorEnd { to_media: audio_in, from_media: audio_out };
     tokio::spawn(async move {
         let closed = match dialer.dial().await {
             Ok(socket) => Pump::new(stream, socket, session, media, events.clone(), commands).run().await,
@@ -196,7 +205,7 @@ pub fn connect(
         // The edge that is gone needs no report.
         let _ = events.send((stream, closed)).await;
     });
-    orders
+    Door { orders }
 }
 
 /// A bot that has not answered by then would answer into a caller's impatience.

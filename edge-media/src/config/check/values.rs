@@ -270,5 +270,5 @@ const LANG_LEN_MAX: usize = 16;
 const TOKEN_LEN_MIN: usize = 24;
 /// Above this it no longer fits a header beside others.
 const TOKEN_LEN_MAX: usize = 256;
-/// HMAC-SHA-256 and Ed25519 both take 32 bytes.
+/// As long as the digest of HMAC-SHA-256.
 const KEY_LEN: usize = 32;

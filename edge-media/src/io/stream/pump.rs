@@ -18,12 +18,20 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::{
-    CloseReason, DoorCommand, DoorEnd, DoorEvent, Dropped, FromAgent, GOODBYE_MAX, Malformed, OUTBOX_MAX,
-    PENDING_MAX, PING_EVERY, REPORTS_MAX, SILENCE_MAX, Session, StreamIn, StreamKey, StreamOut,
+    CloseReason, DoorCommand, DoorEvent, Dropped, FromAgent, GOODBYE_MAX, Malformed, OUTBOX_MAX, PENDING_MAX,
+    PING_EVERY, REPORTS_MAX, SILENCE_MAX, Session, StreamIn, StreamKey, StreamOut,
 };
 
 /// A WebSocket that we dialled.
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// The door's end of the two bounded queues to the media plane.
+pub(super) struct DoorEnd {
+    /// What the voice agent says.
+    pub(super) to_media: mpsc::Sender<StreamIn>,
+    /// What it hears.
+    pub(super) from_media: mpsc::Receiver<StreamOut>,
+}
 
 pub(super) struct Pump {
     stream: StreamKey,
@@ -139,7 +147,8 @@ impl Pump {
                 self.write(Message::text(message));
                 None
             }
-            Some(DoorCommand::Close) | None => Some(CloseReason::Local),
+            // The edge let go of its handle.
+            None => Some(CloseReason::Local),
         }
     }
 

@@ -90,10 +90,14 @@ struct MediaEnd {
 struct Edge {
     media: MediaEnd,
     events: mpsc::Receiver<(StreamKey, DoorEvent)>,
-    commands: mpsc::Sender<DoorCommand>,
+    door: Option<Door>,
 }
 
 impl Edge {
+    fn close(&mut self) {
+        self.door.take().unwrap().close();
+    }
+
     async fn event(&mut self) -> DoorEvent {
         let (stream, event) = timeout(PATIENCE, self.events.recv()).await.unwrap().unwrap();
         assert_eq!(stream, KEY);
@@ -129,8 +133,8 @@ fn dial(url: &str) -> Edge {
     let (sender, events) = mpsc::channel(64);
     let call = CallId::parse("call_01").unwrap();
     let session = Session::new(StreamIds::from_random(1, 2, 3), &call, &[]);
-    let commands = connect(&dialer(url), KEY, session, DoorEnd { to_media, from_media }, sender);
-    Edge { media: MediaEnd { incoming, outgoing }, events, commands }
+    let door = connect(&dialer(url), KEY, session, to_media, from_media, sender);
+    Edge { media: MediaEnd { incoming, outgoing }, events, door: Some(door) }
 }
 
 async fn connected() -> (Edge, Bot) {
@@ -234,8 +238,8 @@ async fn unknown_events_are_accepted_and_signals_reach_the_edge() {
 #[tokio::test]
 async fn the_edge_says_how_the_transfer_stands_then_stop_then_closes() {
     let (mut edge, mut bot) = connected().await;
-    edge.commands.send(DoorCommand::Status { status: "accepted", eta_s: Some(30) }).await.unwrap();
-    edge.commands.send(DoorCommand::Close).await.unwrap();
+    edge.door.as_ref().unwrap().status("accepted", Some(30));
+    edge.close();
     let status = bot.hear().await.unwrap();
     assert_eq!((&status["event"], &status["eta_s"]), (&json!("edge.status"), &json!(30)));
     assert_eq!(bot.hear().await.unwrap()["event"], "stop");
@@ -252,7 +256,7 @@ async fn broken_messages_are_reported_at_a_bounded_rate_and_the_link_stays() {
     }
     bot.mark("still here").await;
     assert_eq!(edge.incoming().await, StreamIn::Mark("still here".to_owned()));
-    edge.commands.send(DoorCommand::Close).await.unwrap();
+    edge.close();
     let mut complaints = 0;
     let tally = loop {
         match edge.event().await {
@@ -279,7 +283,7 @@ async fn a_bot_that_does_not_read_loses_audio_and_blocks_nobody() {
     }
     bot.mark("speaking").await;
     assert_eq!(edge.incoming().await, StreamIn::Mark("speaking".to_owned()));
-    edge.commands.send(DoorCommand::Close).await.unwrap();
+    edge.close();
     let (reason, _, dropped) = edge.closed().await;
     assert_eq!(reason, CloseReason::Local);
     assert!(dropped.frames_out > 0);
@@ -302,7 +306,7 @@ async fn a_full_media_queue_loses_audio_but_no_clear_and_no_mark() {
     }
     assert_eq!(edge.incoming().await, StreamIn::Clear);
     assert_eq!(audio, TO_MEDIA);
-    edge.commands.send(DoorCommand::Close).await.unwrap();
+    edge.close();
     assert_eq!(edge.closed().await.2.audio_in, PENDING_MAX as u64);
 }
 
