@@ -539,7 +539,7 @@ impl Conversation {
     fn redact(&mut self, text: &str) -> String {
         let redacted = redact::pci(text);
         for (class, count) in redacted.counts {
-            let class: &str = class.as_ref();
+            let class = class.as_str();
             if self.redactions.contains_key(class) || self.redactions.len() < CLASSES_MAX {
                 let sum = self.redactions.entry(class.to_owned()).or_default();
                 *sum = sum.saturating_add(count);
