@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use handoff::clock::Now;
 
-use super::message::{Address, Contacts, Request, Uri};
+use super::header::{Address, Uri};
+use super::message::{Contacts, Request};
 use super::{Flow, Transport};
 
 /// Most contacts of one user.

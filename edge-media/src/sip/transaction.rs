@@ -10,7 +10,8 @@ use handoff::clock::Now;
 use sipx_sip::transaction as machine;
 
 use super::deadlines::Deadlines;
-use super::message::{Method, Request, Response};
+use super::header::Method;
+use super::message::{Request, Response};
 use super::{Flow, Transport};
 
 /// RFC 3261's round-trip estimate.

@@ -1,5 +1,7 @@
 //! Whole calls between stacks in virtual time, over good and bad networks.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use edge_media::sip::{
     Caller, Credentials, Destination, DialogKey, Direction, Origin, Secret, SipCommand, SipConfig, SipEvent,
 };
