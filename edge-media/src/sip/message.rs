@@ -522,3 +522,94 @@ pub(super) const fn reason(status: u16) -> &'static str {
         },
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A valid request from 192.0.2.1 with these header lines.
+    pub(in crate::sip) fn request(method: &str, uri: &str, cseq: u32, lines: &str) -> Request {
+        let text = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK{method}{cseq}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:ann@edge>;tag=f\r\nTo: <sip:ann@edge>\r\nCall-ID: c\r\n\
+             CSeq: {cseq} {method}\r\n{lines}Content-Length: 0\r\n\r\n"
+        );
+        match parse(text.as_bytes(), "192.0.2.1:5060".parse().unwrap()) {
+            Ok(Message::Request(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_parsed_prints_and_parses_to_the_same() {
+        let one = request(
+            "INVITE",
+            "sip:%00b@[2001:db8::1]:5070;transport=tcp",
+            7,
+            "m: \"Odd, \\\"name\\\" <x>\" <sip:a;b@c;lr>;q=0.5;+sip.instance=\"<urn:x>\"\r\nk: timer,\r\n 100rel\r\n",
+        );
+        assert_eq!(one.uri.user.as_deref(), Some(&b"\0b"[..]));
+        assert_eq!((one.uri.host.as_str(), one.uri.port), ("2001:db8::1", Some(5070)));
+        assert_eq!(one.head.tokens("Supported"), ["timer", "100rel"]);
+        let Some(Contacts::List(contacts)) = one.head.contacts() else { panic!("{:?}", one.head) };
+        assert_eq!(contacts[0].display.as_deref(), Some("Odd, \"name\" <x>"));
+        assert_eq!(contacts[0].param("+sip.instance"), Some(Some("<urn:x>")));
+        let Ok(Message::Request(again)) = parse(&one.print(), "192.0.2.1:5060".parse().unwrap()) else {
+            panic!("{}", String::from_utf8_lossy(&one.print()));
+        };
+        assert_eq!(one, again);
+    }
+
+    #[test]
+    fn the_source_is_noted_where_it_differs_or_is_asked_for() {
+        let text = |via: &str| {
+            format!(
+                "OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP {via}\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\n\
+                 Call-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n"
+            )
+        };
+        let via = |via: &str, source: &str| {
+            let Ok(Message::Request(request)) = parse(text(via).as_bytes(), source.parse().unwrap()) else {
+                panic!("{via}");
+            };
+            request.head.vias[0].print()
+        };
+        assert_eq!(via("192.0.2.1;branch=z9hG4bKa", "192.0.2.1:9"), "SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa");
+        assert_eq!(
+            via("host.example;branch=z9hG4bKa", "192.0.2.1:9"),
+            "SIP/2.0/UDP host.example;branch=z9hG4bKa;received=192.0.2.1"
+        );
+        assert_eq!(
+            via("10.0.0.1:5060;rport;branch=z9hG4bKa", "[2001:db8::9]:9"),
+            "SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKa;received=2001:db8::9;rport=9"
+        );
+    }
+
+    #[test]
+    fn a_refusal_of_what_cannot_be_parsed_adds_no_line() {
+        let bytes =
+            b"OPTIONS  sip:a SIP/2.0\r\nVia: SIP/2.0/U\nDP h;branch=z9hG4bKa\r\nCall-ID: c\nEvil: 2\r\n\r\n";
+        let Err(Fault::Refused { status: 400, response }) = parse(bytes, "192.0.2.1:9".parse().unwrap())
+        else {
+            panic!("not refused");
+        };
+        let text = String::from_utf8(response).unwrap();
+        assert!(
+            !text.contains("\nDP")
+                && !text.contains("\nEvil")
+                && text.starts_with("SIP/2.0 400 Bad Request\r\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn malformed_responses_and_acks_are_never_answered() {
+        for start in ["SIP/2.0 99999 no", "ACK  sip:a SIP/2.0", ""] {
+            let text = format!("{start}\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\n\r\n");
+            assert!(
+                matches!(parse(text.as_bytes(), "192.0.2.1:9".parse().unwrap()), Err(Fault::Dropped)),
+                "{start}"
+            );
+        }
+    }
+}

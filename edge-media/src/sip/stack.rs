@@ -120,7 +120,7 @@ impl Stack {
     #[must_use = "outputs are the only effect a stack has"]
     pub fn receive(&mut self, now: Now, flow: Flow, bytes: &[u8]) -> Vec<SipOutput> {
         let source = flow.peer.ip().to_canonical();
-        if self.config.trunk(source).is_none() && !self.sources.take(now, &source) {
+        if self.config.trunk(flow.peer).is_none() && !self.sources.take(now, &source) {
             self.counters.count("source_over_rate");
             return Vec::new();
         }

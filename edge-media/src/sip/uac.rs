@@ -46,7 +46,7 @@ impl Stack {
             self.event(SipEvent::Ended { dialog: key, cause: LegCause::Unreachable, status: None });
             return;
         };
-        let trunk = self.config.trunk(first.flow.peer.ip());
+        let trunk = self.config.trunk(first.flow.peer);
         let credentials = credentials.or_else(|| trunk.and_then(|trunk| trunk.credentials.clone()));
         let restricted = from.as_ref().is_some_and(|from| from.restricted);
         let local_address = self.own_identity(from.as_ref());

@@ -45,8 +45,7 @@ impl Stack {
             self.on_ack(now, &request);
             return;
         }
-        let source = flow.peer.ip().to_canonical();
-        let trunk = self.config.trunk(source).map(|trunk| trunk.name.clone());
+        let trunk = self.config.trunk(flow.peer).map(|trunk| trunk.name.clone());
         let known = self.transactions.find_server(&request).is_some();
         let key = self.find_dialog(&request);
         let cancels = self.transactions.find_cancelled(&request);
