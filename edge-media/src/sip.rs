@@ -232,6 +232,8 @@ pub enum SipEvent {
     /// The peer changed the media (re-INVITE, UPDATE), and it was answered for the edge:
     /// direction mirrored, port kept.
     PeerMedia(DialogKey, RemoteMedia),
+    /// A digit that the peer signalled with INFO, because it cannot send telephone-events.
+    Digit(DialogKey, char),
     /// A user's set of contacts changed.
     Registered {
         /// Who.

@@ -17,7 +17,7 @@ use super::transaction::{Received, TransactionId};
 use super::{DialogKey, Flow, LocalMedia, Origin, SipEvent, SipOutput, Transport};
 
 /// What every Allow header says.
-pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, REGISTER";
+pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REGISTER";
 /// The only body that means anything here.
 pub(super) const SDP: &str = "application/sdp";
 /// RFC 4028's smallest session interval.
@@ -116,6 +116,7 @@ impl Stack {
             }
             Method::Bye | Method::Update => self.refuse(now, path, &request, 481, &[]),
             Method::Known("SUBSCRIBE" | "PUBLISH") => self.refuse(now, path, &request, 489, &[]),
+            Method::Known("INFO" | "NOTIFY") => self.refuse(now, path, &request, 481, &[]),
             Method::Known(_) => self.refuse(now, path, &request, 405, &[("Allow", ALLOW)]),
             Method::Unknown(_) => self.refuse(now, path, &request, 501, &[("Allow", ALLOW)]),
             Method::Ack | Method::Cancel => {}
@@ -179,7 +180,7 @@ impl Stack {
         request: &Request,
     ) -> Option<String> {
         let source = flow.peer.ip().to_canonical();
-        let claimed = request.head.from.uri.user_text().unwrap_or_default().to_owned();
+        let claimed = shortened(request.head.from.uri.user_text().unwrap_or_default());
         let everybody = (source, String::new());
         if !self.failures.has(now, &everybody) || !self.failures.has(now, &(source, claimed)) {
             self.counters.count("locked_out");
@@ -198,7 +199,7 @@ impl Stack {
             Verdict::Wrong(user) => {
                 self.counters.count("wrong_credentials");
                 self.failures.take(now, &everybody);
-                self.failures.take(now, &(source, user));
+                self.failures.take(now, &(source, shortened(&user)));
                 false
             }
         };
@@ -469,6 +470,11 @@ fn caller(request: &Request, trusted: bool) -> (Option<Pii<String>>, bool) {
     let asserted = asserted.iter().filter(|_| trusted).find_map(|address| address.uri.user_text());
     let user = asserted.or_else(|| from.uri.user_text()).filter(|user| !user.is_empty());
     (user.map(|user| Pii::new(user.to_owned())), false)
+}
+
+/// A user name as the lock-out table keeps it: names of a peer's choosing must not fill it.
+fn shortened(user: &str) -> String {
+    user.chars().take(64).collect()
 }
 
 /// Whose doing a refusal was.

@@ -200,6 +200,7 @@ impl Stack {
             Method::Options => self.refuse(now, path, &request, 200, &[("Allow", ALLOW), ("Accept", SDP)]),
             Method::Unknown(_) => self.refuse(now, path, &request, 501, &[("Allow", ALLOW)]),
             Method::Known("SUBSCRIBE" | "NOTIFY") => self.refuse(now, path, &request, 489, &[]),
+            Method::Known("INFO") => self.on_info(now, path, dialog, &request),
             Method::Known("PRACK") => self.refuse(now, path, &request, 481, &[]),
             Method::Known(_) | Method::Register => self.refuse(now, path, &request, 405, &[("Allow", ALLOW)]),
             Method::Ack | Method::Bye | Method::Cancel => {}
@@ -270,6 +271,29 @@ impl Stack {
         }
     }
 
+    /// RFC 6086: the two bodies that phones use for digits; an empty INFO is a keep-alive.
+    fn on_info(&mut self, now: Now, path: Path, dialog: &Dialog, request: &Request) {
+        if request.head.body.is_empty() {
+            self.refuse(now, path, request, 200, &[]);
+            return;
+        }
+        match digit(request) {
+            Some(digit) => {
+                self.refuse(now, path, request, 200, &[]);
+                self.event(SipEvent::Digit(dialog.key, digit));
+            }
+            None => {
+                self.refuse(
+                    now,
+                    path,
+                    request,
+                    415,
+                    &[("Accept", "application/dtmf-relay, application/dtmf")],
+                );
+            }
+        }
+    }
+
     /// RFC 3311: like a re-INVITE, but answered at once and without ACK.
     fn on_update(&mut self, now: Now, path: Path, dialog: &mut Dialog, request: &Request) {
         let has_offer = !request.head.body.is_empty();
@@ -313,4 +337,20 @@ impl Stack {
             self.event(SipEvent::PeerMedia(dialog.key, remote));
         }
     }
+}
+
+/// The digit of an INFO body.
+fn digit(request: &Request) -> Option<char> {
+    let body = std::str::from_utf8(&request.head.body).ok()?;
+    let text = match request.head.content_type()?.as_str() {
+        "application/dtmf-relay" => body.lines().find_map(|line| {
+            let (name, value) = line.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("signal").then_some(value)
+        })?,
+        "application/dtmf" => body,
+        _ => return None,
+    };
+    let mut chars = text.trim().chars();
+    let digit = chars.next()?.to_ascii_uppercase();
+    (chars.next().is_none() && "0123456789*#ABCD".contains(digit)).then_some(digit)
 }
