@@ -13,11 +13,13 @@ mod auth;
 mod deadlines;
 mod dialog;
 mod guard;
+mod header;
 mod message;
 mod offer_answer;
 mod random;
 mod registrar;
 mod registration;
+mod reinvite;
 mod sdp;
 mod stack;
 mod stream;
@@ -25,6 +27,7 @@ mod transaction;
 mod trunk;
 mod uac;
 mod uas;
+mod within;
 
 pub use auth::Secret;
 pub use guard::Counters;
@@ -229,6 +232,8 @@ pub enum SipEvent {
     /// The peer changed the media (re-INVITE, UPDATE), and it was answered for the edge:
     /// direction mirrored, port kept.
     PeerMedia(DialogKey, RemoteMedia),
+    /// A digit that the peer signalled with INFO, because it cannot send telephone-events.
+    Digit(DialogKey, char),
     /// A user's set of contacts changed.
     Registered {
         /// Who.

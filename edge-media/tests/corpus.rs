@@ -28,6 +28,7 @@ fn stack() -> Stack {
     config.trunks.push(TrunkConfig {
         name: "open".to_owned(),
         addresses: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
+        port: None,
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
-use super::message::{Address, Head, Method, Request, Response, Uri, Via};
+use super::header::{Address, Method, Uri, Via};
+use super::message::{Head, Request, Response};
 use super::offer_answer::Negotiation;
 use super::random::Random;
 use super::transaction::TransactionId;
@@ -67,6 +68,10 @@ pub(super) struct Calling {
     pub(super) authorized: bool,
     /// The peer's Min-SE was obeyed.
     pub(super) interval_raised: bool,
+    /// It went over TCP only because of its size.
+    pub(super) moved_to_tcp: bool,
+    /// TCP failed: send it by UDP, whatever its size.
+    pub(super) datagram_only: bool,
     /// SDP of a provisional response, for a 2xx that does not repeat it.
     pub(super) preview: Option<Vec<u8>>,
 }
@@ -168,7 +173,59 @@ pub(super) struct Dialog {
     pub(super) credentials: Option<Credentials>,
 }
 
+/// The identity of a dialog at its start.
+pub(super) struct Parties {
+    pub(super) call_id: String,
+    /// With our tag.
+    pub(super) local: Address,
+    pub(super) remote: Address,
+    pub(super) target: Uri,
+}
+
 impl Dialog {
+    /// A dialog that begins.
+    #[expect(clippy::too_many_arguments, reason = "each is one fact, and there are two callers")]
+    pub(super) fn new(
+        config: &SipConfig,
+        random: &mut Random,
+        key: DialogKey,
+        role: Role,
+        peer: Peer,
+        flow: Flow,
+        parties: Parties,
+        phase: Phase,
+    ) -> Self {
+        Self {
+            key,
+            role,
+            peer,
+            flow,
+            call_id: parties.call_id,
+            local: parties.local,
+            remote: parties.remote,
+            target: parties.target,
+            routes: Vec::new(),
+            // Far below 2^31, with room to count (RFC 3261 section 8.1.1.5).
+            local_cseq: u32::try_from(random.below(1 << 24)).unwrap_or(1),
+            remote_cseq: None,
+            // Numbers beyond 53 bits are not safe in every peer's parser.
+            negotiation: Negotiation::new(random.below(1 << 53), config.allow_loopback),
+            phase,
+            invite: None,
+            reinvite_transaction: None,
+            reinvite: None,
+            wanted: None,
+            glares: 0,
+            unacknowledged: None,
+            bye: None,
+            bye_wanted: false,
+            ended: false,
+            acks: BTreeMap::new(),
+            session: None,
+            credentials: None,
+        }
+    }
+
     /// Our tag.
     pub(super) fn local_tag(&self) -> &str {
         self.local.tag().unwrap_or_default()
@@ -273,7 +330,7 @@ pub(super) fn own_address(config: &SipConfig, transport: Transport) -> std::net:
 
 /// A Via with a fresh branch.
 pub(super) fn via(config: &SipConfig, random: &mut Random, flow: Flow) -> Via {
-    let branch = format!("{}{}", super::message::COOKIE, random.token());
+    let branch = format!("{}{}", super::header::COOKIE, random.token());
     Via::ours(flow.transport == Transport::Tcp, own_address(config, flow.transport), &branch)
 }
 

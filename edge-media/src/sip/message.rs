@@ -5,9 +5,11 @@
 //! and `transaction.rs` are the only ones that name the foreign crate.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use sipx_sip as wire;
+
+use super::header::{Address, Method, PROTOCOL, Uri, Via, is_token};
 
 /// Largest message, in bytes: what a UDP datagram can carry at all.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -19,336 +21,6 @@ const HEADER_BYTES_MAX: usize = 8 * 1024;
 const VIAS_MAX: usize = 71;
 /// Most header lines that a 400 copies from a message that could not be parsed.
 const SALVAGED_VIAS_MAX: usize = 71;
-
-/// The magic cookie of RFC 3261 section 8.1.1.7.
-pub(super) const COOKIE: &str = "z9hG4bK";
-
-/// A request method.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Method {
-    Invite,
-    Ack,
-    Bye,
-    Cancel,
-    Register,
-    Options,
-    Update,
-    /// Known to the RFCs, not offered here: 405.
-    Known(&'static str),
-    /// Never heard of: 501.
-    Unknown(String),
-}
-
-impl Method {
-    fn parse(text: &str) -> Self {
-        const KNOWN: [&str; 8] =
-            ["INFO", "PRACK", "SUBSCRIBE", "NOTIFY", "REFER", "MESSAGE", "PUBLISH", "PING"];
-        match text {
-            "INVITE" => Self::Invite,
-            "ACK" => Self::Ack,
-            "BYE" => Self::Bye,
-            "CANCEL" => Self::Cancel,
-            "REGISTER" => Self::Register,
-            "OPTIONS" => Self::Options,
-            "UPDATE" => Self::Update,
-            other => KNOWN
-                .iter()
-                .find(|known| **known == other)
-                .map_or_else(|| Self::Unknown(other.to_owned()), |known| Self::Known(known)),
-        }
-    }
-
-    /// The method token.
-    pub(super) fn as_str(&self) -> &str {
-        match self {
-            Self::Invite => "INVITE",
-            Self::Ack => "ACK",
-            Self::Bye => "BYE",
-            Self::Cancel => "CANCEL",
-            Self::Register => "REGISTER",
-            Self::Options => "OPTIONS",
-            Self::Update => "UPDATE",
-            Self::Known(token) => token,
-            Self::Unknown(token) => token,
-        }
-    }
-}
-
-/// A `;name=value` list, in order. Values are unquoted.
-pub(super) type Params = Vec<(String, Option<String>)>;
-
-/// A URI: its exact text, and its parts where the scheme is `sip`.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Uri {
-    /// As it was written, printable ASCII without space, `<`, `>` or `"`.
-    pub(super) text: String,
-    /// `sip`, `sips`, `tel` or another, lower case.
-    pub(super) scheme: String,
-    /// The user part, percent-decoded: bytes, because `%00` is a legal user.
-    pub(super) user: Option<Vec<u8>>,
-    /// The host, lower case, an IPv6 address without brackets.
-    pub(super) host: String,
-    /// The port, where it was written.
-    pub(super) port: Option<u16>,
-    /// The `transport` parameter, lower case.
-    pub(super) transport: Option<String>,
-    /// Whether it has a `;lr` parameter.
-    pub(super) loose: bool,
-    /// Whether it has `?headers`, which nothing here ever obeys.
-    pub(super) has_headers: bool,
-}
-
-impl Uri {
-    /// Parses a URI without brackets.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        wire::Uri::parse(text.to_owned().into()).ok().as_ref().map(Self::from_wire)
-    }
-
-    /// A `sip:` URI of this address.
-    pub(super) fn of(user: Option<&str>, address: SocketAddr, tcp: bool) -> Self {
-        let transport = if tcp { ";transport=tcp" } else { "" };
-        let user_at = user.map(|user| format!("{}@", escape_user(user))).unwrap_or_default();
-        Self {
-            text: format!("sip:{user_at}{address}{transport}"),
-            scheme: "sip".to_owned(),
-            user: user.map(|user| user.as_bytes().to_vec()),
-            host: address.ip().to_string(),
-            port: Some(address.port()),
-            transport: tcp.then(|| "tcp".to_owned()),
-            loose: false,
-            has_headers: false,
-        }
-    }
-
-    fn from_wire(uri: &wire::Uri) -> Self {
-        let scheme = String::from_utf8_lossy(uri.scheme().as_bytes()).to_ascii_lowercase();
-        let user = if scheme == "tel" {
-            uri.tel_parts().map(|parts| parts.subscriber().to_vec())
-        } else {
-            uri.decoded_user()
-        };
-        let host = match uri.host() {
-            Some(wire::Host::Ip(ip)) => ip.to_string(),
-            Some(wire::Host::Name(name)) => String::from_utf8_lossy(name.as_bytes()).to_ascii_lowercase(),
-            None => String::new(),
-        };
-        Self {
-            text: String::from_utf8_lossy(&uri.to_bytes()).into_owned(),
-            scheme,
-            user,
-            host,
-            port: uri.port(),
-            transport: uri.transport().map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()),
-            loose: uri.params().is_some_and(|params| params.contains("lr")),
-            has_headers: uri.has_headers(),
-        }
-    }
-
-    /// Whether it is `sip:` (not `sips:`, which promises TLS to the last hop).
-    pub(super) fn is_sip(&self) -> bool {
-        self.scheme == "sip"
-    }
-
-    /// The user part as text, where it is UTF-8.
-    pub(super) fn user_text(&self) -> Option<&str> {
-        self.user.as_deref().and_then(|user| std::str::from_utf8(user).ok())
-    }
-}
-
-impl std::fmt::Debug for Uri {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A user part is somebody's number.
-        write!(f, "{}:[redacted]@{}", self.scheme, self.host)
-    }
-}
-
-/// Percent-escapes what RFC 3261 section 25.1 does not allow in a user part.
-fn escape_user(user: &str) -> String {
-    let mut escaped = String::with_capacity(user.len());
-    for byte in user.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            // Writing into a String cannot fail.
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
-}
-
-/// A name-addr or addr-spec with its parameters (From, To, Contact, Route).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
-    /// Display name, unquoted.
-    pub(super) display: Option<String>,
-    /// The URI.
-    pub(super) uri: Uri,
-    /// Header parameters.
-    pub(super) params: Params,
-}
-
-impl Address {
-    /// A bare URI.
-    pub(super) const fn new(uri: Uri) -> Self {
-        Self { display: None, uri, params: Vec::new() }
-    }
-
-    /// The same with a tag.
-    pub(super) fn with_tag(mut self, tag: &str) -> Self {
-        self.params.retain(|(name, _)| !name.eq_ignore_ascii_case("tag"));
-        self.params.push(("tag".to_owned(), Some(tag.to_owned())));
-        self
-    }
-
-    /// A parameter's value; `Some(None)` for a bare flag.
-    pub(super) fn param(&self, name: &str) -> Option<Option<&str>> {
-        find(&self.params, name)
-    }
-
-    /// The tag.
-    pub(super) fn tag(&self) -> Option<&str> {
-        self.param("tag").flatten()
-    }
-
-    fn from_wire(address: &wire::Address) -> Self {
-        Self {
-            display: address.display_name.as_deref().map(|name| String::from_utf8_lossy(name).into_owned()),
-            uri: Uri::from_wire(&address.uri),
-            params: address.params.iter().map(param_from_wire).collect(),
-        }
-    }
-
-    /// Parses a comma-separated list.
-    fn parse_list(value: &str) -> Option<Vec<Self>> {
-        let list = wire::Address::parse_list(value.as_bytes(), "address").ok()?;
-        Some(list.iter().map(Self::from_wire).collect())
-    }
-
-    fn print(&self) -> String {
-        let mut out = String::new();
-        if let Some(display) = &self.display {
-            out.push_str(&quote(display));
-            out.push(' ');
-        }
-        let _ = write!(out, "<{}>", self.uri.text);
-        print_params(&mut out, &self.params);
-        out
-    }
-}
-
-fn param_from_wire(param: &wire::headers::HeaderParam) -> (String, Option<String>) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (text(&param.name), param.value.as_deref().map(text))
-}
-
-fn find<'a>(params: &'a Params, name: &str) -> Option<Option<&'a str>> {
-    params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_deref())
-}
-
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b))
-}
-
-fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if matches!(c, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out.push('"');
-    out
-}
-
-fn print_params(out: &mut String, params: &Params) {
-    for (name, value) in params.iter().filter(|(name, _)| is_token(name)) {
-        let _ = write!(out, ";{name}");
-        if let Some(value) = value {
-            // `received` carries an IPv6 address, which is no token and takes no quotes.
-            let bare =
-                is_token(value) || value.bytes().all(|b| b.is_ascii_hexdigit() || b":.[]".contains(&b));
-            let value = if bare && !value.is_empty() { value.clone() } else { quote(value) };
-            let _ = write!(out, "={value}");
-        }
-    }
-}
-
-/// What every Via names.
-const PROTOCOL: &str = "SIP/2.0";
-
-/// One Via value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Via {
-    /// `SIP/2.0`; another version only in the refusal of it.
-    protocol: String,
-    /// Upper case.
-    pub(super) transport: String,
-    /// `host` or `host:port` as it was written, IPv6 in brackets.
-    pub(super) sent_by: String,
-    /// Its parameters.
-    pub(super) params: Params,
-}
-
-impl Via {
-    /// Ours, for a new branch.
-    pub(super) fn ours(tcp: bool, sent_by: SocketAddr, branch: &str) -> Self {
-        Self {
-            protocol: PROTOCOL.to_owned(),
-            transport: if tcp { "TCP" } else { "UDP" }.to_owned(),
-            sent_by: sent_by.to_string(),
-            params: vec![("branch".to_owned(), Some(branch.to_owned())), ("rport".to_owned(), None)],
-        }
-    }
-
-    /// The branch.
-    pub(super) fn branch(&self) -> Option<&str> {
-        find(&self.params, "branch").flatten()
-    }
-
-    /// The branch, where it identifies a transaction: the cookie and something after it.
-    /// The bare cookie is as good as no branch at all.
-    pub(super) fn unique_branch(&self) -> Option<&str> {
-        self.branch().filter(|branch| {
-            branch.len() > COOKIE.len()
-                && branch.get(..COOKIE.len()).is_some_and(|start| start.eq_ignore_ascii_case(COOKIE))
-        })
-    }
-
-    /// RFC 3261 section 18.2.1 and RFC 3581: notes where the request really came from.
-    fn stamp(&mut self, source: SocketAddr) {
-        let (asks, known) = (find(&self.params, "rport").is_some(), source.ip().to_canonical());
-        let sent_host = self.sent_by.parse::<SocketAddr>().map(|address| address.ip());
-        let sent_ip = sent_host.or_else(|_| self.sent_by.trim_matches(['[', ']']).parse::<IpAddr>());
-        self.params.retain(|(name, _)| {
-            !name.eq_ignore_ascii_case("received") && !name.eq_ignore_ascii_case("rport")
-        });
-        if asks || sent_ip.ok() != Some(known) {
-            self.params.push(("received".to_owned(), Some(known.to_string())));
-        }
-        if asks {
-            self.params.push(("rport".to_owned(), Some(source.port().to_string())));
-        }
-    }
-
-    fn from_wire(via: &wire::Via) -> Self {
-        let host = String::from_utf8_lossy(&via.host.to_bytes()).into_owned();
-        let (name, version) = (String::from_utf8_lossy(&via.protocol), String::from_utf8_lossy(&via.version));
-        Self {
-            protocol: format!("{name}/{version}").to_ascii_uppercase(),
-            transport: String::from_utf8_lossy(&via.transport).to_ascii_uppercase(),
-            sent_by: via.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")),
-            params: via.params.iter().map(param_from_wire).collect(),
-        }
-    }
-
-    fn print(&self) -> String {
-        let mut out = format!("{}/{} {}", self.protocol, self.transport, self.sent_by);
-        print_params(&mut out, &self.params);
-        out
-    }
-}
 
 /// What every message carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -421,7 +93,7 @@ impl Head {
             if value == "*" {
                 return (self.all("Contact").count() == 1).then_some(Contacts::Wildcard);
             }
-            list.extend(Address::parse_list(value)?);
+            list.extend(parse_addresses(value)?);
         }
         Some(Contacts::List(list))
     }
@@ -430,7 +102,7 @@ impl Head {
     pub(super) fn addresses(&self, name: &str) -> Option<Vec<Address>> {
         let mut list = Vec::new();
         for value in self.all(name) {
-            list.extend(Address::parse_list(value)?);
+            list.extend(parse_addresses(value)?);
         }
         Some(list)
     }
@@ -628,7 +300,7 @@ fn request_from_wire(request: &wire::Request) -> Result<Request, u16> {
     if !findings.iter().all(tolerated) {
         return Err(400);
     }
-    let uri = Uri::from_wire(&request.uri);
+    let uri = uri_from_wire(&request.uri);
     let head = head_from_wire(&request.headers, request.body()).ok_or(400_u16)?;
     let max_forwards = match request.headers.typed::<wire::headers::MaxForwards>() {
         None => None,
@@ -654,13 +326,13 @@ fn response_from_wire(response: &wire::Response) -> Option<Response> {
 fn head_from_wire(headers: &wire::Headers, body: &[u8]) -> Option<Head> {
     let mut vias = Vec::new();
     for via in headers.typed_all::<wire::Via>() {
-        vias.push(Via::from_wire(&via.ok()?));
+        vias.push(via_from_wire(&via.ok()?));
     }
     if vias.iter().any(|via| via.protocol != PROTOCOL) || vias.is_empty() || vias.len() > VIAS_MAX {
         return None;
     }
-    let from = Address::from_wire(&headers.typed::<wire::headers::From>()?.ok()?.0);
-    let to = Address::from_wire(&headers.typed::<wire::headers::To>()?.ok()?.0);
+    let from = address_from_wire(&headers.typed::<wire::headers::From>()?.ok()?.0);
+    let to = address_from_wire(&headers.typed::<wire::headers::To>()?.ok()?.0);
     let call_id = String::from_utf8(headers.typed::<wire::CallId>()?.ok()?.0).ok()?;
     let cseq = headers.typed::<wire::CSeq>()?.ok()?;
     let typed = [
@@ -692,6 +364,65 @@ fn head_from_wire(headers: &wire::Headers, body: &[u8]) -> Option<Head> {
     })
 }
 
+/// A URI without brackets.
+pub(super) fn parse_uri(text: &str) -> Option<Uri> {
+    wire::Uri::parse(text.to_owned().into()).ok().as_ref().map(uri_from_wire)
+}
+
+fn uri_from_wire(uri: &wire::Uri) -> Uri {
+    let scheme = String::from_utf8_lossy(uri.scheme().as_bytes()).to_ascii_lowercase();
+    let user = if scheme == "tel" {
+        uri.tel_parts().map(|parts| parts.subscriber().to_vec())
+    } else {
+        uri.decoded_user()
+    };
+    let host = match uri.host() {
+        Some(wire::Host::Ip(ip)) => ip.to_string(),
+        Some(wire::Host::Name(name)) => String::from_utf8_lossy(name.as_bytes()).to_ascii_lowercase(),
+        None => String::new(),
+    };
+    Uri {
+        text: String::from_utf8_lossy(&uri.to_bytes()).into_owned(),
+        scheme,
+        user,
+        host,
+        port: uri.port(),
+        transport: uri.transport().map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()),
+        loose: uri.params().is_some_and(|params| params.contains("lr")),
+        has_headers: uri.has_headers(),
+    }
+}
+
+fn address_from_wire(address: &wire::Address) -> Address {
+    Address {
+        display: address.display_name.as_deref().map(|name| String::from_utf8_lossy(name).into_owned()),
+        uri: uri_from_wire(&address.uri),
+        params: address.params.iter().map(param_from_wire).collect(),
+    }
+}
+
+/// Parses a comma-separated list.
+fn parse_addresses(value: &str) -> Option<Vec<Address>> {
+    let list = wire::Address::parse_list(value.as_bytes(), "address").ok()?;
+    Some(list.iter().map(address_from_wire).collect())
+}
+
+fn param_from_wire(param: &wire::headers::HeaderParam) -> (String, Option<String>) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&param.name), param.value.as_deref().map(text))
+}
+
+fn via_from_wire(via: &wire::Via) -> Via {
+    let host = String::from_utf8_lossy(&via.host.to_bytes()).into_owned();
+    let (name, version) = (String::from_utf8_lossy(&via.protocol), String::from_utf8_lossy(&via.version));
+    Via {
+        protocol: format!("{name}/{version}").to_ascii_uppercase(),
+        transport: String::from_utf8_lossy(&via.transport).to_ascii_uppercase(),
+        sent_by: via.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")),
+        params: via.params.iter().map(param_from_wire).collect(),
+    }
+}
+
 /// Builds the answer to bytes that are no valid request, from what of them can be read.
 /// Without one readable Via there is nobody to answer.
 fn refuse(bytes: &[u8], source: SocketAddr, status: u16) -> Fault {
@@ -720,7 +451,7 @@ fn refuse(bytes: &[u8], source: SocketAddr, status: u16) -> Fault {
         let value: String = value.trim().chars().filter(|c| !c.is_control()).take(HEADER_BYTES_MAX).collect();
         if name == "Via" {
             let list = wire::Via::parse_list(value.as_bytes()).unwrap_or_default();
-            vias.extend(list.iter().map(Via::from_wire));
+            vias.extend(list.iter().map(via_from_wire));
         } else if !seen.contains(&name) {
             seen.push(name);
             let _ = write!(rest, "{name}: {value}\r\n");
@@ -789,5 +520,96 @@ pub(super) const fn reason(status: u16) -> &'static str {
             5 => "Server Failure",
             _ => "Global Failure",
         },
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A valid request from 192.0.2.1 with these header lines.
+    pub(in crate::sip) fn request(method: &str, uri: &str, cseq: u32, lines: &str) -> Request {
+        let text = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK{method}{cseq}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:ann@edge>;tag=f\r\nTo: <sip:ann@edge>\r\nCall-ID: c\r\n\
+             CSeq: {cseq} {method}\r\n{lines}Content-Length: 0\r\n\r\n"
+        );
+        match parse(text.as_bytes(), "192.0.2.1:5060".parse().unwrap()) {
+            Ok(Message::Request(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_parsed_prints_and_parses_to_the_same() {
+        let one = request(
+            "INVITE",
+            "sip:%00b@[2001:db8::1]:5070;transport=tcp",
+            7,
+            "m: \"Odd, \\\"name\\\" <x>\" <sip:a;b@c;lr>;q=0.5;+sip.instance=\"<urn:x>\"\r\nk: timer,\r\n 100rel\r\n",
+        );
+        assert_eq!(one.uri.user.as_deref(), Some(&b"\0b"[..]));
+        assert_eq!((one.uri.host.as_str(), one.uri.port), ("2001:db8::1", Some(5070)));
+        assert_eq!(one.head.tokens("Supported"), ["timer", "100rel"]);
+        let Some(Contacts::List(contacts)) = one.head.contacts() else { panic!("{:?}", one.head) };
+        assert_eq!(contacts[0].display.as_deref(), Some("Odd, \"name\" <x>"));
+        assert_eq!(contacts[0].param("+sip.instance"), Some(Some("<urn:x>")));
+        let Ok(Message::Request(again)) = parse(&one.print(), "192.0.2.1:5060".parse().unwrap()) else {
+            panic!("{}", String::from_utf8_lossy(&one.print()));
+        };
+        assert_eq!(one, again);
+    }
+
+    #[test]
+    fn the_source_is_noted_where_it_differs_or_is_asked_for() {
+        let text = |via: &str| {
+            format!(
+                "OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP {via}\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\n\
+                 Call-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n"
+            )
+        };
+        let via = |via: &str, source: &str| {
+            let Ok(Message::Request(request)) = parse(text(via).as_bytes(), source.parse().unwrap()) else {
+                panic!("{via}");
+            };
+            request.head.vias[0].print()
+        };
+        assert_eq!(via("192.0.2.1;branch=z9hG4bKa", "192.0.2.1:9"), "SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa");
+        assert_eq!(
+            via("host.example;branch=z9hG4bKa", "192.0.2.1:9"),
+            "SIP/2.0/UDP host.example;branch=z9hG4bKa;received=192.0.2.1"
+        );
+        assert_eq!(
+            via("10.0.0.1:5060;rport;branch=z9hG4bKa", "[2001:db8::9]:9"),
+            "SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKa;received=2001:db8::9;rport=9"
+        );
+    }
+
+    #[test]
+    fn a_refusal_of_what_cannot_be_parsed_adds_no_line() {
+        let bytes =
+            b"OPTIONS  sip:a SIP/2.0\r\nVia: SIP/2.0/U\nDP h;branch=z9hG4bKa\r\nCall-ID: c\nEvil: 2\r\n\r\n";
+        let Err(Fault::Refused { status: 400, response }) = parse(bytes, "192.0.2.1:9".parse().unwrap())
+        else {
+            panic!("not refused");
+        };
+        let text = String::from_utf8(response).unwrap();
+        assert!(
+            !text.contains("\nDP")
+                && !text.contains("\nEvil")
+                && text.starts_with("SIP/2.0 400 Bad Request\r\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn malformed_responses_and_acks_are_never_answered() {
+        for start in ["SIP/2.0 99999 no", "ACK  sip:a SIP/2.0", ""] {
+            let text = format!("{start}\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\n\r\n");
+            assert!(
+                matches!(parse(text.as_bytes(), "192.0.2.1:9".parse().unwrap()), Err(Fault::Dropped)),
+                "{start}"
+            );
+        }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use handoff::clock::Now;
 
-use super::message::{Address, Contacts, Request, Uri};
+use super::header::{Address, Uri};
+use super::message::{Contacts, Request};
 use super::{Flow, Transport};
 
 /// Most contacts of one user.
@@ -197,5 +198,91 @@ fn identity(contact: &Address) -> Identity {
             Identity::Instance(instance.to_owned(), flow.to_owned())
         }
         None => Identity::Contact(contact.uri.text.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::tests::request;
+    use super::*;
+
+    fn flow(transport: Transport, port: u16) -> Flow {
+        Flow { transport, peer: format!("192.0.2.1:{port}").parse().unwrap(), connection: 0 }
+    }
+
+    fn register(registrar: &mut Registrar, now: u64, cseq: u32, lines: &str) -> Result<(), u16> {
+        let request = request("REGISTER", "sip:edge", cseq, lines);
+        let flow = flow(Transport::Udp, 5060);
+        registrar.apply(Now::from_millis(now), "ann", flow, &request).map_err(|refusal| refusal.status)
+    }
+
+    fn contacts(registrar: &Registrar, now: u64) -> Vec<String> {
+        let bindings = registrar.bindings(Now::from_millis(now), "ann");
+        bindings.into_iter().map(|binding| binding.contact.text).collect()
+    }
+
+    #[test]
+    fn contacts_are_added_refreshed_removed_and_the_newest_is_first() {
+        let mut registrar = Registrar::default();
+        assert_eq!(
+            register(&mut registrar, 0, 1, "Contact: <sip:a@h>, <sip:b@h>\r\nExpires: 100\r\n"),
+            Ok(())
+        );
+        assert_eq!(contacts(&registrar, 1), ["sip:b@h", "sip:a@h"]);
+        assert_eq!(register(&mut registrar, 50_000, 2, "Contact: <sip:a@h>;expires=100\r\n"), Ok(()));
+        assert_eq!(contacts(&registrar, 50_001), ["sip:a@h", "sip:b@h"]);
+        assert_eq!(contacts(&registrar, 100_001), ["sip:a@h"], "b has expired");
+        assert_eq!(registrar.handle_timeout(Now::from_millis(100_001)), ["ann"]);
+        assert_eq!(register(&mut registrar, 100_002, 3, "Contact: <sip:a@h>;expires=0\r\n"), Ok(()));
+        assert_eq!(contacts(&registrar, 100_003), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_wrong_changes_nothing() {
+        let mut registrar = Registrar::default();
+        register(&mut registrar, 0, 5, "Contact: <sip:a@h>\r\n").unwrap();
+        let eleven: String = (0..11).map(|n| format!("Contact: <sip:{n}@h>\r\n")).collect();
+        for (cseq, lines, status) in [
+            (6, "Contact: *\r\n", 400),
+            (6, "Contact: *\r\nExpires: 60\r\n", 400),
+            (6, "Contact: <sip:x@h>;expires=59\r\n", 423),
+            (6, "Contact: <tel:+15555550142>\r\n", 400),
+            (6, "Contact: <sip:x@h?Route=%3Csip:evil%3E>\r\n", 400),
+            (5, "Contact: <sip:a@h>;expires=0\r\n", 500),
+            (6, eleven.as_str(), 403),
+        ] {
+            assert_eq!(register(&mut registrar, 1, cseq, lines), Err(status), "{lines}");
+            assert_eq!(contacts(&registrar, 2), ["sip:a@h"], "{lines}");
+        }
+        assert_eq!(register(&mut registrar, 3, 6, "Contact: *\r\nExpires: 0\r\n"), Ok(()));
+        assert_eq!(registrar.count("ann"), 0);
+    }
+
+    #[test]
+    fn a_device_that_moves_keeps_one_binding() {
+        let mut registrar = Registrar::default();
+        for (cseq, host) in [(1, "old"), (2, "new")] {
+            let lines = format!("Contact: <sip:a@{host}>;+sip.instance=\"<urn:uuid:1>\";reg-id=1\r\n");
+            register(&mut registrar, 0, cseq, &lines).unwrap();
+        }
+        assert_eq!(contacts(&registrar, 1), ["sip:a@new"]);
+    }
+
+    #[test]
+    fn a_binding_over_tcp_ends_with_its_connection() {
+        let mut registrar = Registrar::default();
+        let tcp = flow(Transport::Tcp, 40_000);
+        let request = request("REGISTER", "sip:edge", 1, "Contact: <sip:a@h>\r\n");
+        registrar.apply(Now::ZERO, "ann", tcp, &request).unwrap();
+        assert_eq!(registrar.connection_closed(flow(Transport::Tcp, 40_001)), Vec::<String>::new());
+        assert_eq!(registrar.connection_closed(tcp), ["ann"]);
+        assert_eq!(registrar.next_timeout(), None);
+    }
+
+    #[test]
+    fn escaped_nulls_are_distinct_contacts() {
+        let mut registrar = Registrar::default();
+        register(&mut registrar, 0, 1, "Contact: <sip:%00@h>, <sip:%00%00@h>\r\n").unwrap();
+        assert_eq!(registrar.count("ann"), 2);
     }
 }

@@ -10,7 +10,8 @@ use handoff::pii::Pii;
 
 use super::auth::Secret;
 use super::dialog;
-use super::message::{Address, Contacts, Head, Method, Request, Response, Uri};
+use super::header::{Address, Method, Uri};
+use super::message::{Contacts, Head, Request, Response};
 use super::registrar::EXPIRES_MIN_SECS;
 use super::stack::{Stack, Timer, Use};
 use super::trunk::Credentials;

@@ -13,7 +13,8 @@ use super::auth::Authenticator;
 use super::deadlines::Deadlines;
 use super::dialog::{Dialog, Phase};
 use super::guard::{Buckets, Counters};
-use super::message::{self, Fault, Message, Method, Request, Response};
+use super::header::Method;
+use super::message::{self, Fault, Message, Request, Response};
 use super::random::Random;
 use super::registrar::Registrar;
 use super::registration::Registration;
@@ -119,7 +120,7 @@ impl Stack {
     #[must_use = "outputs are the only effect a stack has"]
     pub fn receive(&mut self, now: Now, flow: Flow, bytes: &[u8]) -> Vec<SipOutput> {
         let source = flow.peer.ip().to_canonical();
-        if self.config.trunk(source).is_none() && !self.sources.take(now, &source) {
+        if self.config.trunk(flow.peer).is_none() && !self.sources.take(now, &source) {
             self.counters.count("source_over_rate");
             return Vec::new();
         }
@@ -415,6 +416,17 @@ impl Stack {
         purpose: Use,
     ) -> Option<TransactionId> {
         let flow = self.fit(flow, request);
+        self.start_on(now, flow, request, purpose)
+    }
+
+    /// Starts a client transaction on exactly this flow.
+    pub(super) fn start_on(
+        &mut self,
+        now: Now,
+        flow: Flow,
+        request: &Request,
+        purpose: Use,
+    ) -> Option<TransactionId> {
         let mut progress = Vec::new();
         let id = self.transactions.start(now, flow, request, &mut progress);
         match id {
@@ -428,7 +440,7 @@ impl Stack {
     }
 
     /// Moves a request that is too large for a datagram to TCP.
-    pub(super) fn fit(&mut self, flow: Flow, request: &mut Request) -> Flow {
+    fn fit(&mut self, flow: Flow, request: &mut Request) -> Flow {
         if flow.transport == Transport::Tcp || request.print().len() <= DATAGRAM_BYTES_MAX {
             return flow;
         }

@@ -10,7 +10,8 @@ use handoff::clock::Now;
 use sipx_sip::transaction as machine;
 
 use super::deadlines::Deadlines;
-use super::message::{Method, Request, Response};
+use super::header::Method;
+use super::message::{Request, Response};
 use super::{Flow, Transport};
 
 /// RFC 3261's round-trip estimate.
@@ -385,4 +386,136 @@ fn reliability(flow: Flow) -> machine::Reliability {
 fn letter(timer: machine::Timer) -> u8 {
     let position = machine::Timer::ALL.iter().position(|known| *known == timer);
     position.and_then(|position| u8::try_from(position).ok()).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::tests::request;
+    use super::*;
+
+    fn flow(transport: Transport) -> Flow {
+        Flow { transport, peer: "192.0.2.1:5060".parse().unwrap(), connection: 0 }
+    }
+
+    /// When the transaction sent something, in milliseconds, until it was over.
+    fn sends(transactions: &mut Transactions) -> (Vec<u64>, bool) {
+        let (mut sent, mut unanswered) = (Vec::new(), false);
+        while let Some(at) = transactions.next_timeout() {
+            let mut out = Vec::new();
+            transactions.handle_timeout(at, &mut out);
+            for progress in out {
+                match progress {
+                    Progress::Send(..) => sent.push(at.millis()),
+                    Progress::Unanswered(_) => unanswered = true,
+                    Progress::Over(_) => {}
+                }
+            }
+        }
+        (sent, unanswered)
+    }
+
+    #[test]
+    fn an_unanswered_request_is_repeated_by_the_book_and_given_up_after_32_s() {
+        for (method, udp) in [
+            ("INVITE", vec![500, 1_500, 3_500, 7_500, 15_500, 31_500]),
+            ("BYE", vec![500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500]),
+        ] {
+            for (transport, expected) in [(Transport::Udp, udp.clone()), (Transport::Tcp, Vec::new())] {
+                let mut transactions = Transactions::new();
+                let mut out = Vec::new();
+                let request = request(method, "sip:a@h", 1, "");
+                transactions.start(Now::ZERO, flow(transport), &request, &mut out).unwrap();
+                assert!(matches!(out[..], [Progress::Send(..)]));
+                assert_eq!(sends(&mut transactions), (expected, true), "{method} {transport:?}");
+                assert_eq!(transactions.len(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_provisional_response_stops_the_invite_and_slows_the_rest_down() {
+        for (method, expected) in [("INVITE", Vec::new()), ("BYE", vec![500, 4_500, 8_500])] {
+            let mut transactions = Transactions::new();
+            let mut out = Vec::new();
+            let request = request(method, "sip:a@h", 1, "");
+            transactions.start(Now::ZERO, flow(Transport::Udp), &request, &mut out).unwrap();
+            let found = transactions.on_response(Now::ZERO, &request.response(100, None), &mut out);
+            assert!(matches!(found, Some((_, true))));
+            let (sent, _) = sends(&mut transactions);
+            assert_eq!(sent.get(..expected.len()), Some(&expected[..]), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_acked_each_time_and_told_once() {
+        let mut transactions = Transactions::new();
+        let mut out = Vec::new();
+        let invite = request("INVITE", "sip:a@h", 1, "");
+        let id = transactions.start(Now::ZERO, flow(Transport::Udp), &invite, &mut out);
+        let refusal = invite.response(486, Some("t"));
+        for told in [true, false, false] {
+            let mut out = Vec::new();
+            let found = transactions.on_response(Now::ZERO, &refusal, &mut out);
+            assert_eq!(found, id.map(|id| (id, told)));
+            let [Progress::Send(_, bytes)] = &out[..] else { panic!("{out:?}") };
+            let ack = String::from_utf8_lossy(bytes);
+            assert!(ack.starts_with("ACK sip:a@h SIP/2.0") && ack.contains("branch=z9hG4bKINVITE1"), "{ack}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_request_gets_the_same_answer_and_a_refusal_is_repeated_until_acked() {
+        let mut transactions = Transactions::new();
+        let mut out = Vec::new();
+        let invite = request("INVITE", "sip:a@h", 1, "");
+        let udp = flow(Transport::Udp);
+        let Received::New(id) = transactions.receive(Now::ZERO, udp, &invite, true, &mut out) else {
+            panic!()
+        };
+        transactions.respond(Now::ZERO, id, &invite.response(486, Some("t")), &mut out);
+        out.clear();
+        assert_eq!(transactions.receive(Now::ZERO, udp, &invite, true, &mut out), Received::Absorbed);
+        assert!(matches!(out[..], [Progress::Send(..)]));
+        out.clear();
+        transactions.handle_timeout(Now::from_millis(500), &mut out);
+        assert!(matches!(out[..], [Progress::Send(..)]));
+        let mut ack = invite.clone();
+        ack.head.method = Method::Ack;
+        assert!(transactions.on_ack(Now::from_millis(600), &ack, &mut out));
+        assert_eq!(sends(&mut transactions).0, Vec::<u64>::new());
+        assert_eq!(transactions.len(), 0);
+    }
+
+    #[test]
+    fn the_bare_cookie_is_no_key() {
+        let (mut one, mut other) =
+            (request("OPTIONS", "sip:a@h", 1, ""), request("OPTIONS", "sip:a@h", 1, ""));
+        for request in [&mut one, &mut other] {
+            request.head.vias[0].params = vec![("branch".to_owned(), Some("z9hG4bK".to_owned()))];
+        }
+        other.head.call_id = "another".to_owned();
+        let mut transactions = Transactions::new();
+        let mut out = Vec::new();
+        for request in [&one, &other] {
+            let received = transactions.receive(Now::ZERO, flow(Transport::Udp), request, true, &mut out);
+            assert!(matches!(received, Received::New(_)));
+        }
+        assert_eq!(
+            transactions.receive(Now::ZERO, flow(Transport::Udp), &one, true, &mut out),
+            Received::Absorbed
+        );
+    }
+
+    #[test]
+    fn one_source_cannot_take_all_transactions() {
+        let mut transactions = Transactions::new();
+        let mut out = Vec::new();
+        let mut take = |cseq, trusted| {
+            let request = request("OPTIONS", "sip:a@h", cseq, "");
+            transactions.receive(Now::ZERO, flow(Transport::Udp), &request, trusted, &mut out)
+        };
+        let admitted = (1..400).filter(|cseq| matches!(take(*cseq, false), Received::New(_))).count();
+        assert_eq!(admitted, 256);
+        assert!(matches!(take(1_000, true), Received::New(_)));
+    }
 }

@@ -16,6 +16,8 @@ pub struct TrunkConfig {
     pub name: String,
     /// Where it sends from.
     pub addresses: Vec<IpNet>,
+    /// The one source port that is it, where several peers share an address: demo and tests.
+    pub port: Option<u16>,
     /// What kind of call its calls are, for the policy; the stack only carries it.
     pub call_type: Option<String>,
     /// Whether a hold is signalled to it with a re-INVITE; the stack only carries it.
@@ -89,9 +91,12 @@ impl SipConfig {
     }
 
     /// The trunk of a source address.
-    pub(super) fn trunk(&self, source: IpAddr) -> Option<&TrunkConfig> {
-        let source = source.to_canonical();
-        self.trunks.iter().find(|trunk| trunk.addresses.iter().any(|network| network.contains(&source)))
+    pub(super) fn trunk(&self, source: SocketAddr) -> Option<&TrunkConfig> {
+        let (source, port) = (source.ip().to_canonical(), source.port());
+        self.trunks.iter().find(|trunk| {
+            trunk.port.is_none_or(|only| only == port)
+                && trunk.addresses.iter().any(|network| network.contains(&source))
+        })
     }
 
     /// A user by name.
@@ -142,15 +147,20 @@ mod tests {
         config.trunks.push(TrunkConfig {
             name: "carrier".to_owned(),
             addresses: vec!["192.0.2.0/24".parse().unwrap()],
+            port: None,
             call_type: None,
             hold_by_reinvite: true,
             credentials: None,
         });
-        let name = |ip: &str| config.trunk(ip.parse().unwrap()).map(|trunk| trunk.name.clone());
-        assert_eq!(name("192.0.2.7").as_deref(), Some("carrier"));
-        assert_eq!(name("::ffff:192.0.2.7").as_deref(), Some("carrier"));
-        assert_eq!(name("203.0.113.7"), None);
+        let name =
+            |config: &SipConfig, at: &str| config.trunk(at.parse().unwrap()).map(|trunk| trunk.name.clone());
+        assert_eq!(name(&config, "192.0.2.7:5060").as_deref(), Some("carrier"));
+        assert_eq!(name(&config, "[::ffff:192.0.2.7]:5060").as_deref(), Some("carrier"));
+        assert_eq!(name(&config, "203.0.113.7:5060"), None);
         assert!(config.is_ours("EDGE.example") && config.is_ours("198.51.100.1"));
+        config.trunks[0].port = Some(5_080);
+        assert_eq!(name(&config, "192.0.2.7:5060"), None);
+        assert_eq!(name(&config, "192.0.2.7:5080").as_deref(), Some("carrier"));
         assert!(!config.is_ours("127.0.0.1") && !config.is_ours("other.example"));
     }
 }

@@ -1,8 +1,7 @@
 //! Requests that leave: the calling side of an INVITE with its forks, challenges and
-//! cancellation, re-INVITEs with their glare, BYE (RFC 3261 sections 9.1, 13.2, 14.1, 15.1.1;
-//! RFC 4028). A redirect is never followed and no dial string is made up here.
+//! cancellation, and BYE (RFC 3261 sections 9.1, 13.2, 15.1.1). A redirect is never followed
+//! and no dial string is made up here.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use handoff::call::outcome::LegCause;
@@ -10,22 +9,15 @@ use handoff::clock::Now;
 use handoff::pii::Pii;
 
 use super::auth::Challenge;
-use super::dialog::{
-    self, Calling, Cancel, Dialog, FORKS_MAX, Peer, Phase, Purpose, Reinvite, Role, Session, Target,
-};
-use super::message::{Address, Head, Method, Request, Response, Uri};
-use super::offer_answer::{Negotiation, is_reachable};
+use super::dialog::{self, Calling, Cancel, Dialog, FORKS_MAX, Parties, Peer, Phase, Role, Session, Target};
+use super::header::{Address, Method, Uri};
+use super::message::{Head, Request, Response};
+use super::offer_answer::is_reachable;
 use super::stack::{DIALOGS_MAX, Stack, Timer, Use};
 use super::transaction::TIMEOUT;
 use super::trunk::Credentials;
 use super::uas::{ALLOW, MIN_SE_SECS, SDP, cause_of};
 use super::{Caller, Destination, DialogKey, Flow, LocalMedia, SipEvent, Transport};
-
-/// Attempts at a re-INVITE that meets 491: after that the peer is not getting out of the way.
-const GLARES_MAX: u32 = 3;
-/// RFC 3261 section 14.1: the owner of the Call-ID waits 2.1 to 4 s, the other side up to 2 s.
-const OWNER_WAIT: (u64, u64) = (210, 400);
-const OTHER_WAIT: (u64, u64) = (0, 200);
 
 /// Longest handle that is put into a header; it has 26 characters.
 const HANDLE_BYTES_MAX: usize = 64;
@@ -54,7 +46,7 @@ impl Stack {
             self.event(SipEvent::Ended { dialog: key, cause: LegCause::Unreachable, status: None });
             return;
         };
-        let trunk = self.config.trunk(first.flow.peer.ip());
+        let trunk = self.config.trunk(first.flow.peer);
         let credentials = credentials.or_else(|| trunk.and_then(|trunk| trunk.credentials.clone()));
         let restricted = from.as_ref().is_some_and(|from| from.restricted);
         let local_address = self.own_identity(from.as_ref());
@@ -65,34 +57,23 @@ impl Stack {
                 && handle.bytes().all(|byte| byte.is_ascii_alphanumeric())
         });
         let flow = first.flow;
-        let remote = Address::new(plain(&first.uri));
-        let mut dialog = Dialog {
-            key,
-            role: Role::Uac,
-            peer,
-            flow,
+        let parties = Parties {
             call_id: self.random.token(),
             local: local_address.with_tag(&self.random.token()),
-            remote,
+            remote: Address::new(plain(&first.uri)),
             target: first.uri.clone(),
-            routes: Vec::new(),
-            local_cseq: u32::try_from(self.random.below(1 << 24)).unwrap_or(1),
-            remote_cseq: None,
-            negotiation: Negotiation::new(self.random.below(1 << 53), self.config.allow_loopback),
-            phase: Phase::Confirmed,
-            invite: None,
-            reinvite_transaction: None,
-            reinvite: None,
-            wanted: None,
-            glares: 0,
-            unacknowledged: None,
-            bye: None,
-            bye_wanted: false,
-            ended: false,
-            acks: BTreeMap::new(),
-            session: None,
-            credentials: credentials.clone(),
         };
+        let mut dialog = Dialog::new(
+            &self.config,
+            &mut self.random,
+            key,
+            Role::Uac,
+            peer,
+            flow,
+            parties,
+            Phase::Confirmed,
+        );
+        dialog.credentials = credentials.clone();
         let (_, request) = dialog.request(&self.config, &mut self.random, Method::Invite, None);
         dialog.phase = Phase::Calling(Box::new(Calling {
             request,
@@ -106,9 +87,11 @@ impl Stack {
             credentials,
             authorized: false,
             interval_raised: false,
+            moved_to_tcp: false,
+            datagram_only: false,
             preview: None,
         }));
-        let interval = (self.config.session_expires_secs.max(MIN_SE_SECS), MIN_SE_SECS);
+        let interval = self.interval();
         self.send_invite(now, &mut dialog, None, interval);
         self.by_call.insert((dialog.call_id.clone(), dialog.local_tag().to_owned()), key);
         self.dialogs.insert(key, dialog);
@@ -117,6 +100,11 @@ impl Stack {
                 stack.end(dialog, LegCause::Unreachable, None);
             }
         });
+    }
+
+    /// The session interval to ask for, and the least to take.
+    fn interval(&self) -> (u32, u32) {
+        (self.config.session_expires_secs.max(MIN_SE_SECS), MIN_SE_SECS)
     }
 
     /// Where a destination is, best first.
@@ -196,7 +184,14 @@ impl Stack {
         }
         request.head.push("Content-Type", SDP);
         request.head.body = dialog.negotiation.offer(calling.local);
-        dialog.invite = self.start(now, flow, &mut request, Use::Invite(dialog.key));
+        let purpose = Use::Invite(dialog.key);
+        dialog.invite = if calling.datagram_only {
+            self.start_on(now, flow, &request, purpose)
+        } else {
+            self.start(now, flow, &mut request, purpose)
+        };
+        let used = dialog.invite.and_then(|id| self.transactions.flow(id));
+        calling.moved_to_tcp = used.is_some_and(|used| used.transport != flow.transport);
         calling.request = request;
         calling.provisional = false;
         dialog.phase = Phase::Calling(calling);
@@ -290,10 +285,23 @@ impl Stack {
 
     pub(super) fn on_invite_unanswered(&mut self, now: Now, dialog: &mut Dialog) {
         dialog.invite = None;
-        if dialog.ended || self.next_target(now, dialog) {
+        if dialog.ended {
             return;
         }
-        self.end(dialog, LegCause::Unreachable, None);
+        if let Phase::Calling(calling) = &mut dialog.phase
+            && calling.moved_to_tcp
+            && !std::mem::replace(&mut calling.datagram_only, true)
+        {
+            // RFC 3261 section 18.1.1: where TCP is refused, a large datagram is the best left.
+            dialog.local_cseq += 1;
+            calling.request.head.cseq = dialog.local_cseq;
+            let interval = self.interval();
+            self.send_invite(now, dialog, None, interval);
+            return;
+        }
+        if !self.next_target(now, dialog) {
+            self.end(dialog, LegCause::Unreachable, None);
+        }
     }
 
     /// The next contact, as a new call: no Call-ID is used twice, so nobody sees a merged
@@ -313,7 +321,7 @@ impl Stack {
         dialog.remote = Address::new(plain(&next.uri));
         dialog.target = next.uri;
         self.by_call.insert((dialog.call_id.clone(), dialog.local_tag().to_owned()), dialog.key);
-        let interval = (self.config.session_expires_secs.max(MIN_SE_SECS), MIN_SE_SECS);
+        let interval = self.interval();
         self.send_invite(now, dialog, None, interval);
         dialog.invite.is_some()
     }
@@ -372,7 +380,7 @@ impl Stack {
     }
 
     /// ACK for a 2xx: a request of its own, kept for as long as the 2xx may come again.
-    fn ack(&mut self, dialog: &mut Dialog, cseq: u32, tag: String, answered: Option<&Request>) {
+    pub(super) fn ack(&mut self, dialog: &mut Dialog, cseq: u32, tag: String, answered: Option<&Request>) {
         let (flow, mut ack) = dialog.request(&self.config, &mut self.random, Method::Ack, Some(cseq));
         for name in ["Authorization", "Proxy-Authorization"] {
             if let Some(value) = answered.and_then(|request| request.head.field(name)) {
@@ -390,206 +398,13 @@ impl Stack {
 
     /// The asking side of RFC 4028 section 7: without a `Session-Expires` in the answer, we
     /// refresh alone.
-    fn adopt_session(&mut self, now: Now, dialog: &mut Dialog, response: &Response) {
+    pub(super) fn adopt_session(&mut self, now: Now, dialog: &mut Dialog, response: &Response) {
         let granted = response.head.number("Session-Expires");
         let theirs =
             response.head.field("Session-Expires").is_some_and(|value| value.contains("refresher=uas"));
         let secs = granted.unwrap_or(self.config.session_expires_secs).max(MIN_SE_SECS);
         dialog.session = Some(Session { interval: Duration::from_secs(secs.into()), we_refresh: !theirs });
         self.watch_session(now, dialog);
-    }
-
-    pub(super) fn on_session_timer(&mut self, now: Now, dialog: &mut Dialog) {
-        let Some(session) = dialog.session else {
-            return;
-        };
-        if session.we_refresh {
-            if let (Some(local), None) = (dialog.negotiation.local(), dialog.wanted) {
-                dialog.wanted = Some((local, Purpose::Refresh));
-                self.try_reinvite(now, dialog);
-            }
-            self.watch_session(now, dialog);
-        } else {
-            self.counters.count("session_expired");
-            self.end(dialog, LegCause::Lost, None);
-            self.bye(now, dialog);
-        }
-    }
-
-    pub(super) fn reinvite(&mut self, now: Now, key: DialogKey, local: LocalMedia) {
-        self.with(key, |stack, dialog| {
-            if dialog.ended {
-                return;
-            }
-            if !matches!(dialog.phase, Phase::Confirmed) {
-                stack.event(SipEvent::ReinviteFailed(key, 481));
-                return;
-            }
-            dialog.wanted = Some((local, Purpose::Media));
-            dialog.glares = 0;
-            if !stack.timers.is_set(&Timer::Glare(key)) {
-                stack.try_reinvite(now, dialog);
-            }
-        });
-    }
-
-    /// Sends the wanted re-INVITE as soon as nothing else is open: one offer at a time, and
-    /// never before the last ACK.
-    pub(super) fn try_reinvite(&mut self, now: Now, dialog: &mut Dialog) {
-        let free = dialog.unacknowledged.is_none()
-            && dialog.reinvite.is_none()
-            && !dialog.ended
-            && matches!(dialog.phase, Phase::Confirmed)
-            && !self.timers.is_set(&Timer::Glare(dialog.key));
-        if !free {
-            return;
-        }
-        if let Some((local, purpose)) = dialog.wanted.take() {
-            self.send_reinvite(now, dialog, local, purpose, None);
-        }
-    }
-
-    fn send_reinvite(
-        &mut self,
-        now: Now,
-        dialog: &mut Dialog,
-        local: LocalMedia,
-        purpose: Purpose,
-        authorization: Option<(&'static str, String)>,
-    ) {
-        let (flow, mut request) = dialog.request(&self.config, &mut self.random, Method::Invite, None);
-        request.head.push_address("Contact", &dialog::contact(&self.config, None, flow));
-        request.head.push("Allow", ALLOW);
-        request.head.push("Supported", "timer");
-        if let Some(session) = dialog.session {
-            let refresher = if session.we_refresh { "uac" } else { "uas" };
-            request
-                .head
-                .push("Session-Expires", format!("{};refresher={refresher}", session.interval.as_secs()));
-            request.head.push("Min-SE", MIN_SE_SECS.to_string());
-        }
-        let authorized = authorization.is_some();
-        if let Some((name, value)) = authorization {
-            request.head.push(name, value);
-        }
-        request.head.push("Content-Type", SDP);
-        request.head.body = dialog.negotiation.offer(local);
-        match self.start(now, flow, &mut request, Use::Reinvite(dialog.key)) {
-            Some(id) => {
-                dialog.reinvite_transaction = Some(id);
-                dialog.reinvite = Some(Reinvite { request, local, purpose, authorized });
-            }
-            None => {
-                dialog.negotiation.roll_back();
-                self.tell_reinvite_failed(dialog.key, purpose, 503);
-            }
-        }
-    }
-
-    fn tell_reinvite_failed(&mut self, key: DialogKey, purpose: Purpose, status: u16) {
-        if purpose == Purpose::Media {
-            self.event(SipEvent::ReinviteFailed(key, status));
-        }
-    }
-
-    pub(super) fn on_reinvite_response(
-        &mut self,
-        now: Now,
-        flow: Flow,
-        dialog: &mut Dialog,
-        response: &Response,
-    ) {
-        let status = response.status;
-        if status < 200 {
-            return;
-        }
-        let cseq = response.head.cseq;
-        let tag = response.head.to.tag().unwrap_or_default().to_owned();
-        if (200..300).contains(&status) {
-            if let Some((flow, ack)) = dialog.acks.get(&(cseq, tag.clone())) {
-                self.out.push(super::SipOutput::Send(*flow, ack.clone()));
-                return;
-            }
-            dialog.refresh_target(&response.head);
-            if flow.transport == dialog.flow.transport {
-                dialog.flow = flow;
-            }
-            let answered = dialog.reinvite.take();
-            self.ack(dialog, cseq, tag, answered.as_ref().map(|open| &open.request));
-            if let (Some(open), false) = (answered, dialog.ended) {
-                self.on_reinvite_success(now, dialog, &open, response);
-                self.try_reinvite(now, dialog);
-            }
-            return;
-        }
-        let Some(open) = dialog.reinvite.take() else {
-            return;
-        };
-        dialog.reinvite_transaction = None;
-        dialog.negotiation.roll_back();
-        if dialog.ended {
-            return;
-        }
-        self.on_reinvite_refused(now, dialog, open, response);
-        self.try_reinvite(now, dialog);
-    }
-
-    fn on_reinvite_success(&mut self, now: Now, dialog: &mut Dialog, open: &Reinvite, response: &Response) {
-        dialog.glares = 0;
-        match dialog.negotiation.accept(&response.head.body) {
-            Ok(remote) => {
-                self.adopt_session(now, dialog, response);
-                if open.purpose == Purpose::Media {
-                    self.event(SipEvent::Reinvited(dialog.key, remote));
-                }
-            }
-            Err(_) => {
-                dialog.negotiation.roll_back();
-                self.tell_reinvite_failed(dialog.key, open.purpose, 488);
-            }
-        }
-    }
-
-    fn on_reinvite_refused(&mut self, now: Now, dialog: &mut Dialog, open: Reinvite, response: &Response) {
-        match response.status {
-            491 if dialog.glares < GLARES_MAX => {
-                dialog.glares += 1;
-                let (from, to) = if dialog.role == Role::Uac { OWNER_WAIT } else { OTHER_WAIT };
-                let steps = from + self.random.below(to - from + 1);
-                self.counters.count("glare_met");
-                dialog.wanted = dialog.wanted.or(Some((open.local, open.purpose)));
-                self.timers.set(Timer::Glare(dialog.key), now + Duration::from_millis(10 * steps));
-            }
-            401 | 407 if !open.authorized => {
-                let credentials = dialog.credentials.clone();
-                let answer =
-                    credentials.and_then(|known| self.authorization(&known, response, &open.request));
-                match answer {
-                    Some(answer) => self.send_reinvite(now, dialog, open.local, open.purpose, Some(answer)),
-                    None => self.tell_reinvite_failed(dialog.key, open.purpose, response.status),
-                }
-            }
-            408 | 481 => {
-                // The far end has no such dialog any more (RFC 3261 section 12.2.1.2).
-                self.tell_reinvite_failed(dialog.key, open.purpose, response.status);
-                self.end(dialog, LegCause::Lost, Some(response.status));
-                self.bye(now, dialog);
-            }
-            status => self.tell_reinvite_failed(dialog.key, open.purpose, status),
-        }
-    }
-
-    pub(super) fn on_reinvite_unanswered(&mut self, now: Now, dialog: &mut Dialog) {
-        dialog.reinvite_transaction = None;
-        let Some(open) = dialog.reinvite.take() else {
-            return;
-        };
-        dialog.negotiation.roll_back();
-        if !dialog.ended {
-            self.tell_reinvite_failed(dialog.key, open.purpose, 408);
-            self.end(dialog, LegCause::Lost, None);
-            self.bye(now, dialog);
-        }
     }
 
     pub(super) fn hang_up(&mut self, now: Now, key: DialogKey, cause: LegCause) {
@@ -647,6 +462,9 @@ impl Stack {
         if dialog.bye.is_some() || !matches!(dialog.phase, Phase::Confirmed) {
             return;
         }
+        // A 2xx to a re-INVITE that nobody acknowledged needs no ACK any more.
+        dialog.unacknowledged = None;
+        self.timers.clear(&Timer::Acknowledge(dialog.key));
         let (flow, mut request) = dialog.request(&self.config, &mut self.random, Method::Bye, None);
         dialog.bye = self.start(now, flow, &mut request, Use::Bye(dialog.key));
     }

@@ -1,5 +1,7 @@
 //! Whole calls between stacks in virtual time, over good and bad networks.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use edge_media::sip::{
     Caller, Credentials, Destination, DialogKey, Direction, Origin, Secret, SipCommand, SipConfig, SipEvent,
 };
@@ -370,4 +372,92 @@ fn a_draining_edge_refuses_new_calls_and_keeps_old_ones() {
     assert!(matches!(world.take(CARRIER)[..], [SipEvent::Ended { status: Some(503), .. }]));
     world.run_until(Now::from_millis(60_000));
     assert_eq!(ended(&world.take(CARRIER)), 0);
+}
+
+#[test]
+fn a_refresh_that_finds_no_dialog_ends_the_call() {
+    let mut world = World::edge_carrier_phone(12);
+    let mut fresh = SipConfig::new(address(CARRIER), "carrier.example");
+    fresh.trunks.push(crate::world::trunk("edge", EDGE));
+    world.dial(1);
+    world.run(100);
+    let inbound = invited(&world.take(EDGE)).unwrap();
+    world.command(EDGE, SipCommand::Answer(inbound, media(EDGE, Direction::SendRecv)));
+    world.run(100);
+    world.take(EDGE);
+    // The carrier restarts and knows nothing any more.
+    world.add(CARRIER, fresh);
+    world.command(EDGE, SipCommand::Reinvite(inbound, media(EDGE, Direction::SendOnly)));
+    world.run(100);
+    assert_eq!(
+        world.take(EDGE),
+        [
+            SipEvent::ReinviteFailed(inbound, 481),
+            SipEvent::Ended { dialog: inbound, cause: LegCause::Lost, status: Some(481) }
+        ]
+    );
+    world.run(60_000);
+    assert_eq!(world.stack(EDGE).open(), (0, 0));
+}
+
+#[test]
+fn a_request_too_large_for_a_datagram_goes_over_tcp_and_falls_back() {
+    let mut world = World::edge_carrier_phone(13);
+    world.drop_if = Some(|text| text.contains("SIP/2.0/TCP"));
+    let long = "x".repeat(700);
+    world.command(
+        CARRIER,
+        SipCommand::Dial {
+            dialog: DialogKey(1),
+            to: Destination::Uri(Pii::new(format!("sip:{long}@198.51.100.1"))),
+            local: media(CARRIER, Direction::SendRecv),
+            from: Caller::new(Pii::new("+15555550142".to_owned())),
+            credentials: None,
+        },
+    );
+    let sent = String::from_utf8(world.wire[0].3.clone()).unwrap();
+    assert!(sent.contains("Via: SIP/2.0/TCP "), "{sent}");
+    world.close(CARRIER, EDGE, 0);
+    world.run(100);
+    assert!(invited(&world.take(EDGE)).is_some());
+}
+
+#[test]
+fn anonymous_callers_are_restricted_and_not_named() {
+    let mut world = World::edge_carrier_phone(14);
+    let mut from = Caller::new(Pii::new("+15555550142".to_owned()));
+    from.restricted = true;
+    world.command(
+        CARRIER,
+        SipCommand::Dial {
+            dialog: DialogKey(1),
+            to: Destination::Uri(Pii::new("sip:100@198.51.100.1".to_owned())),
+            local: media(CARRIER, Direction::SendRecv),
+            from,
+            credentials: None,
+        },
+    );
+    world.run(100);
+    assert!(matches!(world.take(EDGE)[..], [SipEvent::Invited { caller: None, restricted: true, .. }]));
+    assert!(!String::from_utf8_lossy(&world.wire[0].3).contains("15555550142"));
+}
+
+#[test]
+fn reload_ends_the_bindings_of_removed_users_and_keeps_calls() {
+    let mut world = World::edge_carrier_phone(15);
+    world.register();
+    let inbound = world.answered_call(1);
+    world.take(EDGE);
+    let outputs = world.stacks.get_mut(&address(EDGE)).unwrap().reload(Vec::new(), Vec::new());
+    assert!(matches!(
+        &outputs[..],
+        [edge_media::sip::SipOutput::Event(SipEvent::Registered { user, contacts: 0 })] if user == "ann"
+    ));
+    world.command(EDGE, SipCommand::Reinvite(inbound, media(EDGE, Direction::SendOnly)));
+    world.run(100);
+    assert!(matches!(world.take(EDGE)[..], [SipEvent::Reinvited(..)]));
+    world.take(CARRIER);
+    world.dial(3);
+    world.run(100);
+    assert!(matches!(world.take(CARRIER)[..], [SipEvent::Ended { status: Some(403), .. }]));
 }

@@ -2,6 +2,8 @@
 //! bytes, guesses and floods. Nothing panics, nothing is amplified, and what is odd but legal
 //! works.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use std::path::PathBuf;
 
 use edge_media::sip::{Flow, SipCommand, SipEvent, SipOutput, Stack, Transport};
@@ -80,7 +82,7 @@ fn every_vector_gets_its_verdict() {
 #[test]
 fn refusals_say_what_would_be_accepted() {
     for (name, line) in [
-        ("unknown_method", "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, REGISTER"),
+        ("unknown_method", "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REGISTER"),
         ("required_extension", "Unsupported: teleport"),
         ("unknown_body", "Accept: application/sdp"),
         ("short_session_interval", "Min-SE: 90"),
@@ -130,9 +132,7 @@ fn an_offerless_invite_is_offered_in_the_200_and_agreed_in_the_ack() {
 fn within_a_dialog_order_is_kept() {
     let (mut stack, now) = (edge(), Now::from_millis(1_000));
     let invite = String::from_utf8(vector("rfc2543_invite")).unwrap();
-    let invite = invite
-        .replace("5060", "5060")
-        .replace("<sip:caller@192.0.2.1>\r\nTo", "<sip:caller@192.0.2.1>;tag=c1\r\nTo");
+    let invite = invite.replace("<sip:caller@192.0.2.1>\r\nTo", "<sip:caller@192.0.2.1>;tag=c1\r\nTo");
     let outputs = stack.receive(now, udp(CARRIER), invite.as_bytes());
     let SipOutput::Event(SipEvent::Invited { dialog, .. }) = outputs[1] else { panic!("{outputs:?}") };
     let ring = answers(&stack.command(now, SipCommand::Ring(dialog))).concat();
@@ -159,6 +159,38 @@ fn within_a_dialog_order_is_kept() {
     let (bye, text) = send("BYE", 7, "g", "");
     assert!(bye.is_some() && text.contains("SIP/2.0 200") && text.contains("SIP/2.0 487"), "{text}");
     assert_eq!(send("BYE", 8, "h", "").0, Some(481));
+}
+
+#[test]
+fn digits_by_info_are_told() {
+    for (kind, body, digit) in [
+        ("application/dtmf-relay", "Signal=5\r\nDuration=160\r\n", Some('5')),
+        ("application/dtmf-relay", "Signal= # \r\n", Some('#')),
+        ("application/dtmf", "7", Some('7')),
+        ("application/dtmf-relay", "Signal=55\r\n", None),
+        ("application/json", "{}", None),
+    ] {
+        let mut world = World::edge_carrier_phone(6);
+        let inbound = world.answered_call(1);
+        world.take(EDGE);
+        let ack = world.wire.iter().map(|(.., bytes)| bytes.clone()).find(|bytes| bytes.starts_with(b"ACK"));
+        let ack = String::from_utf8(ack.unwrap()).unwrap();
+        let number: u32 = ack.split("CSeq: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let info = ack
+            .replacen("ACK", "INFO", 1)
+            .replace("z9hG4bK", "z9hG4bKi")
+            .replace(&format!("{number} ACK"), &format!("{} INFO", number + 1))
+            .replace(
+                "Content-Length: 0\r\n\r\n",
+                &format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+            );
+        world.inject(EDGE, CARRIER, info.as_bytes());
+        let expected: Vec<SipEvent> =
+            digit.map(|digit| SipEvent::Digit(inbound, digit)).into_iter().collect();
+        assert_eq!(world.take(EDGE), expected, "{kind} {body}");
+        let status = if digit.is_some() { "SIP/2.0 200" } else { "SIP/2.0 415" };
+        assert!(world.sent(EDGE).last().unwrap().starts_with(status), "{kind} {body}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The races of RFC 5407 and their relatives, each as a run in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use edge_media::sip::{Destination, DialogKey, Direction, SipCommand, SipEvent};
 use handoff::call::outcome::LegCause;
 

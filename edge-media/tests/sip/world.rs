@@ -119,6 +119,13 @@ impl World {
         self.carry_out(address(at), outputs);
     }
 
+    /// A TCP connection of `at` to `peer` is gone.
+    pub(crate) fn close(&mut self, at: &str, peer: &str, connection: u64) {
+        let flow = Flow { transport: Transport::Tcp, peer: address(peer), connection };
+        let outputs = self.stacks.get_mut(&address(at)).unwrap().connection_closed(self.now, flow);
+        self.carry_out(address(at), outputs);
+    }
+
     fn carry_out(&mut self, from: SocketAddr, outputs: Vec<SipOutput>) {
         for output in outputs {
             match output {
@@ -244,6 +251,7 @@ pub(crate) fn trunk(name: &str, at: &str) -> TrunkConfig {
     TrunkConfig {
         name: name.to_owned(),
         addresses: vec![ip.into()],
+        port: None,
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
