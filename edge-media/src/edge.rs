@@ -129,8 +129,8 @@ pub enum EdgeOutput {
     Desktop(HumanAgentId, DesktopPush),
     /// Seal, spool, publish.
     Fact(Box<CallEvent>),
-    /// The edge's own decision, for `decisions`.
-    Decision(Box<Evaluable>, Box<Decision>),
+    /// The edge's own decision, for `decisions`, with the number of the fact that records it.
+    Decision(Box<Evaluable>, Box<Decision>, u64),
     /// The stock of ports is low: bind this many.
     NeedPorts(usize),
     /// The call is over; its keys can be forgotten once its facts are stored.

@@ -37,11 +37,12 @@ use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::MediaHandle;
 use crate::io::net::{Net, NetEvent};
 use crate::io::spool::Spool;
-use crate::io::stream::{CloseReason, Dialer, DoorCommand, DoorEnd, DoorEvent};
+use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::local::Local;
 use crate::media::StreamKey;
 use crate::setup::Setup;
+use functions::sqlite::StoreError;
 
 /// Calls that may still run after SIGTERM before they are ended.
 const GRACE: Duration = Duration::from_secs(15 * 60);
@@ -158,7 +159,12 @@ impl Server {
             doors: BTreeMap::new(),
             door_events,
             dialer,
-            spool: Spool::new(local.store().clone(), setup.destinations.clone()),
+            spool: Spool::new(
+                local.store().clone(),
+                setup.rules.tenant.clone(),
+                setup.rules.edge.clone(),
+                setup.destinations.clone(),
+            ),
             held: VecDeque::new(),
             shown: shown.clone(),
             drained: None,
@@ -220,6 +226,9 @@ impl Server {
     }
 }
 
+/// The fate of one commit.
+type Stored = oneshot::Receiver<std::result::Result<(), StoreError>>;
+
 /// 128 bits of the operating system's randomness.
 fn seed() -> Result<u128> {
     let mut bytes = [0_u8; 16];
@@ -244,11 +253,11 @@ struct Shell {
     desktops: Desktops,
     pages: DesktopSockets,
     config: watch::Receiver<Arc<Config>>,
-    doors: BTreeMap<StreamKey, mpsc::Sender<DoorCommand>>,
+    doors: BTreeMap<StreamKey, Door>,
     door_events: mpsc::Sender<(StreamKey, DoorEvent)>,
     dialer: Dialer,
     spool: Spool,
-    held: VecDeque<(oneshot::Receiver<bool>, Vec<EdgeOutput>)>,
+    held: VecDeque<(Stored, Vec<EdgeOutput>)>,
     shown: broadcast::Sender<Shown>,
     drained: Option<oneshot::Sender<()>>,
 }
@@ -273,6 +282,7 @@ impl Shell {
                 Some(command) = from.commands.recv() => self.step(EdgeInput::Command(Box::new(command))),
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
+                        self.spool.reload(setup.destinations.clone());
                         self.edge.reload(setup.rules.clone(), setup.people.clone(), setup.queues.clone());
                         match Dialer::new(&self.config.borrow().voice_agent) {
                             Ok(dialer) => self.dialer = dialer,
@@ -300,7 +310,7 @@ impl Shell {
     async fn wind_up(&mut self) {
         self.step(EdgeInput::Stop);
         while let Some((stored, _)) = self.held.front_mut() {
-            let stored = stored.await.unwrap_or(false);
+            let stored = matches!(stored.await, Ok(Ok(())));
             self.release(stored);
         }
         // BYEs are on the wire; their answers have half a second to arrive.
@@ -341,11 +351,11 @@ impl Shell {
                     self.spool.push(*event);
                     journalled = true;
                 }
-                EdgeOutput::Decision(evaluable, decision) => {
-                    self.spool.push_decision(*evaluable, *decision);
+                EdgeOutput::Decision(evaluable, decision, sequence) => {
+                    self.spool.push_decision(*evaluable, *decision, sequence);
                     journalled = true;
                 }
-                EdgeOutput::Forget(call) => self.spool.forget(call),
+                EdgeOutput::Forget(call) => self.spool.forget(&call),
                 effect @ (EdgeOutput::Media(_) | EdgeOutput::PrepareSpeech { .. } | EdgeOutput::NeedPorts(_)) => {
                     self.carry(effect);
                 }
@@ -388,14 +398,12 @@ impl Shell {
             EdgeOutput::OpenDoor { stream, call } => self.open_door(stream, &call),
             EdgeOutput::DoorStatus { stream, status, eta_s } => {
                 if let Some(door) = self.doors.get(&stream) {
-                    // A door whose queue is full is being closed for it.
-                    let _ = door.try_send(DoorCommand::Status { status, eta_s });
+                    door.status(status, eta_s);
                 }
             }
             EdgeOutput::CloseDoor(stream) => {
                 if let Some(door) = self.doors.remove(&stream) {
-                    // Dropping the sender closes the link as well.
-                    let _ = door.try_send(DoorCommand::Close);
+                    door.close();
                 }
             }
             EdgeOutput::Desktop(agent, push) => {
@@ -456,15 +464,15 @@ impl Shell {
         let ids = StreamIds::from_random(account, this_call, this_stream);
         let session = Session::new(ids, call, &[]);
         let (to_media, from_media) = self.media.open_stream(stream);
-        let ends = DoorEnd { to_media, from_media };
-        let door = stream::connect(&self.dialer, stream, session, ends, self.door_events.clone());
+        let events = self.door_events.clone();
+        let door = stream::connect(&self.dialer, stream, session, to_media, from_media, events);
         self.doors.insert(stream, door);
     }
 }
 
-async fn committed(front: Option<&mut (oneshot::Receiver<bool>, Vec<EdgeOutput>)>) -> bool {
+async fn committed(front: Option<&mut (Stored, Vec<EdgeOutput>)>) -> bool {
     match front {
-        Some((stored, _)) => stored.await.unwrap_or(false),
+        Some((stored, _)) => matches!(stored.await, Ok(Ok(()))),
         None => std::future::pending().await,
     }
 }
