@@ -9,6 +9,7 @@ pub mod clock;
 pub mod http;
 pub mod media;
 pub mod net;
+pub mod recording;
 pub mod speech;
 pub mod spool;
 pub mod stream;

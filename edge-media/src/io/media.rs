@@ -23,8 +23,9 @@ pub use self::port::PortError;
 use self::port::{PortPool, PortSockets};
 use self::worker::Worker;
 use super::clock::Clock;
+use super::recording::{Recorder, RecordingQueue};
 use super::speech::Speech;
-use crate::media::prompt::{Audio, ClipStore, SpeechKey};
+use crate::media::prompt::{Audio, ClipStore, SpeechKey, SpeechStore};
 use crate::media::{Carrier, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut};
 
 /// Orders that may wait for one thread: it takes all of them every 20 ms, and a call causes
@@ -84,6 +85,7 @@ pub struct MediaHandle {
     ports: Mutex<PortPool>,
     streams: Mutex<BTreeMap<StreamKey, StreamEnds>>,
     speech: Option<Speech>,
+    spoken: Arc<Mutex<SpeechStore>>,
     gauges: Arc<Gauges>,
 }
 
@@ -105,6 +107,8 @@ enum Order {
     Stream(StreamKey, StreamEnds),
     /// Synthesised speech.
     Speech(SpeechKey, Audio),
+    /// Where recorded frames go from now on.
+    Recording(RecordingQueue),
     /// The end.
     Stop,
 }
@@ -128,7 +132,10 @@ impl MediaHandle {
             workers.push((orders, thread.spawn(move || worker.run())?));
         }
         let senders: Vec<_> = workers.iter().map(|(orders, _)| orders.clone()).collect();
+        let spoken = Arc::new(Mutex::new(SpeechStore::default()));
+        let kept = Arc::clone(&spoken);
         let speech = Speech::start(move |key, audio| {
+            lock(&kept).insert(key, audio.clone());
             for orders in &senders {
                 // A full queue costs the whisper its voice, not its clip.
                 let _ = orders.try_send(Order::Speech(key, audio.clone()));
@@ -136,7 +143,7 @@ impl MediaHandle {
         });
         let speech = speech.inspect_err(|error| tracing::warn!(%error, "no speech synthesis")).ok();
         let ports = Mutex::new(PortPool::new(config.ip, config.ports.clone()));
-        Ok((Self { workers, ports, streams: Mutex::default(), speech, gauges }, reports))
+        Ok((Self { workers, ports, streams: Mutex::default(), speech, spoken, gauges }, reports))
     }
 
     /// Gives an order; it never waits. False when the queue was full or the plane has stopped.
@@ -210,6 +217,21 @@ impl MediaHandle {
     pub fn prepare(&self, text: Pii<String>, lang: &str) {
         if let Some(speech) = &self.speech {
             speech.prepare(text, lang);
+        }
+    }
+
+    /// The samples that were made of `text`, if they were and are still kept.
+    pub fn spoken(&self, text: &str, lang: &str) -> Option<Vec<i16>> {
+        lock(&self.spoken).ready(&SpeechKey::of(text, lang)).map(Audio::samples)
+    }
+
+    /// Gives what recorded legs say and hear to `recorder` from now on. Stop the media plane
+    /// before the recorder.
+    pub fn record_to(&self, recorder: &Recorder) {
+        for (orders, _) in &self.workers {
+            if orders.try_send(Order::Recording(recorder.queue())).is_err() {
+                self.gauges.orders_dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 

@@ -12,8 +12,9 @@ use sha2::{Digest, Sha256};
 
 use super::FRAME_SAMPLES;
 use super::clip_table;
-use super::codec::Frame;
+use super::codec::{self, Frame};
 use super::hold::HoldBed;
+use crate::sip::Codec;
 
 /// Speech that one media thread keeps: about a whisper per busy human agent, and at 12 s each
 /// below 25 MB.
@@ -35,6 +36,11 @@ impl Audio {
             Self::Embedded(bytes) => bytes,
             Self::Made(bytes) => bytes,
         }
+    }
+
+    /// The samples, decoded.
+    pub fn samples(&self) -> Vec<i16> {
+        self.bytes().iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect()
     }
 }
 
@@ -81,6 +87,11 @@ impl ClipStore {
     /// The clip of that name.
     pub fn clip(&self, id: &ClipId) -> Option<&Audio> {
         self.clips.get(id)
+    }
+
+    /// The samples of a clip; none where there is no such clip.
+    pub fn samples(&self, name: &str) -> Vec<i16> {
+        self.clip(&ClipId(name.to_owned())).map(Audio::samples).unwrap_or_default()
     }
 
     /// All names, in order.
@@ -176,7 +187,7 @@ impl Playback {
 
     /// The next frame; after the end silence. [`Self::left`] says what became of it.
     pub fn frame(&mut self) -> Frame {
-        let mut bytes = [super::codec::ULAW_SILENCE; FRAME_SAMPLES];
+        let mut bytes = [codec::ULAW_SILENCE; FRAME_SAMPLES];
         self.in_flight = 0;
         'frame: for slot in &mut bytes {
             loop {
@@ -226,6 +237,7 @@ mod tests {
     use handoff::pii::Pii;
 
     use super::*;
+    use crate::media::tone;
 
     fn store() -> ClipStore {
         let mut store = ClipStore::empty(HoldBed::tones());
@@ -249,14 +261,14 @@ mod tests {
         let mut heard = Vec::new();
         let mut ends = 0;
         for _ in 0..4 {
-            heard.extend(playback.frame().coded(crate::sip::Codec::Pcmu));
+            heard.extend(playback.frame().coded(Codec::Pcmu));
             ends += usize::from(playback.left(true));
         }
         assert_eq!(ends, 1);
         assert_eq!(playback.played_pm(), 1_000);
         assert!(heard[..100].iter().all(|b| *b == 100) && heard[100..350].iter().all(|b| *b == 250));
         assert_eq!(heard[350], 1);
-        assert!(heard[351..].iter().all(|b| *b == super::super::codec::ULAW_SILENCE));
+        assert!(heard[351..].iter().all(|b| *b == codec::ULAW_SILENCE));
     }
 
     #[test]
@@ -305,8 +317,7 @@ mod tests {
         let prompt = Prompt { parts: vec![say] };
         let mut speech = SpeechStore::default();
         let first = |speech: &SpeechStore| {
-            Playback::start(PlayId(1), Some(&prompt), &store(), speech).frame().coded(crate::sip::Codec::Pcmu)
-                [0]
+            Playback::start(PlayId(1), Some(&prompt), &store(), speech).frame().coded(Codec::Pcmu)[0]
         };
         assert_eq!(first(&speech), 100);
         speech.insert(SpeechKey::of("hello", "en"), Audio::from(vec![42; 10]));
@@ -341,15 +352,11 @@ mod tests {
         let mut count = 0;
         for (name, text) in texts {
             let audio = store.clip(&ClipId(name.clone())).unwrap_or_else(|| panic!("{name} has no clip"));
-            let samples: Vec<_> = audio
-                .bytes()
-                .iter()
-                .map(|b| super::super::codec::decode(crate::sip::Codec::Pcmu, *b))
-                .collect();
+            let samples: Vec<_> = audio.bytes().iter().map(|b| codec::decode(Codec::Pcmu, *b)).collect();
             let millis = samples.len() / 8;
             let (before, after) = margins(&samples);
             assert!(before <= 400 && after <= 1_600, "{name}: {before} and {after} samples of silence");
-            assert!(super::super::tone::loudness(&samples) > -30.0, "{name} is too quiet");
+            assert!(tone::loudness(&samples) > -30.0, "{name} is too quiet");
             let letters = text.as_str().unwrap().chars().count();
             assert!(
                 millis > 25 * letters && millis < 150 * letters,
@@ -365,7 +372,7 @@ mod tests {
         let store = ClipStore::embedded();
         let mut place = 0;
         for number in 0..2_000 {
-            let level = super::super::tone::loudness(&store.hold().frame(&mut place).linear());
+            let level = tone::loudness(&store.hold().frame(&mut place).linear());
             assert!(level > -45.0 && level < -6.0, "frame {number}: {level} dBFS");
         }
     }

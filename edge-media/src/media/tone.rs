@@ -62,7 +62,7 @@ pub fn loudness(samples: &[i16]) -> f64 {
 }
 
 /// Whether `recording` contains 400 ms of `speech` at any lag.
-pub fn heard(speech: &[i16], recording: &[i16]) -> bool {
+pub fn correlates(speech: &[i16], recording: &[i16]) -> bool {
     likeness(speech, recording) >= LIKENESS_HEARD
 }
 
@@ -207,10 +207,10 @@ mod tests {
         for (slot, sample) in recording.iter_mut().skip(17_321).zip(&whisper[4_000..9_000]) {
             *slot = slot.saturating_add(*sample / 2);
         }
-        assert!(heard(&whisper, &recording));
-        assert!(!heard(&whisper, &babble(8, 40_000)));
-        assert!(!heard(&whisper, &vec![0; 40_000]));
-        assert!(!heard(&whisper, &[]));
+        assert!(correlates(&whisper, &recording));
+        assert!(!correlates(&whisper, &babble(8, 40_000)));
+        assert!(!correlates(&whisper, &vec![0; 40_000]));
+        assert!(!correlates(&whisper, &[]));
     }
 
     #[test]

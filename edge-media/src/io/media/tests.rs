@@ -110,3 +110,58 @@ async fn a_closed_leg_keeps_its_port_bound_and_sends_no_more() {
     media.stop();
     assert!(UdpSocket::bind(("127.0.0.1", port.0)).is_ok(), "stopping releases it");
 }
+
+#[tokio::test]
+async fn two_bridged_phones_get_each_others_packets_in_one_timeline() {
+    let (media, _events) =
+        MediaHandle::start(&config(46_400..=46_599), ClipStore::empty(HoldBed::tones()), Clock::start())
+            .unwrap();
+    let call = CallId::parse("call_3").unwrap();
+    let ports = media.take_ports(2).unwrap();
+    let phones = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let legs = [LegId::CALLER, LegId::FIRST_HUMAN];
+    for ((leg, port), phone) in legs.iter().zip(&ports).zip(&phones) {
+        phone.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        let rtp = phone.local_addr().unwrap();
+        let remote =
+            RemoteMedia { rtp, codec: Codec::Pcmu, telephone_event: None, direction: Direction::SendRecv };
+        let carrier = Carrier::Rtp(*port);
+        media.command(MediaCommand::Open { call: call.clone(), leg: *leg, carrier });
+        media.command(MediaCommand::Remote { call: call.clone(), leg: *leg, remote });
+    }
+    media.command(plan(&call, 1, &[(legs[0], Source::Leg(legs[1])), (legs[1], Source::Leg(legs[0]))]));
+    let clock = Clock::start();
+    let start = clock.now();
+    let (mut sequences, mut own, mut delays) = (Vec::new(), 0, Vec::new());
+    for number in 0..100_u16 {
+        let sent_at = clock.now();
+        // The payload names its packet, so that it is recognised when it comes out.
+        let payload = [number as u8 | 0x80; 160];
+        let timestamp = u32::from(number) * 160;
+        let packet = RtpPacket {
+            marker: false,
+            payload_type: 0,
+            sequence: number,
+            timestamp,
+            ssrc: 3,
+            payload: &payload,
+        };
+        phones[1].send_to(packet.write(&mut [0; 200]).unwrap(), ("127.0.0.1", ports[1].0)).unwrap();
+        let due = start + Duration::from_millis(u64::from(number + 1) * 20);
+        while clock.now() < due {
+            let mut bytes = [0; 200];
+            let Ok(length) = phones[0].recv(&mut bytes) else { continue };
+            let heard = RtpPacket::parse(&bytes[..length]).unwrap();
+            sequences.push(heard.sequence);
+            if heard.payload == payload {
+                own += 1;
+                delays.push(clock.now().since(sent_at).as_micros());
+            }
+        }
+    }
+    media.stop();
+    delays.sort_unstable();
+    println!("relayed {own} of 100, median {:?} µs, worst {:?} µs", delays.get(own / 2), delays.last());
+    assert!(sequences.windows(2).all(|pair| pair[1] > pair[0]), "{sequences:?}");
+    assert!(own >= 50, "{own} packets were relayed before the next one was sent");
+}

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use super::port::PortSockets;
 use super::{Gauges, MediaConfig, Order, StreamEnds};
 use crate::io::clock::Clock;
+use crate::io::recording::RecordingQueue;
 use crate::media::engine::{Engine, EngineCounters, RecordedFrame, Sink, TICK};
 use crate::media::prompt::ClipStore;
 use crate::media::rtp::DATAGRAM_LEN_MAX;
@@ -66,6 +67,7 @@ struct Outside {
     sockets: BTreeMap<Port, PortSockets>,
     streams: BTreeMap<StreamKey, StreamEnds>,
     events: mpsc::Sender<MediaEvent>,
+    recording: Option<RecordingQueue>,
     gauges: Arc<Gauges>,
 }
 
@@ -92,6 +94,7 @@ impl Worker {
             sockets: BTreeMap::new(),
             streams: BTreeMap::new(),
             events,
+            recording: None,
             gauges: Arc::clone(&gauges),
         };
         Ok(Self {
@@ -191,6 +194,7 @@ impl Worker {
                     self.outside.streams.insert(key, ends);
                 }
                 Ok(Order::Speech(key, audio)) => self.engine.prompt_ready(key, audio),
+                Ok(Order::Recording(queue)) => self.outside.recording = Some(queue),
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
@@ -203,7 +207,12 @@ impl Worker {
             MediaCommand::Open { call, leg, carrier } => {
                 self.carriers.insert((call.clone(), *leg), *carrier);
             }
-            MediaCommand::Close { call, leg } => closed = self.carriers.remove(&(call.clone(), *leg)),
+            MediaCommand::Close { call, leg } => {
+                closed = self.carriers.remove(&(call.clone(), *leg));
+                if let Some(queue) = &self.outside.recording {
+                    queue.end(call.clone(), *leg);
+                }
+            }
             MediaCommand::Remote { .. }
             | MediaCommand::Apply(_)
             | MediaCommand::Clear { .. }
@@ -301,7 +310,11 @@ impl Sink for Outside {
         }
     }
 
-    fn record(&mut self, _frame: RecordedFrame<'_>) {}
+    fn record(&mut self, frame: RecordedFrame<'_>) {
+        if let Some(queue) = &self.recording {
+            queue.frame(&frame);
+        }
+    }
 }
 
 /// An IPv4 peer of a dual-stack socket, as SDP names it.

@@ -303,7 +303,11 @@ fn each_routing_lets_exactly_the_right_parties_be_heard() {
     );
     let bridged = [(CALLER, Leg(HUMAN)), (AGENT, Silence), (HUMAN, Leg(CALLER))];
     assert_eq!(world.who_hears(&bridged, &[]), [vec![HUMAN_HZ], vec![], vec![CALLER_HZ]]);
-    assert_eq!(world.who_hears(&[(CALLER, Leg(CALLER))], &[])[0], vec![], "nobody hears themselves");
+    assert_eq!(
+        world.who_hears(&[(CALLER, Leg(CALLER))], &[])[0],
+        Vec::<u32>::new(),
+        "nobody hears themselves"
+    );
 }
 
 #[test]
