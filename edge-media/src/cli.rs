@@ -152,10 +152,12 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode 
 fn check(config: &std::path::Path) -> ExitCode {
     match crate::config::Config::load(config) {
         Ok(config) => {
-            for warning in config.warnings() {
-                print_line(&format!("warning: {warning}"));
+            // The policy is read as well: a configuration whose policy does not load is not ok.
+            if let Err(error) = crate::setup::policy_of(&config) {
+                print_line(&format!("{error:#}"));
+                return ExitCode::FAILURE;
             }
-            print_line("ok");
+            print_line(&config.check().to_string());
             ExitCode::SUCCESS
         }
         Err(errors) => {
@@ -167,7 +169,8 @@ fn check(config: &std::path::Path) -> ExitCode {
 
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_env("WARMBRIDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => builder.compact().init(),
         LogFormat::Json => builder.json().init(),

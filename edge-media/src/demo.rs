@@ -89,7 +89,9 @@ async fn happy(stage: &mut Stage) -> Result<()> {
     stage.disclosed().await?;
 
     stage.voice_agent_says("agent.greeting").await?;
-    stage.caller_says("caller.refill", json!({"intent": "clinical.medication_refill", "confidence": 0.93})).await?;
+    stage
+        .caller_says("caller.refill", json!({"intent": "clinical.medication_refill", "confidence": 0.93}))
+        .await?;
     stage.voice_agent.cue(Cue::Signal("confidence", json!({"value": 0.86, "of": "resolution"}))).await;
     stage.voice_agent_says("agent.confirm_name").await?;
     stage.caller_says("caller.name", json!({})).await?;
@@ -99,7 +101,12 @@ async fn happy(stage: &mut Stage) -> Result<()> {
     }
     stage.voice_agent_says("agent.refill_done").await?;
     // The question that the policy reserves for people, whatever the confidence.
-    stage.caller_says("caller.medication_question", json!({"topic": "medication", "confidence": 0.97, "regulated": true})).await?;
+    stage
+        .caller_says(
+            "caller.medication_question",
+            json!({"topic": "medication", "confidence": 0.97, "regulated": true}),
+        )
+        .await?;
 
     // The human's side, as it happens: page first, then the phone.
     let transfer = stage.card_shown().await?;

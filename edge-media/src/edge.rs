@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use handoff::call::media::Prompt;
+use handoff::call::media::{MediaReport, Prompt};
 use handoff::call::outcome::LegCause;
 use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Standing};
 use handoff::clock::{Moment, Now};
@@ -227,7 +227,9 @@ impl Edge {
                     self.counters.reports_late += 1;
                 }
             }
-            EdgeInput::DoorOpened(stream) => self.feed_stream(at, stream, &mut out, |leg| Input::Answered { leg }),
+            EdgeInput::DoorOpened(stream) => {
+                self.feed_stream(at, stream, &mut out, |leg| Input::Answered { leg })
+            }
             EdgeInput::DoorSignal(stream, signal) => {
                 self.feed_stream(at, stream, &mut out, |_| Input::Signal(*signal));
             }
@@ -345,8 +347,12 @@ impl Edge {
         }
         // A call that answers a timeout with another due deadline is served in the next
         // round, so one call cannot starve the loop.
-        let due: Vec<CallId> =
-            self.deadlines.iter().take_while(|(when, _)| *when <= at.now).map(|(_, call)| call.clone()).collect();
+        let due: Vec<CallId> = self
+            .deadlines
+            .iter()
+            .take_while(|(when, _)| *when <= at.now)
+            .map(|(_, call)| call.clone())
+            .collect();
         for call in due {
             self.feed(at, &call, Input::Timeout, out);
         }
@@ -395,6 +401,9 @@ impl Edge {
                 let held = matches!(remote.direction, Direction::RecvOnly | Direction::Inactive);
                 self.feed_dialog(at, dialog, out, |leg| Input::PeerHold { leg, held });
             }
+            SipEvent::Digit(dialog, digit) => {
+                self.feed_dialog(at, dialog, out, |leg| Input::Media(MediaReport::Digit { leg, digit }))
+            }
             SipEvent::Registered { user, contacts } => self.directory.registered(&user, contacts),
             // Only parties that register elsewhere get this; the edge itself does not yet.
             SipEvent::RegisterResult { .. } => {}
@@ -426,7 +435,12 @@ impl Edge {
         self.counters.calls += 1;
         let e164 = caller.filter(|number| is_e164(number.expose()));
         let caller_tag = e164.as_ref().map(|number| {
-            handoff::seal::caller_tag(1, self.config.tag_key.expose(), &self.config.rules.tenant, number.expose())
+            handoff::seal::caller_tag(
+                1,
+                self.config.tag_key.expose(),
+                &self.config.rules.tenant,
+                number.expose(),
+            )
         });
         let arrival = Arrival {
             call: call.clone(),
@@ -446,7 +460,11 @@ impl Edge {
             carrier: Carrier::Rtp(port),
         }));
         if let Some(remote) = remote {
-            out.push(EdgeOutput::Media(MediaCommand::Remote { call: call.clone(), leg: LegId::CALLER, remote }));
+            out.push(EdgeOutput::Media(MediaCommand::Remote {
+                call: call.clone(),
+                leg: LegId::CALLER,
+                remote,
+            }));
         }
         self.carry(at, &call, outputs, out);
     }
@@ -566,7 +584,9 @@ impl Edge {
 /// `+` and 7 to 15 digits: only such a number is a key for a lookup or a tag.
 fn is_e164(text: &str) -> bool {
     text.strip_prefix('+').is_some_and(|digits| {
-        (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0')
+        (7..=15).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_digit())
+            && !digits.starts_with('0')
     })
 }
 

@@ -9,11 +9,11 @@ pub mod clock;
 pub mod http;
 pub mod media;
 pub mod net;
+mod pages;
 pub mod recording;
 pub mod speech;
 pub mod spool;
 pub mod stream;
-mod pages;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -99,6 +99,7 @@ pub struct Server {
     orders: mpsc::Sender<Order>,
     shown: broadcast::Sender<Shown>,
     local: Local,
+    media: Arc<MediaHandle>,
     task: tokio::task::JoinHandle<Arc<MediaHandle>>,
     http_task: tokio::task::JoinHandle<()>,
     http_config: watch::Sender<Arc<Config>>,
@@ -132,6 +133,7 @@ impl Server {
         let clips = crate::media::prompt::ClipStore::embedded();
         let (media, reports) =
             MediaHandle::start(&setup.media, clips, clock).context("the media threads cannot start")?;
+        let media = Arc::new(media);
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
         let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
         let listener = TcpListener::bind(config.edge.http).await.context("HTTP cannot listen")?;
@@ -153,7 +155,7 @@ impl Server {
             edge,
             clock,
             net,
-            media: Arc::new(media),
+            media: Arc::clone(&media),
             desktops: Desktops::default(),
             pages: DesktopSockets::default(),
             config: watched,
@@ -179,12 +181,29 @@ impl Server {
             commands,
         };
         let task = tokio::spawn(shell.run(sources));
-        Ok(Self { sip, sip_tcp, http, orders, shown, local, task, http_task, http_config, http_stop: Some(http_stop) })
+        Ok(Self {
+            sip,
+            sip_tcp,
+            http,
+            orders,
+            shown,
+            local,
+            media,
+            task,
+            http_task,
+            http_config,
+            http_stop: Some(http_stop),
+        })
     }
 
     /// Facts as they are recorded, for a local listener.
     pub fn shown(&self) -> broadcast::Receiver<Shown> {
         self.shown.subscribe()
+    }
+
+    /// The media plane.
+    pub fn media(&self) -> &MediaHandle {
+        &self.media
     }
 
     /// The functions and the store of this machine.
@@ -208,7 +227,9 @@ impl Server {
     /// then ends them.
     pub async fn drain(&self, grace: Duration) {
         let (done, drained) = oneshot::channel();
-        if self.orders.send(Order::Drain(done)).await.is_ok() && tokio::time::timeout(grace, drained).await.is_err() {
+        if self.orders.send(Order::Drain(done)).await.is_ok()
+            && tokio::time::timeout(grace, drained).await.is_err()
+        {
             warn!("the grace time is over: ending the calls that are left");
         }
     }
@@ -219,8 +240,9 @@ impl Server {
         let media = self.task.await;
         drop(self.http_stop.take());
         let _ = self.http_task.await;
+        drop(media);
         // The loop was the only other owner.
-        if let Some(media) = media.ok().and_then(Arc::into_inner) {
+        if let Some(media) = Arc::into_inner(self.media) {
             let _ = tokio::task::spawn_blocking(move || media.stop()).await;
         }
         self.local.stop().await;
@@ -357,7 +379,9 @@ impl Shell {
                     journalled = true;
                 }
                 EdgeOutput::Forget(call) => self.spool.forget(&call),
-                effect @ (EdgeOutput::Media(_) | EdgeOutput::PrepareSpeech { .. } | EdgeOutput::NeedPorts(_)) => {
+                effect @ (EdgeOutput::Media(_)
+                | EdgeOutput::PrepareSpeech { .. }
+                | EdgeOutput::NeedPorts(_)) => {
                     self.carry(effect);
                 }
                 effect if journalled => effects.push(effect),
@@ -457,9 +481,11 @@ impl Shell {
     }
 
     fn open_door(&mut self, stream: StreamKey, call: &CallId) {
-        let Ok([account, this_call, this_stream]) = [seed(), seed(), seed()].into_iter().collect::<Result<Vec<_>>>().map(
-            |drawn| <[u128; 3]>::try_from(drawn).unwrap_or_default(),
-        ) else {
+        let Ok([account, this_call, this_stream]) = [seed(), seed(), seed()]
+            .into_iter()
+            .collect::<Result<Vec<_>>>()
+            .map(|drawn| <[u128; 3]>::try_from(drawn).unwrap_or_default())
+        else {
             return self.step(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
         };
         let ids = StreamIds::from_random(account, this_call, this_stream);

@@ -6,7 +6,8 @@
 //! - [`media`]: the media plane's logic, one continuous stream per egress;
 //! - [`link`]: the voice agent's door (Twilio Media Streams dialect);
 //! - [`desktop`]: what a human agent's page is told and may say;
-//! - [`config`]: the configuration, checked before a port is bound;
+//! - [`config`]: the configuration, checked before a port is bound; [`setup`]: the rules
+//!   that are built from it;
 //! - [`io`]: the only code with sockets, threads, clocks and disks;
 //! - [`local`]: the functions in-process, for one machine without a cloud;
 //! - [`cli`] and [`demo`]: the command line, and one whole call with outside parties.
@@ -19,4 +20,5 @@ pub mod io;
 pub mod link;
 pub mod local;
 pub mod media;
+pub mod setup;
 pub mod sip;

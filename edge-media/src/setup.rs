@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use handoff::call::{CallRules, QueueRules};
-use handoff::pii::Pii;
-use handoff::policy::Policy;
 use functions::destinations::Destination;
 use functions::local::Settings;
 use functions::sqlite::Store;
+use handoff::call::{CallRules, QueueRules};
+use handoff::payload::Catalog;
+use handoff::pii::Pii;
+use handoff::policy::Policy;
 
 use crate::config::{Config, Grant, HoldSignalling, Phone, WebhookMode};
 use crate::edge::EdgeConfig;
@@ -48,16 +49,12 @@ impl Setup {
     /// Reads the policy file and builds the rules. The key of callers' pseudonyms follows
     /// from the store's key where the configuration names none.
     pub fn of(config: &Config, store: &Store) -> Result<Self> {
-        let path: &PathBuf = &config.policy_file;
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read the policy {}", path.display()))?;
-        let policy =
-            Policy::from_toml(&text).map_err(|error| anyhow::anyhow!("the policy {}: {error}", path.display()))?;
+        let policy = policy_of(config)?;
         let rules = CallRules {
             tenant: config.edge.tenant.clone(),
             edge: config.edge.id.clone(),
             policy: Arc::new(policy),
-            catalog: Arc::new(config.payload.clone()),
+            catalog: Arc::new(catalog_of(config)?),
             queues: config.queues.iter().map(queue_rules).collect(),
             lang: config.edge.lang.clone(),
             disclosure: config.edge.disclosure.clone(),
@@ -123,7 +120,12 @@ impl Setup {
             edge: self.rules.edge.clone(),
             policy: Arc::clone(&self.rules.policy),
             catalog: Arc::clone(&self.rules.catalog),
-            queues: self.config.queues.iter().map(|queue| (queue.id.to_string(), queue.label.clone())).collect(),
+            queues: self
+                .config
+                .queues
+                .iter()
+                .map(|queue| (queue.id.to_string(), queue.label.clone()))
+                .collect(),
             destinations: self.destinations.clone(),
             public_url: self.rules.public_url.clone(),
         }
@@ -150,6 +152,24 @@ fn destination(webhook: &crate::config::Webhook) -> Result<Destination> {
         pii: webhook.grants.contains(&Grant::Pii),
         phi: webhook.grants.contains(&Grant::Phi),
     })
+}
+
+/// The policy that a configuration names.
+pub fn policy_of(config: &Config) -> Result<Policy> {
+    let path: &PathBuf = &config.policy_file;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the policy {}", path.display()))?;
+    Policy::from_toml(&text).map_err(|error| anyhow::anyhow!("the policy {}: {error}", path.display()))
+}
+
+/// The tenant's catalogue from `[payload]`; the built-in one where that is empty.
+fn catalog_of(config: &Config) -> Result<Catalog> {
+    let catalog: Catalog =
+        toml::Value::Table(config.payload.clone()).try_into().context("the section [payload]")?;
+    match catalog.faults().first() {
+        None => Ok(catalog),
+        Some(fault) => anyhow::bail!("the section [payload]: {fault}"),
+    }
 }
 
 fn queue_rules(queue: &crate::config::Queue) -> QueueRules {
@@ -183,6 +203,7 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
         addresses: trunk.addresses.clone(),
         call_type: trunk.call_type.clone(),
         hold_by_reinvite: true,
+        port: None,
         credentials: None,
     }
 }
@@ -191,7 +212,9 @@ fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
     match &agent.phone {
         Phone::Registered { user, password } => Some(UserConfig {
             name: user.clone(),
-            secret: crate::sip::Secret::new(String::from_utf8_lossy(password.reveal()).into_owned()),
+            secret: crate::sip::Secret::Password(Pii::new(
+                String::from_utf8_lossy(password.reveal()).into_owned(),
+            )),
             allow_md5: false,
             uri: None,
         }),

@@ -70,7 +70,8 @@ impl Reader {
         let connection = sqlite::open_reader(&dir.join("warmbridge.db"))?;
         // The file may be any file: ask it something that only our store knows.
         connection.query_row("SELECT count(*) FROM audit_head", [], |_| Ok(()))?;
-        let key = std::fs::read(dir.join("store.key")).ok().and_then(|bytes| SealKey::from_slice(&bytes).ok());
+        let key =
+            std::fs::read(dir.join("store.key")).ok().and_then(|bytes| SealKey::from_slice(&bytes).ok());
         Ok(Self { connection, key })
     }
 
@@ -89,16 +90,15 @@ impl Reader {
 
     /// The records of one chain, in order.
     pub fn show(&self, chain: &str) -> Result<Vec<Shown>, StoreError> {
-        let mut select =
-            self.connection.prepare("SELECT cj, ct FROM audit WHERE chain = ?1 ORDER BY seq")?;
-        let rows = select.query_map([chain], |row| {
-            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
-        })?;
+        let mut select = self.connection.prepare("SELECT cj, ct FROM audit WHERE chain = ?1 ORDER BY seq")?;
+        let rows = select
+            .query_map([chain], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))?;
         let mut shown = Vec::new();
         for row in rows {
             let (canonical, ciphertext) = row?;
-            let record = AuditRecord::parse(&canonical)
-                .ok_or_else(|| StoreError::Unreadable("a record does not parse; run `audit verify`".to_owned()))?;
+            let record = AuditRecord::parse(&canonical).ok_or_else(|| {
+                StoreError::Unreadable("a record does not parse; run `audit verify`".to_owned())
+            })?;
             let text = ciphertext.and_then(|ciphertext| self.opened(&record, &ciphertext));
             let entry = record.entry;
             let actor = serde_json::to_value(entry.actor.kind).ok();
@@ -136,7 +136,11 @@ impl Reader {
         for (tenant, chain) in names.iter().filter(|(_, chain)| !chain.ends_with("#late") && wanted(chain)) {
             let main = self.stored(tenant, chain)?;
             let side = format!("{chain}#late");
-            let side = names.iter().any(|(_, name)| *name == side).then(|| self.stored(tenant, &side)).transpose()?;
+            let side = names
+                .iter()
+                .any(|(_, name)| *name == side)
+                .then(|| self.stored(tenant, &side))
+                .transpose()?;
             report.absorb(verify(&main, side.as_ref(), Source::Store, now));
         }
         if report.chains == 0 && call.is_some() {
@@ -168,7 +172,9 @@ impl Reader {
         let head = head
             .map(|(seq, hash, state)| {
                 let state = if state == "open" { HeadState::Open } else { HeadState::Closed };
-                Hash::parse(&hash).map(|hash| ChainHead { seq, hash, state }).map_err(|error| unreadable(&error))
+                Hash::parse(&hash)
+                    .map(|hash| ChainHead { seq, hash, state })
+                    .map_err(|error| unreadable(&error))
             })
             .transpose()?;
         let destroyed: Option<bool> = self
@@ -215,11 +221,16 @@ impl Reader {
 
     /// The webhooks of one call.
     pub fn webhooks(&self, call: &str) -> Result<Vec<Webhook>, StoreError> {
-        let mut select = self
-            .connection
-            .prepare("SELECT message_id, type, status, attempts FROM webhooks WHERE call = ?1 ORDER BY type")?;
+        let mut select = self.connection.prepare(
+            "SELECT message_id, type, status, attempts FROM webhooks WHERE call = ?1 ORDER BY type",
+        )?;
         let rows = select.query_map([call], |row| {
-            Ok(Webhook { message_id: row.get(0)?, kind: row.get(1)?, status: row.get(2)?, attempts: row.get(3)? })
+            Ok(Webhook {
+                message_id: row.get(0)?,
+                kind: row.get(1)?,
+                status: row.get(2)?,
+                attempts: row.get(3)?,
+            })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

@@ -15,7 +15,11 @@ pub enum Failure {
 
 impl From<crate::sqlite::StoreError> for Failure {
     fn from(error: crate::sqlite::StoreError) -> Self {
-        if error.is_transient() { Self::Transient(error.to_string()) } else { Self::Permanent(error.to_string()) }
+        if error.is_transient() {
+            Self::Transient(error.to_string())
+        } else {
+            Self::Permanent(error.to_string())
+        }
     }
 }
 

@@ -101,7 +101,12 @@ fn hook(decided: &Decided, payload: &Payload, to: &Destination, wall: Timestamp)
 
 /// The payload and everything that follows from it, in one commit: after a crash there is
 /// either both or nothing.
-async fn keep(store: &Store, wall: Timestamp, payload: Payload, messages: Vec<Message>) -> Result<(), StoreError> {
+async fn keep(
+    store: &Store,
+    wall: Timestamp,
+    payload: Payload,
+    messages: Vec<Message>,
+) -> Result<(), StoreError> {
     let key = std::sync::Arc::clone(store.key());
     store
         .write(move |connection| {
@@ -110,7 +115,9 @@ async fn keep(store: &Store, wall: Timestamp, payload: Payload, messages: Vec<Me
             getrandom::fill(&mut nonce).map_err(|_| StoreError::NoRandomness)?;
             let body = key.seal(nonce, &transfer, &payload.canonical_bytes());
             connection
-                .prepare_cached("INSERT OR IGNORE INTO payloads (transfer, revision, call, body) VALUES (?1, ?2, ?3, ?4)")?
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO payloads (transfer, revision, call, body) VALUES (?1, ?2, ?3, ?4)",
+                )?
                 .execute(params![transfer, payload.revision(), payload.call_id().as_str(), body])?;
             queue::enqueue(connection, &key, wall, &messages)
         })

@@ -29,7 +29,8 @@ pub enum Verdict {
 /// Evaluates one message of `signals`.
 pub fn evaluate(now: Timestamp, policy: &Policy, body: &[u8]) -> Result<Verdict, Failure> {
     let event = CallEvent::from_json(body).map_err(|error| Failure::Permanent(error.to_string()))?;
-    let evaluable = event.evaluable.ok_or_else(|| Failure::Permanent("an event without a snapshot".to_owned()))?;
+    let evaluable =
+        event.evaluable.ok_or_else(|| Failure::Permanent("an event without a snapshot".to_owned()))?;
     if now.unix_millis() - event.time.unix_millis() > STALE_MS {
         return Ok(Verdict::Stale);
     }
@@ -61,7 +62,11 @@ pub fn evaluate(now: Timestamp, policy: &Policy, body: &[u8]) -> Result<Verdict,
     let call = Some(decision.call_id.to_string());
     let messages = vec![
         Message { dedup: Some(command.id.clone()), ..Message::plain(COMMANDS, to_json(&command)?) },
-        Message { call, dedup: Some(decision.decision_id.to_string()), ..Message::plain(DECISIONS, to_json(&decided)?) },
+        Message {
+            call,
+            dedup: Some(decision.decision_id.to_string()),
+            ..Message::plain(DECISIONS, to_json(&decided)?)
+        },
     ];
     Ok(Verdict::Transfer(Box::new(decision), messages))
 }

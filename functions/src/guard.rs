@@ -79,8 +79,11 @@ pub async fn post(
     }
     let Ok(mut answer) = request.send().await else { return Ok(Reply::Unreachable) };
     let status = answer.status().as_u16();
-    let retry_after_s =
-        answer.headers().get("retry-after").and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    let retry_after_s = answer
+        .headers()
+        .get("retry-after")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok());
     let mut body = Vec::new();
     // A body that drips or does not end is cut: the status has been said.
     while let Ok(Some(chunk)) = answer.chunk().await {

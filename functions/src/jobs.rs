@@ -78,7 +78,8 @@ impl Hook {
             Lane::Live => WEBHOOKS_LIVE,
             Lane::Durable => WEBHOOKS_DURABLE,
         };
-        let dedup = format!("{}:{}:{}:{}", self.message_id, self.destination, self.lane.as_str(), self.failed);
+        let dedup =
+            format!("{}:{}:{}:{}", self.message_id, self.destination, self.lane.as_str(), self.failed);
         let call = Some(self.call.to_string());
         Ok(Message { call, dedup: Some(dedup), delay_ms, ..Message::plain(queue, serde_json::to_vec(self)?) })
     }
@@ -86,5 +87,9 @@ impl Hook {
 
 /// The copy of an event for `signals`.
 pub fn signal(event: &CallEvent) -> Message {
-    Message { call: Some(event.call.to_string()), dedup: Some(event.id()), ..Message::plain(SIGNALS, event.to_json()) }
+    Message {
+        call: Some(event.call.to_string()),
+        dedup: Some(event.id()),
+        ..Message::plain(SIGNALS, event.to_json())
+    }
 }

@@ -93,7 +93,8 @@ impl Workers {
         let (running, watched) = watch::channel(Running::Yes);
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let worker = Worker { store: store.clone(), settings: Arc::new(settings), commands, running: watched };
+        let worker =
+            Worker { store: store.clone(), settings: Arc::new(settings), commands, running: watched };
         let thread = std::thread::Builder::new().name("functions".to_owned()).spawn(move || {
             runtime.block_on(worker.run());
         })?;
@@ -156,7 +157,8 @@ impl Worker {
 
     /// Serves one queue until the workers are stopped.
     async fn serve(mut self, rules: Rules) {
-        let gate = Arc::new(tokio::sync::Semaphore::new(if is_webhook(rules.queue) { WEBHOOKS_AT_ONCE } else { 1 }));
+        let gate =
+            Arc::new(tokio::sync::Semaphore::new(if is_webhook(rules.queue) { WEBHOOKS_AT_ONCE } else { 1 }));
         while self.may_run().await {
             let visibility = i64::try_from(rules.visibility.as_millis()).unwrap_or(i64::MAX);
             // The wake-up is armed before the look, so that nothing slips in between.
@@ -247,14 +249,21 @@ impl Worker {
     async fn command(&self, body: &[u8]) -> Result<(), Failure> {
         let command: Command =
             serde_json::from_slice(body).map_err(|error| Failure::Permanent(error.to_string()))?;
-        self.commands.send(command).await.map_err(|_| Failure::Transient("the edge is not listening".to_owned()))
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| Failure::Transient("the edge is not listening".to_owned()))
     }
 
     async fn send(&self, body: &[u8]) -> Result<(), Failure> {
-        let hook: Hook = serde_json::from_slice(body).map_err(|error| Failure::Permanent(error.to_string()))?;
+        let hook: Hook =
+            serde_json::from_slice(body).map_err(|error| Failure::Permanent(error.to_string()))?;
         let destination = self.settings.destinations.iter().find(|known| known.id == hook.destination);
         let Some(destination) = destination else {
-            return Err(Failure::Permanent(format!("the destination {} is not configured", hook.destination)));
+            return Err(Failure::Permanent(format!(
+                "the destination {} is not configured",
+                hook.destination
+            )));
         };
         let mut random = [0_u8; 2];
         getrandom::fill(&mut random).map_err(|_| Failure::Transient("no randomness".to_owned()))?;

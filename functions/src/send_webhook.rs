@@ -46,7 +46,12 @@ pub enum Delivered {
 }
 
 /// Sends `hook` once.
-pub async fn send(wall: Timestamp, hook: &Hook, destination: &Destination, jitter_pm: u16) -> Result<Tried, Failure> {
+pub async fn send(
+    wall: Timestamp,
+    hook: &Hook,
+    destination: &Destination,
+    jitter_pm: u16,
+) -> Result<Tried, Failure> {
     let started = tokio::time::Instant::now();
     // The machine counts in its own time: zero is when the lane began.
     let since = u64::try_from(wall.unix_millis() - hook.lane_since.unix_millis()).unwrap_or(0);
@@ -65,7 +70,9 @@ pub async fn send(wall: Timestamp, hook: &Hook, destination: &Destination, jitte
             let retry_after = retry_after_s.map(Duration::from_secs);
             (AttemptResult::Answered { status, retry_after }, Some(status), body)
         }
-        Ok(Reply::Unreachable) | Err(guard::Refused::Unresolved) => (AttemptResult::NoAnswer, None, Vec::new()),
+        Ok(Reply::Unreachable) | Err(guard::Refused::Unresolved) => {
+            (AttemptResult::NoAnswer, None, Vec::new())
+        }
         Err(_) => (AttemptResult::Forbidden, None, Vec::new()),
     };
     let took = started.elapsed();
@@ -138,7 +145,8 @@ fn popped(answer: &[u8]) -> bool {
 }
 
 fn acknowledged(wall: Timestamp, hook: &Hook) -> Option<Command> {
-    let carries = matches!(hook.kind, WebhookKind::Offered | WebhookKind::PayloadRevised | WebhookKind::Accepted);
+    let carries =
+        matches!(hook.kind, WebhookKind::Offered | WebhookKind::PayloadRevised | WebhookKind::Accepted);
     let (transfer_id, revision) = (hook.transfer.clone()?, hook.revision.filter(|_| carries)?);
     let destination = hook.destination.to_string();
     Some(Command {

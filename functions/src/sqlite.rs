@@ -77,7 +77,11 @@ impl StoreError {
                         | rusqlite::ErrorCode::SystemIoFailure
                 )
             ),
-            Self::File { .. } | Self::BadKey(_) | Self::Unsealed | Self::NoRandomness | Self::Unreadable(_) => false,
+            Self::File { .. }
+            | Self::BadKey(_)
+            | Self::Unsealed
+            | Self::NoRandomness
+            | Self::Unreadable(_) => false,
         }
     }
 }
@@ -314,7 +318,8 @@ mod tests {
     fn claim(store: &Store, name: &str) -> oneshot::Receiver<Result<usize, StoreError>> {
         let name = name.to_owned();
         store.submit(move |connection| {
-            Ok(connection.execute("INSERT INTO claims (id, until_ms, state) VALUES (?1, 0, 'done')", [name])?)
+            Ok(connection
+                .execute("INSERT INTO claims (id, until_ms, state) VALUES (?1, 0, 'done')", [name])?)
         })
     }
 

@@ -43,7 +43,11 @@ pub async fn run(store: &Store, wall: Timestamp, body: Vec<u8>) -> Result<(), Fa
 
 /// Appends one entry inside a job of the store: to its chain, or to the side chain where
 /// that one is closed.
-pub fn append(connection: &Connection, wall: Timestamp, message: &AuditMessage) -> Result<Appended, StoreError> {
+pub fn append(
+    connection: &Connection,
+    wall: Timestamp,
+    message: &AuditMessage,
+) -> Result<Appended, StoreError> {
     let entry = &message.entry;
     let first = append_to(connection, wall, &entry.chain, message)?;
     let Appended::Late(side) = first else { return Ok(first) };
@@ -126,7 +130,9 @@ fn record(
             ciphertext
         ])?;
     connection
-        .prepare_cached("INSERT INTO audit_idem (tenant, chain, producer, pseq, seq, bd) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .prepare_cached(
+            "INSERT INTO audit_idem (tenant, chain, producer, pseq, seq, bd) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
         .execute(params![
             entry.tenant.as_str(),
             chain.as_str(),
@@ -178,7 +184,13 @@ pub async fn close_due(store: &Store, wall: Timestamp) -> Result<(), StoreError>
     Ok(())
 }
 
-fn close(connection: &Connection, wall: Timestamp, tenant: &str, chain: &str, late: bool) -> Result<(), StoreError> {
+fn close(
+    connection: &Connection,
+    wall: Timestamp,
+    tenant: &str,
+    chain: &str,
+    late: bool,
+) -> Result<(), StoreError> {
     let unreadable = |error: &dyn std::fmt::Display| StoreError::Unreadable(error.to_string());
     let call = CallId::parse(chain).map_err(|error| unreadable(&error))?;
     let tenant = TenantId::parse(tenant).map_err(|error| unreadable(&error))?;
@@ -194,7 +206,8 @@ fn close(connection: &Connection, wall: Timestamp, tenant: &str, chain: &str, la
     let mut select = connection.prepare_cached(
         "SELECT producer, count(*) FROM audit_idem WHERE tenant = ?1 AND chain = ?2 GROUP BY producer",
     )?;
-    let rows = select.query_map([tenant.as_str(), chain], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?;
+    let rows = select
+        .query_map([tenant.as_str(), chain], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?;
     for row in rows {
         let (producer, count) = row?;
         counts.insert(ProducerId::parse(&producer).map_err(|error| unreadable(&error))?, count);
@@ -236,7 +249,11 @@ pub fn job_entry(
 }
 
 /// The entry of evaluate-trigger.
-pub fn trigger_evaluated(settings: &Settings, at: Timestamp, decision: &Decision) -> Result<Message, Failure> {
+pub fn trigger_evaluated(
+    settings: &Settings,
+    at: Timestamp,
+    decision: &Decision,
+) -> Result<Message, Failure> {
     let producer = ProducerId::job("evaluate-trigger", decision.decision_id.as_str(), 0);
     let body = json!({
         "rule_ids": [decision.trigger.rule_id],
@@ -260,7 +277,8 @@ pub async fn payload_built(
 ) -> Result<Message, Failure> {
     let (tenant, call) = (decided.tenant.clone(), decided.decision.call_id.clone());
     let key = Arc::clone(store.key());
-    let dek: Option<DataKey> = store.write(move |connection| keys::find(connection, &key, &tenant, &call)).await?;
+    let dek: Option<DataKey> =
+        store.write(move |connection| keys::find(connection, &key, &tenant, &call)).await?;
     let payload_mac = dek.map(|dek| dek.key.payload_mac(&payload.canonical_bytes()));
     let job = format!("{}:{}", payload.payload_id(), payload.revision());
     let producer = ProducerId::job("build-payload", &job, 0);

@@ -96,6 +96,11 @@ impl SealKey {
         hex(&hmac_sha256(key.as_slice(), &[canonical]))
     }
 
+    /// Another key that follows from this one and from what it is for.
+    pub fn derived(&self, purpose: &str) -> [u8; KEY_LEN] {
+        derived_key(self.0.as_slice(), purpose)
+    }
+
     fn cipher(&self) -> Aes256Gcm {
         Aes256Gcm::new((&*self.0).into())
     }
@@ -114,6 +119,14 @@ pub struct DataKey {
     pub id: String,
     /// The key.
     pub key: SealKey,
+}
+
+/// A key that follows from a secret and from what it is for (HKDF, RFC 5869).
+pub fn derived_key(secret: &[u8], purpose: &str) -> [u8; KEY_LEN] {
+    let mut key = [0_u8; KEY_LEN];
+    // HKDF refuses only more than 255 blocks of output.
+    let _one_block = Hkdf::<Sha256>::new(None, secret).expand(purpose.as_bytes(), &mut key);
+    key
 }
 
 /// The associated data of a sealed audit text. Never the record's `seq`, which a retry may

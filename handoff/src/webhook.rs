@@ -69,8 +69,13 @@ impl Secret {
     pub fn parse(text: &str) -> Result<Self, WebhookError> {
         let encoded = text.strip_prefix("whsec_").ok_or(WebhookError::BadSecret)?;
         let bytes = STANDARD.decode(encoded).map_err(|_| WebhookError::BadSecret)?;
-        let bytes = Zeroizing::new(bytes);
-        if SECRET_LEN.contains(&bytes.len()) { Ok(Self(bytes)) } else { Err(WebhookError::BadSecret) }
+        Self::from_bytes(&Zeroizing::new(bytes))
+    }
+
+    /// Takes a decoded key of 24 to 64 bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WebhookError> {
+        let fits = SECRET_LEN.contains(&bytes.len());
+        if fits { Ok(Self(Zeroizing::new(bytes.to_vec()))) } else { Err(WebhookError::BadSecret) }
     }
 
     /// The value of `webhook-signature` for one attempt.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use edge_media::media::{FRAME_SAMPLES, codec, rtp, tone};
 use edge_media::sip::{
-    Codec, Direction, Flow, LocalMedia, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput, Stack, Transport,
+    Codec, Direction, Flow, LocalMedia, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput, Stack,
+    Transport,
 };
 use handoff::clock::Now;
 
@@ -90,7 +91,14 @@ pub struct Sent {
 
 impl Phone {
     /// A phone that says `frequency` whenever it may.
-    pub fn new(sip: SocketAddr, rtp: SocketAddr, frequency: u32, habit: Habit, config: SipConfig, seed: u64) -> Self {
+    pub fn new(
+        sip: SocketAddr,
+        rtp: SocketAddr,
+        frequency: u32,
+        habit: Habit,
+        config: SipConfig,
+        seed: u64,
+    ) -> Self {
         Self {
             stack: Stack::new(config, seed),
             sip,
@@ -145,7 +153,8 @@ impl Phone {
         }
         self.last = Some((packet.ssrc, packet.sequence, packet.timestamp));
         if packet.payload_type == 0 {
-            let samples: Vec<i16> = packet.payload.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
+            let samples: Vec<i16> =
+                packet.payload.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
             self.heard.push((now, tones::in_frame(&samples)));
         }
     }

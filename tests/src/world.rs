@@ -13,7 +13,9 @@ use edge_media::media::engine::{Engine, RecordedFrame, Sink};
 use edge_media::media::hold::HoldBed;
 use edge_media::media::prompt::ClipStore;
 use edge_media::media::{MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, codec, tone};
-use edge_media::sip::{Codec, Destination, DialogKey, Flow, SipCommand, SipConfig, Transport, TrunkConfig, UserConfig};
+use edge_media::sip::{
+    Codec, Destination, DialogKey, Flow, SipCommand, SipConfig, Transport, TrunkConfig, UserConfig,
+};
 use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::command::{Command, CommandBody};
@@ -109,13 +111,26 @@ impl World {
         let names: Vec<String> = (0..habits.len()).map(|n| format!("agent_{n}")).collect();
         let config = edge_config(&names);
         let clips = ClipStore::embedded().with_hold(HoldBed::tone());
-        let caller =
-            Phone::new(address(2, 5060), address(2, 4_000), tones::CALLER, Habit::Rings, SipConfig::carrier(address(2, 5060), edge_sip()), 11);
+        let caller = Phone::new(
+            address(2, 5060),
+            address(2, 4_000),
+            tones::CALLER,
+            Habit::Rings,
+            SipConfig::carrier(address(2, 5060), edge_sip()),
+            11,
+        );
         let humans = (3_u8..)
             .zip(habits)
             .map(|(host, habit)| {
                 let sip = address(host, 5060);
-                Phone::new(sip, address(host, 4_000), tones::HUMAN, *habit, SipConfig::softphone(sip, edge_sip()), u64::from(host))
+                Phone::new(
+                    sip,
+                    address(host, 4_000),
+                    tones::HUMAN,
+                    *habit,
+                    SipConfig::softphone(sip, edge_sip()),
+                    u64::from(host),
+                )
             })
             .collect();
         let mut world = Self {

@@ -62,7 +62,10 @@ fn list(reader: &Reader, as_json: bool) -> Result<ExitCode, StoreError> {
             let line = json!({"chain": chain.chain, "records": chain.records, "state": chain.state, "began": chain.began});
             print_line(&line.to_string());
         } else {
-            print_line(&format!("{}  {:<38} {:>4} records  {}", chain.began, chain.chain, chain.records, chain.state));
+            print_line(&format!(
+                "{}  {:<38} {:>4} records  {}",
+                chain.began, chain.chain, chain.records, chain.state
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -112,8 +112,12 @@ async fn serve(
         log.push(Received { id, kind: event["type"].as_str().unwrap_or_default().to_owned(), verified });
     }
     let answer = match behaviour {
-        Behaviour::Healthy => "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 15\r\n\r\n{\"popped\":true}",
-        Behaviour::Down => "HTTP/1.1 500 Internal Server Error\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        Behaviour::Healthy => {
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 15\r\n\r\n{\"popped\":true}"
+        }
+        Behaviour::Down => {
+            "HTTP/1.1 500 Internal Server Error\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        }
     };
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -40,8 +42,10 @@ impl Desktop {
     /// Connects with an agent's token. Without `acknowledges` it shows and says nothing.
     pub async fn connect(http: SocketAddr, token: &str, clock: crate::io::clock::Clock) -> Result<Self> {
         let mut request = format!("ws://{http}/v1/desktop/ws").into_client_request()?;
-        let protocol = format!("warmbridge-desktop, token.{token}");
-        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().context("a token with odd characters")?);
+        let protocol = format!("warmbridge.desktop.v1, bearer.{}", URL_SAFE_NO_PAD.encode(token));
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", protocol.parse().context("a token with odd characters")?);
         let (socket, _) =
             tokio_tungstenite::connect_async(request).await.context("the demo's desktop cannot connect")?;
         let (mut sink, mut source) = socket.split();
@@ -56,7 +60,7 @@ impl Desktop {
                         let Ok(value) = serde_json::from_str::<Value>(text) else { continue };
                         let kind = value["type"].as_str().unwrap_or_default().to_owned();
                         let transfer = value["transfer"].as_str().unwrap_or_default().to_owned();
-                        let revision = value["revision"].as_u64().or_else(|| value["payload"]["revision"].as_u64());
+                        let revision = value["revision"].as_u64();
                         if kind == "card" || kind == "accepted" {
                             tokio::time::sleep(PAINT).await;
                             let ack = json!({"type": "ack", "transfer": transfer, "revision": revision});

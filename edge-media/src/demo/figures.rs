@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use functions::audit_read::{self, Reader};
 use serde_json::Value;
 
+use handoff::call::media::ClipId;
+
 use crate::demo::crm::Received;
 use crate::demo::desktop::Seen;
 use crate::demo::hearing::{self, Heard, Window};
@@ -56,12 +58,20 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
     let records: Vec<Record> = reader
         .show(&call)?
         .into_iter()
-        .map(|record| Record { kind: record.kind, at_ms: record.occurred_at.unix_millis(), body: record.body })
+        .map(|record| Record {
+            kind: record.kind,
+            at_ms: record.occurred_at.unix_millis(),
+            body: record.body,
+        })
         .collect();
-    let verified = reader.verify(Some(&call))?.exit_code() == 0;
+    let verified = reader.verify(Some(&call), functions::local::wall())?.exit_code() == 0;
     let find = |kind: &str| records.iter().find(|record| record.kind == kind);
     let text = |record: Option<&Record>, pointer: &str| {
-        record.and_then(|record| record.body.pointer(pointer)).and_then(Value::as_str).unwrap_or_default().to_owned()
+        record
+            .and_then(|record| record.body.pointer(pointer))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
     };
     let number = |record: Option<&Record>, pointer: &str| {
         record.and_then(|record| record.body.pointer(pointer)).and_then(Value::as_u64)
@@ -100,18 +110,15 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
 
     let report = Report {
         scenario: evidence.scenario.to_owned(),
-        outcome: text(ended, "/outcome/name"),
+        outcome: text(ended, "/outcome"),
         outcome_detail: ["phase", "cause", "reason"]
             .iter()
-            .map(|detail| text(ended, &format!("/outcome/{detail}")))
+            .map(|detail| text(ended, &format!("/{detail}")))
             .find(|detail| !detail.is_empty()),
         fallback: text(ended, "/fallback"),
         call_id: call.clone(),
         transfer_id,
-        trigger: TriggerFigures {
-            category: text(decided, "/decision/trigger/category"),
-            rule_id: text(decided, "/decision/trigger/rule_id"),
-        },
+        trigger: TriggerFigures { category: text(decided, "/trigger"), rule_id: text(decided, "/rule_id") },
         timeline: evidence.timeline,
         caller: CallerFigures {
             longest_gap_ms: millis(hearing::longest_gap(&evidence.caller, whole)),
@@ -121,16 +128,17 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
         },
         host_stall_ms: millis(evidence.host_stall),
         accept_skew_ms: number(ended, "/skew_ms"),
-        card_lead_ms: answered
-            .zip(first_card)
-            .map(|(answered, card)| answered.at_ms - card.painted_at_ms),
+        card_lead_ms: answered.zip(first_card).map(|(answered, card)| answered.at_ms - card.painted_at_ms),
         transition: TransitionFigures {
             reason: decided
-                .map(|_| text(decided, "/decision/trigger/category"))
-                .and_then(|category| clips.text(&format!("reason.{category}.en")))
+                .map(|_| text(decided, "/trigger"))
+                .and_then(|category| {
+                    let clip = ClipId(format!("reason.{category}.en"));
+                    handoff::message::catalogue().get(&clip).cloned()
+                })
                 .unwrap_or_default(),
             anchor_s: number(transition, "/anchor_s").and_then(|s| u32::try_from(s).ok()).unwrap_or(0),
-            played_pm: number(transition, "/played/played_pm").and_then(|pm| u16::try_from(pm).ok()).unwrap_or(0),
+            played_pm: number(transition, "/played_pm").and_then(|pm| u16::try_from(pm).ok()).unwrap_or(0),
         },
         payload: PayloadFigures {
             sentences: payload.as_ref().map_or(0, |payload| u64::from(payload.sentence_count())),
@@ -157,11 +165,7 @@ fn webhooks(reader: &Reader, call: &str, received: &[Received]) -> Result<Vec<We
         .into_iter()
         .map(|hook| {
             let seen = received.iter().any(|got| got.id == hook.message_id && got.verified);
-            WebhookFigures {
-                kind: hook.kind,
-                status: hook.status.filter(|_| seen),
-                attempts: hook.attempts,
-            }
+            WebhookFigures { kind: hook.kind, status: hook.status.filter(|_| seen), attempts: hook.attempts }
         })
         .collect())
 }
@@ -178,7 +182,8 @@ fn write_wav(data: &Path, name: &str, samples: &[i16]) -> Result<String> {
         bits_per_sample: 16,
         sample_format: hound::SampleFormat::Int,
     };
-    let mut writer = hound::WavWriter::create(&path, spec).with_context(|| format!("cannot write {name}.wav"))?;
+    let mut writer =
+        hound::WavWriter::create(&path, spec).with_context(|| format!("cannot write {name}.wav"))?;
     for sample in samples {
         writer.write_sample(*sample)?;
     }

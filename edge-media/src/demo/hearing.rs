@@ -36,9 +36,13 @@ const FRAME_NS: u64 = 20_000_000;
 
 /// Largest difference between the receive times of neighbouring packets in `window`.
 pub fn longest_gap(packets: &[Heard], window: Window) -> Duration {
-    let inside: Vec<u64> =
-        packets.iter().map(|packet| packet.at_ns).filter(|at| (window.from_ns..window.to_ns).contains(at)).collect();
-    let gap = inside.iter().zip(inside.iter().skip(1)).map(|(first, second)| second.saturating_sub(*first)).max();
+    let inside: Vec<u64> = packets
+        .iter()
+        .map(|packet| packet.at_ns)
+        .filter(|at| (window.from_ns..window.to_ns).contains(at))
+        .collect();
+    let gap =
+        inside.iter().zip(inside.iter().skip(1)).map(|(first, second)| second.saturating_sub(*first)).max();
     Duration::from_nanos(gap.unwrap_or(window.to_ns.saturating_sub(window.from_ns)))
 }
 
@@ -132,7 +136,8 @@ mod tests {
 
     #[test]
     fn quiet_and_missing_frames_are_silence_and_a_late_packet_is_not() {
-        let mut packets: Vec<Heard> = (0..50).map(|n| packet(n, if (10..15).contains(&n) { 3 } else { 900 })).collect();
+        let mut packets: Vec<Heard> =
+            (0..50).map(|n| packet(n, if (10..15).contains(&n) { 3 } else { 900 })).collect();
         packets.drain(15..20);
         if let Some(late) = packets.get_mut(30) {
             late.at_ns += FRAME_NS / 2;

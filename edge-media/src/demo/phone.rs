@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{IoSliceMut, Result};
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
@@ -16,11 +16,12 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setso
 
 use crate::demo::hearing::Heard;
 use crate::io::clock::Clock;
-use crate::media::codec;
-use crate::media::dtmf::EventSender;
-use crate::media::rtp;
+use crate::media::codec::{self, Frame};
+use crate::media::dtmf::KeySender;
+use crate::media::rtp::RtpPacket;
 use crate::sip::{
-    Direction, Flow, LocalMedia, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput, Stack, Transport,
+    Codec, Direction, Flow, LocalMedia, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput, Stack,
+    Transport,
 };
 
 /// Speech waiting to be said: one minute. A script that says more has a loop in it.
@@ -54,10 +55,16 @@ pub struct Phone {
 }
 
 impl Phone {
-    /// Binds its sockets on loopback and starts its thread.
-    pub fn start(name: &str, clock: Clock, seed: u64, config: impl FnOnce(SocketAddr) -> SipConfig) -> Result<Self> {
-        let sip = UdpSocket::bind("127.0.0.1:0")?;
-        let rtp = UdpSocket::bind("127.0.0.1:0")?;
+    /// Binds its sockets and starts its thread.
+    pub fn start(
+        name: &str,
+        ip: IpAddr,
+        clock: Clock,
+        seed: u64,
+        config: impl FnOnce(SocketAddr) -> SipConfig,
+    ) -> Result<Self> {
+        let sip = UdpSocket::bind((ip, 0))?;
+        let rtp = UdpSocket::bind((ip, 0))?;
         sip.set_nonblocking(true)?;
         rtp.set_nonblocking(true)?;
         setsockopt(&rtp, ReceiveTimestampns, &true)?;
@@ -118,8 +125,7 @@ struct Line {
 struct Stream {
     remote: Option<RemoteMedia>,
     speech: VecDeque<u8>,
-    keys: VecDeque<char>,
-    event: Option<EventSender>,
+    keys: KeySender,
     ssrc: u32,
     seq: u16,
     timestamp: u32,
@@ -130,15 +136,14 @@ impl Stream {
         Self {
             remote: None,
             speech: VecDeque::new(),
-            keys: VecDeque::new(),
-            event: None,
+            keys: KeySender::default(),
             ssrc: (seed >> 16) as u32 | 1,
             seq: seed as u16,
             timestamp: seed as u32,
         }
     }
 
-    /// The packets of the next 20 ms.
+    /// The packet of the next 20 ms.
     fn next_packet(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
         let remote = self.remote?;
         let may_send = matches!(remote.direction, Direction::SendRecv | Direction::SendOnly);
@@ -148,30 +153,38 @@ impl Stream {
             return None;
         }
         self.seq = self.seq.wrapping_add(1);
-        if self.event.is_none() {
-            if let (Some(key), Some(_)) = (self.keys.front(), remote.telephone_event) {
-                self.event = EventSender::start(*key, timestamp);
-                self.keys.pop_front();
+        let key = remote.telephone_event.and_then(|payload_type| {
+            let key = self.keys.tick()?;
+            Some((payload_type, key))
+        });
+        let mut buffer = [0_u8; 256];
+        let bytes = match &key {
+            Some((payload_type, key)) => {
+                // All packets of a key carry the timestamp at which it began.
+                let began = timestamp.wrapping_sub(u32::from(key.age_ticks) * 160);
+                self.write(*payload_type, key.first, began, &key.payload, &mut buffer)?
             }
-        }
-        if let (Some(event), Some(payload_type)) = (&mut self.event, remote.telephone_event) {
-            let packet = event.next_packet(payload_type, self.seq, self.ssrc);
-            if event.is_over() {
-                self.event = None;
+            None => {
+                let mut frame: Vec<u8> = self.speech.drain(..self.speech.len().min(160)).collect();
+                frame.resize(160, codec::ULAW_SILENCE);
+                let coded = Frame::ulaw(&frame).coded(remote.codec);
+                self.write(codec::payload_type(remote.codec), false, timestamp, &coded, &mut buffer)?
             }
-            return packet.map(|packet| (remote.rtp, packet));
-        }
-        let mut frame: Vec<u8> = self.speech.drain(..self.speech.len().min(160)).collect();
-        frame.resize(160, codec::ULAW_SILENCE);
-        let frame = match remote.codec {
-            crate::sip::Codec::Pcmu => frame,
-            crate::sip::Codec::Pcma => frame.iter().map(|b| codec::alaw_encode(codec::ulaw_decode(*b))).collect(),
         };
-        let payload_type = match remote.codec {
-            crate::sip::Codec::Pcmu => 0,
-            crate::sip::Codec::Pcma => 8,
-        };
-        Some((remote.rtp, rtp::build(payload_type, false, self.seq, timestamp, self.ssrc, &frame)))
+        Some((remote.rtp, bytes))
+    }
+
+    fn write(
+        &self,
+        payload_type: u8,
+        marker: bool,
+        timestamp: u32,
+        payload: &[u8],
+        buffer: &mut [u8],
+    ) -> Option<Vec<u8>> {
+        let packet =
+            RtpPacket { payload_type, marker, sequence: self.seq, timestamp, ssrc: self.ssrc, payload };
+        packet.write(buffer).map(<[u8]>::to_vec)
     }
 }
 
@@ -213,7 +226,9 @@ impl Line {
                         self.stream.speech.extend(speech);
                     }
                 }
-                Ok(PhoneOrder::Press(key)) => self.stream.keys.push_back(key),
+                Ok(PhoneOrder::Press(key)) => {
+                    self.stream.keys.send(&key.to_string());
+                }
                 Ok(PhoneOrder::Leave) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
@@ -258,16 +273,16 @@ impl Line {
     }
 
     fn hear(&mut self, at_ns: u64, bytes: &[u8]) {
-        let Some(packet) = rtp::RtpPacket::parse(bytes) else { return };
+        let Ok(packet) = RtpPacket::parse(bytes) else { return };
         let samples = match packet.payload_type {
-            0 => packet.payload.iter().map(|b| codec::ulaw_decode(*b)).collect(),
-            8 => packet.payload.iter().map(|b| codec::alaw_decode(*b)).collect(),
+            0 => packet.payload.iter().map(|b| codec::decode(Codec::Pcmu, *b)).collect(),
+            8 => packet.payload.iter().map(|b| codec::decode(Codec::Pcma, *b)).collect(),
             _ => Vec::new(),
         };
         if self.heard.len() < HEARD_MAX {
             self.heard.push(Heard {
                 at_ns,
-                seq: packet.seq,
+                seq: packet.sequence,
                 timestamp: packet.timestamp,
                 ssrc: packet.ssrc,
                 samples,
@@ -289,11 +304,14 @@ impl Line {
                         | SipEvent::Reinvited(_, remote)
                         | SipEvent::PeerMedia(_, remote)
                         | SipEvent::Confirmed(_, Some(remote))
-                        | SipEvent::Invited { remote: Some(remote), .. } => self.stream.remote = Some(*remote),
+                        | SipEvent::Invited { remote: Some(remote), .. } => {
+                            self.stream.remote = Some(*remote)
+                        }
                         SipEvent::Ended { .. } => self.stream.remote = None,
                         SipEvent::Confirmed(_, None)
                         | SipEvent::Invited { remote: None, .. }
                         | SipEvent::Ringing(_)
+                        | SipEvent::Digit(..)
                         | SipEvent::ReinviteFailed(..)
                         | SipEvent::Registered { .. }
                         | SipEvent::RegisterResult { .. } => {}
@@ -304,9 +322,4 @@ impl Line {
             }
         }
     }
-}
-
-/// The loopback address of a port.
-pub fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::V4(SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port))
 }

@@ -164,7 +164,12 @@ impl Report {
         };
         let completed = expected_outcome == "completed";
         let mut checks = vec![
-            check("outcome", self.outcome.clone(), expected_outcome.to_owned(), self.outcome == expected_outcome),
+            check(
+                "outcome",
+                self.outcome.clone(),
+                expected_outcome.to_owned(),
+                self.outcome == expected_outcome,
+            ),
             at_most("caller: longest gap", self.caller.longest_gap_ms, 40 + stall),
             at_most("caller: longest silence", self.caller.longest_silence_ms, 500 + stall),
             check(
@@ -222,7 +227,10 @@ impl Report {
                 ),
                 check(
                     "payload",
-                    format!("{} sentences, acknowledged {}", self.payload.sentences, self.payload.acknowledged),
+                    format!(
+                        "{} sentences, acknowledged {}",
+                        self.payload.sentences, self.payload.acknowledged
+                    ),
                     "2 or 3 sentences, acknowledged".to_owned(),
                     (2..=3).contains(&self.payload.sentences) && self.payload.acknowledged,
                 ),
@@ -231,7 +239,10 @@ impl Report {
                     self.webhooks.len().to_string(),
                     "at least 3, each with a 2xx".to_owned(),
                     self.webhooks.len() >= 3
-                        && self.webhooks.iter().all(|hook| hook.status.is_some_and(|status| status / 100 == 2)),
+                        && self
+                            .webhooks
+                            .iter()
+                            .all(|hook| hook.status.is_some_and(|status| status / 100 == 2)),
                 ),
             ]);
         }

@@ -2,12 +2,16 @@
 //! gives the script its verbs (`caller_says`, `whisper_ended`, …), prints what happens, and
 //! at the end collects what each party heard and what the store holds.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use handoff::call::media::ClipId;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
@@ -22,13 +26,18 @@ use crate::demo::voice_agent::{Cue, Told, VoiceAgent};
 use crate::io::clock::Clock;
 use crate::io::{Server, Shown};
 use crate::media::prompt::ClipStore;
-use crate::sip::{Destination, DialogKey, SipCommand, SipConfig, SipEvent};
+use crate::sip::{Caller, Destination, DialogKey, SipCommand, SipConfig, SipEvent, TrunkConfig};
 
 /// Nothing in a healthy call takes longer.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// After the call: queues empty, webhooks delivered, chain closed.
 const SETTLE_MAX: Duration = Duration::from_secs(15);
+
+/// The carrier's address. Each party has one of its own, since a trunk is known by address.
+const CARRIER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// The human agent's address.
+const DESK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
 /// The human agent of the configuration below.
 const AGENT: &str = "dana_nurse";
@@ -82,21 +91,21 @@ impl Stage {
         std::fs::write(&config, configuration(&data, &voice_agent.url, &crm.url))?;
         let config = Config::load(&config).map_err(|errors| anyhow::anyhow!("{errors}"))?;
         let server = Server::start(config).await?;
-        let caller = Phone::start("caller", clock.clone(), 0x5eed_ca11, |sip| SipConfig::carrier(sip, server.sip))?;
-        let mut human = Phone::start("human", clock.clone(), 0x5eed_0a0e, |sip| SipConfig::softphone(sip, server.sip))?;
+        let caller = Phone::start("caller", CARRIER, clock, 0x5eed_ca11, outside)?;
+        let mut human = Phone::start("human", DESK, clock, 0x5eed_0a0e, outside)?;
         human.order(PhoneOrder::Sip(SipCommand::Register {
             user: AGENT.to_owned(),
             password: PASSWORD.to_owned().into(),
             registrar: server.sip,
             domain: server.sip.ip().to_string(),
-            expires_s: 300,
+            expires_secs: 300,
         }));
         registered(&mut human).await?;
-        let desktop = Desktop::connect(server.http, PAGE_TOKEN, clock.clone()).await?;
+        let desktop = Desktop::connect(server.http, PAGE_TOKEN, clock).await?;
         let facts = server.shown();
         let started_ms = clock.wall().unix_millis();
         Ok(Self {
-            clips: server.media().clips(),
+            clips: Arc::new(ClipStore::embedded()),
             server,
             caller,
             human,
@@ -137,11 +146,12 @@ impl Stage {
     /// The caller dials the number of the voice agent.
     pub fn dial(&self) {
         let to = format!("sip:+18005550100@{}", self.server.sip);
-        self.caller.order(PhoneOrder::Sip(SipCommand::Invite {
+        self.caller.order(PhoneOrder::Sip(SipCommand::Dial {
             dialog: DialogKey(1),
             to: Destination::Uri(to.into()),
             local: self.caller.local(),
-            handle: None,
+            from: Caller { user: "+15555550142".to_owned().into(), domain: None, restricted: false },
+            credentials: None,
         }));
     }
 
@@ -205,12 +215,15 @@ impl Stage {
         let length = Duration::from_millis(audio.len() as u64 / 8);
         self.caller.order(PhoneOrder::Say(audio));
         tokio::time::sleep(length + Duration::from_millis(200)).await;
-        self.voice_agent.cue(Cue::Signal("turn", json!({"speaker": "caller", "text": text, "confidence": 0.94}))).await;
+        self.voice_agent
+            .cue(Cue::Signal("turn", json!({"speaker": "caller", "text": text, "confidence": 0.94})))
+            .await;
         let confidence = &understood["confidence"];
         for kind in ["intent", "topic"] {
             if let Some(name) = understood[kind].as_str() {
                 let data = json!({"name": name, "confidence": confidence, "regulated": understood["regulated"] == true});
-                let data = if kind == "intent" { json!({"name": name, "confidence": confidence}) } else { data };
+                let data =
+                    if kind == "intent" { json!({"name": name, "confidence": confidence}) } else { data };
                 self.voice_agent.cue(Cue::Signal(kind, data)).await;
             }
         }
@@ -235,14 +248,18 @@ impl Stage {
     async fn painted(&mut self, kind: &str, transfer: &str) -> Result<Seen> {
         let wait = async {
             loop {
-                let Some(seen) = self.desktop.seen().await else { bail!("the human agent's page lost its connection") };
+                let Some(seen) = self.desktop.seen().await else {
+                    bail!("the human agent's page lost its connection")
+                };
                 self.seen.push(seen.clone());
                 if seen.kind == kind && (transfer.is_empty() || seen.transfer == transfer) {
                     return Ok(seen);
                 }
             }
         };
-        tokio::time::timeout(WAIT_MAX, wait).await.with_context(|| format!("the page never showed `{kind}`"))?
+        tokio::time::timeout(WAIT_MAX, wait)
+            .await
+            .with_context(|| format!("the page never showed `{kind}`"))?
     }
 
     /// Waits for a fact, printing those that pass by.
@@ -274,7 +291,10 @@ impl Stage {
     }
 
     fn line_of(&self, line: &str) -> Result<(Vec<u8>, String)> {
-        self.clips.demo_line(line).with_context(|| format!("the demo has no line `{line}`"))
+        let text = LINES.get(line).with_context(|| format!("the demo has no line `{line}`"))?;
+        let audio =
+            self.clips.clip(&ClipId(line.to_owned())).context("a line of the demo was not rendered")?;
+        Ok((audio.bytes().to_vec(), text.clone()))
     }
 
     /// Lets the functions finish, then takes every figure.
@@ -290,7 +310,6 @@ impl Stage {
         }
         let host_stall = self.idle.stop();
         let clips = Arc::clone(&self.clips);
-        let media = self.server.media().clone();
         let evidence = Evidence {
             scenario: scenario.name(),
             caller: self.caller.leave(),
@@ -303,9 +322,33 @@ impl Stage {
             data: self.data.clone(),
         };
         drop(self.desktop);
+        let report = figures::report(evidence, &clips, self.server.media());
         self.server.stop().await;
-        figures::report(evidence, &clips, &media)
+        report
     }
+}
+
+/// The lines of the script, by name.
+static LINES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    #[derive(serde::Deserialize)]
+    struct Script {
+        lines: BTreeMap<String, String>,
+    }
+    let script: Result<Script, _> = toml::from_str(include_str!("../../clips/demo.toml"));
+    script.map(|script| script.lines).unwrap_or_default()
+});
+
+/// An outside SIP party: it knows the edge by its address and nothing else of it.
+fn outside(own: SocketAddr) -> SipConfig {
+    let edge = TrunkConfig {
+        name: "edge".to_owned(),
+        addresses: vec![IpNet::from(IpAddr::V4(Ipv4Addr::LOCALHOST))],
+        call_type: None,
+        hold_by_reinvite: false,
+        port: None,
+        credentials: None,
+    };
+    SipConfig { trunks: vec![edge], allow_loopback: true, ..SipConfig::new(own, &own.ip().to_string()) }
 }
 
 /// The configuration of the demo: a file like any other.
@@ -325,7 +368,7 @@ allow_loopback = true
 
 [[trunk]]
 name = "demo"
-addresses = ["127.0.0.1/32"]
+addresses = ["127.0.0.2/32"]
 
 [voice_agent]
 url = "{voice_agent}"

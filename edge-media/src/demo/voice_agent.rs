@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::media::codec;
+use crate::sip::Codec;
 
 /// A line takes as long as it takes to play, and a little more.
 const LINE_MAX: Duration = Duration::from_secs(60);
@@ -56,7 +57,8 @@ pub struct VoiceAgent {
 impl VoiceAgent {
     /// Listens on loopback for one stream.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("the demo's voice agent cannot listen")?;
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.context("the demo's voice agent cannot listen")?;
         let address: SocketAddr = listener.local_addr()?;
         let (cues, cue_queue) = mpsc::channel(64);
         let (tell, told) = mpsc::channel(64);
@@ -85,11 +87,19 @@ impl VoiceAgent {
     /// Ends the bot and returns what it heard.
     pub async fn leave(self) -> Vec<i16> {
         drop(self.cues);
-        tokio::time::timeout(Duration::from_secs(2), self.task).await.ok().and_then(Result::ok).unwrap_or_default()
+        tokio::time::timeout(Duration::from_secs(2), self.task)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_default()
     }
 }
 
-async fn serve(listener: TcpListener, mut cues: mpsc::Receiver<Cue>, told: mpsc::Sender<Told>) -> Result<Vec<i16>> {
+async fn serve(
+    listener: TcpListener,
+    mut cues: mpsc::Receiver<Cue>,
+    told: mpsc::Sender<Told>,
+) -> Result<Vec<i16>> {
     let mut heard = Vec::new();
     let (stream, _) = listener.accept().await?;
     let socket = tokio_tungstenite::accept_async(stream).await?;
@@ -138,7 +148,7 @@ async fn serve(listener: TcpListener, mut cues: mpsc::Receiver<Cue>, told: mpsc:
                     Some("media") => {
                         let payload = value["media"]["payload"].as_str().unwrap_or_default();
                         let bytes = STANDARD.decode(payload).unwrap_or_default();
-                        heard.extend(bytes.iter().map(|b| codec::ulaw_decode(*b)));
+                        heard.extend(bytes.iter().map(|b| codec::decode(Codec::Pcmu, *b)));
                     }
                     Some("mark") => {
                         let name = value["mark"]["name"].as_str().unwrap_or_default();

@@ -226,7 +226,11 @@ mod tests {
         directory.release(Now::from_millis(9), &first);
         directory.release(Now::from_millis(5), &second.agent);
         assert_eq!(directory.reserve(&queue, &[], |_| true).unwrap().agent.as_str(), "eli");
-        assert_eq!(directory.reserve(&queue, &[first], |_| true), None, "excluded: had this transfer already");
+        assert_eq!(
+            directory.reserve(&queue, &[first], |_| true),
+            None,
+            "excluded: had this transfer already"
+        );
     }
 
     #[test]

@@ -18,7 +18,13 @@ const ORDERS_MAX: usize = 256;
 
 impl Edge {
     /// Carries out the orders of `call` in order.
-    pub(super) fn carry(&mut self, at: Moment, call: &CallId, outputs: Vec<Output>, out: &mut Vec<EdgeOutput>) {
+    pub(super) fn carry(
+        &mut self,
+        at: Moment,
+        call: &CallId,
+        outputs: Vec<Output>,
+        out: &mut Vec<EdgeOutput>,
+    ) {
         let mut orders: std::collections::VecDeque<Output> = outputs.into();
         for _ in 0..ORDERS_MAX {
             let Some(order) = orders.pop_front() else { break };
@@ -34,7 +40,13 @@ impl Edge {
         self.rearm(call);
     }
 
-    fn carry_one(&mut self, at: Moment, call: &CallId, order: Output, out: &mut Vec<EdgeOutput>) -> Vec<Input> {
+    fn carry_one(
+        &mut self,
+        at: Moment,
+        call: &CallId,
+        order: Output,
+        out: &mut Vec<EdgeOutput>,
+    ) -> Vec<Input> {
         match order {
             Output::Answer => {
                 if let Some((dialog, port)) = self.sip_leg(call, LegId::CALLER) {
@@ -49,7 +61,9 @@ impl Edge {
             }
             Output::ConnectVoiceAgent { leg } => self.connect_voice_agent(call, leg, out),
             Output::FindTarget { queue, exclude } => return self.find_target(&queue, &exclude),
-            Output::Invite { leg, agent, transfer } => return self.invite(at, call, leg, &agent, &transfer, out),
+            Output::Invite { leg, agent, transfer } => {
+                return self.invite(at, call, leg, &agent, &transfer, out);
+            }
             Output::HangUp { leg, cause } => return self.hang_up(at, call, leg, cause, out),
             Output::Hold { leg } => self.reinvite(at, call, leg, Direction::SendOnly, out),
             Output::Resume { leg } => self.reinvite(at, call, leg, Direction::SendRecv, out),
@@ -58,6 +72,9 @@ impl Edge {
                     out.push(EdgeOutput::PrepareSpeech { text, lang });
                 }
                 out.push(EdgeOutput::Media(MediaCommand::Apply(plan)));
+            }
+            Output::DrainVoiceAgent { leg } => {
+                out.push(EdgeOutput::Media(MediaCommand::Drain { call: call.clone(), leg }));
             }
             Output::ClearVoiceAgent { leg } => {
                 out.push(EdgeOutput::Media(MediaCommand::Clear { call: call.clone(), leg }));
@@ -83,7 +100,12 @@ impl Edge {
                 })));
             }
             Output::PublishDecision { evaluable, decision } => {
-                out.push(EdgeOutput::Decision(evaluable, Box::new(decision)));
+                // The fact that records the decision stands before this in the same batch.
+                let sequence = out.iter().rev().find_map(|output| match output {
+                    EdgeOutput::Fact(event) => Some(event.seq),
+                    _ => None,
+                });
+                out.push(EdgeOutput::Decision(evaluable, Box::new(decision), sequence.unwrap_or(0)));
             }
             Output::Learn { queue, waited_s } => self.directory.learn(&queue, waited_s),
             Output::Finished => self.finish(at, call, out),
@@ -150,9 +172,16 @@ impl Edge {
             let wire = Wire::Sip { dialog, port, agent: Some(agent.clone()), remote: None };
             running.legs.insert(leg, wire);
         }
-        out.push(EdgeOutput::Media(MediaCommand::Open { call: call.clone(), leg, carrier: Carrier::Rtp(port) }));
+        out.push(EdgeOutput::Media(MediaCommand::Open {
+            call: call.clone(),
+            leg,
+            carrier: Carrier::Rtp(port),
+        }));
         // The handle names the transfer without saying anything about it; it opens nothing.
-        let handle = self.directory.takes_handle(agent).then(|| handoff::id::derived_text(&["handle", transfer.as_str()]));
+        let handle = self
+            .directory
+            .takes_handle(agent)
+            .then(|| handoff::id::derived_text(&["handle", transfer.as_str()]));
         let local = self.local(port, Direction::SendRecv);
         self.sip_order(at, SipCommand::Invite { dialog, to, local, handle }, out);
         Vec::new()
@@ -200,7 +229,13 @@ impl Edge {
     }
 
     /// A card carries the whisper's text: it is synthesised while the phone rings.
-    fn push_desktop(&mut self, call: &CallId, agent: HumanAgentId, push: DesktopPush, out: &mut Vec<EdgeOutput>) {
+    fn push_desktop(
+        &mut self,
+        call: &CallId,
+        agent: HumanAgentId,
+        push: DesktopPush,
+        out: &mut Vec<EdgeOutput>,
+    ) {
         if let DesktopPush::Card { payload, .. } = &push {
             if let (Some(text), Some(running)) = (payload.whisper_text(), self.calls.get(call)) {
                 let lang = running.call.whisper_lang();

@@ -16,7 +16,9 @@ impl Shell {
         // Whoever asked may have gone; an answer that nobody waits for is dropped.
         match request {
             HttpRequest::DesktopOpened { agent, session, outbox } => self.page_opened(agent, session, outbox),
-            HttpRequest::DesktopSaid { agent, session, text } => self.page_said(&agent, session, text.expose()),
+            HttpRequest::DesktopSaid { agent, session, text } => {
+                self.page_said(&agent, session, text.expose())
+            }
             HttpRequest::DesktopClosed { agent, session } => {
                 self.desktops.disconnect(&agent, session);
                 self.pages.close(&agent, session);
@@ -48,7 +50,8 @@ impl Shell {
             }
             HttpRequest::Calls { reply } => {
                 let calls = self.edge.standings();
-                let calls = calls.map(|(call, standing)| CallSummary { call: call.clone(), standing }).collect();
+                let calls =
+                    calls.map(|(call, standing)| CallSummary { call: call.clone(), standing }).collect();
                 let _ = reply.send(calls);
             }
             HttpRequest::Ready { reply } => {
@@ -63,7 +66,13 @@ impl Shell {
         session: DesktopSession,
         outbox: tokio::sync::mpsc::Sender<Pii<String>>,
     ) {
-        let name = self.config.borrow().agents.iter().find(|known| known.id == agent).map(|known| known.name.clone());
+        let name = self
+            .config
+            .borrow()
+            .agents
+            .iter()
+            .find(|known| known.id == agent)
+            .map(|known| known.name.clone());
         let Some(name) = name else { return };
         // A refused page is closed by dropping its outbox.
         if let Ok(state) = self.desktops.connect(self.clock.now(), &agent, &name, session) {
@@ -95,7 +104,8 @@ impl Shell {
             Accessor::Agent(agent) => self.desktops.payload_of(agent, transfer),
             Accessor::Supervisor(_) => {
                 let payload = self.edge.call(&call).and_then(|call| call.payload());
-                payload.map(|payload| Pii::new(String::from_utf8_lossy(&payload.canonical_bytes()).into_owned()))
+                payload
+                    .map(|payload| Pii::new(String::from_utf8_lossy(&payload.canonical_bytes()).into_owned()))
             }
         };
         let payload = payload.ok_or(ApiError::NotFound)?;
@@ -116,7 +126,9 @@ impl Shell {
     /// The running call of a transfer that this person may look at.
     fn accessible(&self, transfer: &TransferId, who: &Accessor) -> Result<CallId, ApiError> {
         match who {
-            Accessor::Agent(agent) => self.desktops.call_of(agent, transfer).cloned().ok_or(ApiError::NotYours),
+            Accessor::Agent(agent) => {
+                self.desktops.call_of(agent, transfer).cloned().ok_or(ApiError::NotYours)
+            }
             Accessor::Supervisor(_) => self.edge.call_of(transfer).cloned().ok_or(ApiError::NotFound),
         }
     }
@@ -131,4 +143,3 @@ impl Shell {
         self.spool.accessed(call, &actor, role, object, self.clock.wall());
     }
 }
-

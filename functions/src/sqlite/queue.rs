@@ -47,7 +47,12 @@ impl Message {
 }
 
 /// Puts messages into their queues, inside a job of the store.
-pub fn enqueue(connection: &Connection, key: &SealKey, now: Timestamp, messages: &[Message]) -> Result<(), StoreError> {
+pub fn enqueue(
+    connection: &Connection,
+    key: &SealKey,
+    now: Timestamp,
+    messages: &[Message],
+) -> Result<(), StoreError> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO queue (name, grp, call, dedup, body, visible_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (name, dedup) WHERE dedup IS NOT NULL DO NOTHING",
@@ -134,7 +139,8 @@ impl Store {
     /// Messages in a queue, hidden ones included.
     pub fn depth(&self, queue: &str) -> Result<u64, StoreError> {
         let depth: i64 =
-            self.reader()?.query_row("SELECT count(*) FROM queue WHERE name = ?1", [queue], |row| row.get(0))?;
+            self.reader()?
+                .query_row("SELECT count(*) FROM queue WHERE name = ?1", [queue], |row| row.get(0))?;
         Ok(u64::try_from(depth).unwrap_or(0))
     }
 }

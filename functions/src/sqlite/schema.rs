@@ -57,7 +57,9 @@ CREATE TABLE IF NOT EXISTS claims (
 pub(super) fn create(connection: &Connection) -> Result<(), StoreError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version > VERSION {
-        return Err(StoreError::Unreadable(format!("a store of version {version}; this program writes {VERSION}")));
+        return Err(StoreError::Unreadable(format!(
+            "a store of version {version}; this program writes {VERSION}"
+        )));
     }
     connection.execute_batch(TABLES)?;
     connection.pragma_update(None, "user_version", VERSION)?;

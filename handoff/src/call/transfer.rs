@@ -3,6 +3,8 @@
 //! (searching, calling, briefing, accepted). The phase is derived from both; no part waits
 //! for another except at the barrier.
 
+use std::sync::Arc;
+
 use crate::call::State;
 use crate::call::bridge;
 use crate::call::brief;
@@ -153,6 +155,8 @@ fn start(
         return nowhere(core);
     };
     core.transfers += 1;
+    let policy = Arc::clone(&core.rules.policy);
+    core.conversation.record_decision(&decision.trigger, &policy);
     let (id, now) = (decision.transfer_id.clone(), core.at.now);
     let fact = Fact::TransferDecided {
         decision: decision.clone(),
@@ -187,8 +191,11 @@ fn start(
     if apologise {
         let play = core.play(Purpose::Unrecorded, message::apology(&core.rules.lang));
         transfer.announcement = Announcement::Playing { play, until: now + PROMPT_LIMIT };
-    } else if transfer.waived() || core.voice.up().is_none() {
-        announce(core, &mut transfer);
+    } else {
+        match core.voice.up() {
+            Some(leg) if !transfer.waived() => core.out.push(Output::DrainVoiceAgent { leg }),
+            Some(_) | None => announce(core, &mut transfer),
+        }
     }
     State::Transferring(transfer)
 }
