@@ -95,7 +95,9 @@ impl Stack {
             request.head.push(name, value);
         }
         request.head.push("Content-Type", SDP);
-        request.head.body = dialog.negotiation.offer(local);
+        let refresh = (purpose == Purpose::Refresh).then(|| dialog.negotiation.refresh()).flatten();
+        let (local, body) = refresh.unwrap_or_else(|| (local, dialog.negotiation.offer(local)));
+        request.head.body = body;
         match self.start(now, flow, &mut request, Use::Reinvite(dialog.key)) {
             Some(id) => {
                 dialog.reinvite_transaction = Some(id);

@@ -122,7 +122,11 @@ impl Stack {
         let source = flow.peer.ip().to_canonical();
         if self.config.trunk(flow.peer).is_none() && !self.sources.take(now, &source) {
             self.counters.count("source_over_rate");
-            return Vec::new();
+            if flow.transport == Transport::Tcp {
+                // Bytes cannot be left out of a stream; the stream as a whole can.
+                self.close(flow);
+            }
+            return std::mem::take(&mut self.out);
         }
         match flow.transport {
             Transport::Udp => self.on_datagram(now, flow, bytes),

@@ -38,10 +38,15 @@ impl Stack {
         from: Option<Caller>,
         credentials: Option<Credentials>,
     ) {
+        if self.dialogs.contains_key(&key) {
+            // An end told now would be that of the other dialog.
+            self.counters.count("dialog_key_taken");
+            return;
+        }
         let (peer, mut targets) = self.targets(now, &to);
         targets.reverse();
-        let taken = self.dialogs.contains_key(&key) || self.dialogs.len() >= DIALOGS_MAX;
-        let (Some(first), false) = (targets.pop(), taken) else {
+        let full = self.dialogs.len() >= DIALOGS_MAX;
+        let (Some(first), false) = (targets.pop(), full) else {
             self.counters.count("undialable");
             self.event(SipEvent::Ended { dialog: key, cause: LegCause::Unreachable, status: None });
             return;
