@@ -21,6 +21,7 @@ use super::registration::Registration;
 use super::stream::{Framed, Framer};
 use super::transaction::{Progress, TIMEOUT, TransactionId, Transactions};
 use super::trunk::{SipConfig, TrunkConfig, UserConfig};
+use super::uac::Order;
 use super::{DialogKey, Flow, SipCommand, SipEvent, SipOutput, Transport};
 
 /// Datagrams a second from a source that is no trunk. A phone sends a handful per call.
@@ -160,10 +161,12 @@ impl Stack {
             SipCommand::Answer(key, local) => self.answer(now, key, local),
             SipCommand::Reject(key, status) => self.reject(now, key, status),
             SipCommand::Invite { dialog, to, local, handle } => {
-                self.invite(now, dialog, to, local, handle, None, None);
+                let order = Order { to, local, handle, from: None, credentials: None };
+                self.invite(now, dialog, order);
             }
             SipCommand::Dial { dialog, to, local, from, credentials } => {
-                self.invite(now, dialog, to, local, None, Some(from), credentials);
+                let order = Order { to, local, handle: None, from: Some(from), credentials };
+                self.invite(now, dialog, order);
             }
             SipCommand::Reinvite(key, local) => self.reinvite(now, key, local),
             SipCommand::HangUp(key, cause) => self.hang_up(now, key, cause),

@@ -19,6 +19,15 @@ use super::trunk::Credentials;
 use super::uas::{ALLOW, MIN_SE_SECS, SDP, cause_of};
 use super::{Caller, Destination, DialogKey, Flow, LocalMedia, SipEvent, Transport};
 
+/// What a new outbound INVITE is told.
+pub(super) struct Order {
+    pub(super) to: Destination,
+    pub(super) local: LocalMedia,
+    pub(super) handle: Option<String>,
+    pub(super) from: Option<Caller>,
+    pub(super) credentials: Option<Credentials>,
+}
+
 /// Longest handle that is put into a header; it has 26 characters.
 const HANDLE_BYTES_MAX: usize = 64;
 
@@ -27,23 +36,13 @@ const HANDLE_BYTES_MAX: usize = 64;
 type Attempt = (Option<(&'static str, String)>, (u32, u32));
 
 impl Stack {
-    #[expect(clippy::too_many_arguments, reason = "the fields of two commands, once each")]
-    pub(super) fn invite(
-        &mut self,
-        now: Now,
-        key: DialogKey,
-        to: Destination,
-        local: LocalMedia,
-        handle: Option<String>,
-        from: Option<Caller>,
-        credentials: Option<Credentials>,
-    ) {
+    pub(super) fn invite(&mut self, now: Now, key: DialogKey, order: Order) {
         if self.dialogs.contains_key(&key) {
             // An end told now would be that of the other dialog.
             self.counters.count("dialog_key_taken");
             return;
         }
-        let (peer, mut targets) = self.targets(now, &to);
+        let (peer, mut targets) = self.targets(now, &order.to);
         targets.reverse();
         let full = self.dialogs.len() >= DIALOGS_MAX;
         let (Some(first), false) = (targets.pop(), full) else {
@@ -52,11 +51,10 @@ impl Stack {
             return;
         };
         let trunk = self.config.trunk(first.flow.peer);
-        let credentials = credentials.or_else(|| trunk.and_then(|trunk| trunk.credentials.clone()));
-        let restricted = from.as_ref().is_some_and(|from| from.restricted);
-        let local_address = self.own_identity(from.as_ref());
+        let credentials = order.credentials.or_else(|| trunk.and_then(|trunk| trunk.credentials.clone()));
+        let own = self.own_identity(order.from.as_ref());
         // A handle is for the human agent's own phone; it names nobody, but it is theirs.
-        let handle = handle.filter(|handle| {
+        let handle = order.handle.filter(|handle| {
             peer == Peer::User
                 && (1..=HANDLE_BYTES_MAX).contains(&handle.len())
                 && handle.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -64,7 +62,7 @@ impl Stack {
         let flow = first.flow;
         let parties = Parties {
             call_id: self.random.token(),
-            local: local_address.with_tag(&self.random.token()),
+            local: own.with_tag(&self.random.token()),
             remote: Address::new(plain(&first.uri)),
             target: first.uri.clone(),
         };
@@ -80,22 +78,12 @@ impl Stack {
         );
         dialog.credentials = credentials.clone();
         let (_, request) = dialog.request(&self.config, &mut self.random, Method::Invite, None);
-        dialog.phase = Phase::Calling(Box::new(Calling {
-            request,
-            local,
-            provisional: false,
-            rang: false,
-            cancel: Cancel::No,
-            targets,
-            handle,
-            restricted,
-            credentials,
-            authorized: false,
-            interval_raised: false,
-            moved_to_tcp: false,
-            datagram_only: false,
-            preview: None,
-        }));
+        let mut calling = Calling::new(request, order.local);
+        calling.targets = targets;
+        calling.handle = handle;
+        calling.restricted = order.from.is_some_and(|from| from.restricted);
+        calling.credentials = credentials;
+        dialog.phase = Phase::Calling(Box::new(calling));
         let interval = self.interval();
         self.send_invite(now, &mut dialog, None, interval);
         self.by_call.insert((dialog.call_id.clone(), dialog.local_tag().to_owned()), key);
