@@ -24,10 +24,6 @@ use super::trunk::{SipConfig, TrunkConfig, UserConfig};
 use super::uac::Order;
 use super::{DialogKey, Flow, SipCommand, SipEvent, SipOutput, Transport};
 
-/// Datagrams a second from a source that is no trunk. A phone sends a handful per call.
-const SOURCE_RATE: u64 = 20;
-/// How many of them at once.
-const SOURCE_BURST: u64 = 60;
 /// Connections whose stream is read; the shell caps what it accepts as well.
 const STREAMS_MAX: usize = 4_096;
 /// Most dialogs at once, ringing and ending ones included.
@@ -98,7 +94,6 @@ impl Stack {
         Self {
             auth: Authenticator::new(config.realm.clone(), random.derive("nonce")),
             tag_key: random.derive("stateless tag"),
-            config,
             random,
             transactions: Transactions::new(),
             uses: BTreeMap::new(),
@@ -109,7 +104,8 @@ impl Stack {
             registrations: BTreeMap::new(),
             failures: Buckets::new(1, FAILURES_BURST),
             streams: BTreeMap::new(),
-            sources: Buckets::new(SOURCE_RATE, SOURCE_BURST),
+            sources: Buckets::new(config.source_rate, config.source_rate.saturating_mul(3)),
+            config,
             draining: false,
             next_inbound: 2,
             counters: Counters::default(),
