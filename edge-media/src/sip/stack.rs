@@ -51,6 +51,8 @@ pub(super) enum Timer {
     Acknowledge(DialogKey),
     /// Try a re-INVITE again after 491.
     Glare(DialogKey),
+    /// A re-INVITE gets no final answer.
+    Reinvite(DialogKey),
     /// Refresh the session, or end it.
     Session(DialogKey),
     /// A cancelled INVITE gets no final answer.
@@ -314,6 +316,7 @@ impl Stack {
         match timer {
             Timer::Acknowledge(key) => self.with(key, |stack, dialog| stack.on_unacknowledged(now, dialog)),
             Timer::Glare(key) => self.with(key, |stack, dialog| stack.try_reinvite(now, dialog)),
+            Timer::Reinvite(key) => self.with(key, |stack, dialog| stack.on_reinvite_stuck(now, dialog)),
             Timer::Session(key) => self.with(key, |stack, dialog| stack.on_session_timer(now, dialog)),
             Timer::Cancelled(key) => self.with(key, |stack, dialog| {
                 if let Some(id) = dialog.invite.take() {
@@ -373,9 +376,13 @@ impl Stack {
         work(self, &mut dialog);
         if dialog.is_over() {
             self.by_call.remove(&(dialog.call_id.clone(), dialog.local_tag().to_owned()));
-            for timer in
-                [Timer::Acknowledge(key), Timer::Glare(key), Timer::Session(key), Timer::Cancelled(key)]
-            {
+            for timer in [
+                Timer::Acknowledge(key),
+                Timer::Glare(key),
+                Timer::Reinvite(key),
+                Timer::Session(key),
+                Timer::Cancelled(key),
+            ] {
                 self.timers.clear(&timer);
             }
         } else {

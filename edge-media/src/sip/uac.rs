@@ -437,16 +437,9 @@ impl Stack {
             return;
         }
         calling.cancel = Cancel::Sent;
-        let invite = &calling.request;
-        let routes: Vec<(String, String)> =
-            invite.head.fields.iter().filter(|(name, _)| name == "Route").cloned().collect();
-        let mut cancel = Request {
-            uri: invite.uri.clone(),
-            max_forwards: Some(70),
-            head: Head { method: Method::Cancel, fields: routes, body: Vec::new(), ..invite.head.clone() },
-        };
+        let cancel = cancel_of(&calling.request);
         let flow = dialog.invite.and_then(|id| self.transactions.flow(id)).unwrap_or(dialog.flow);
-        self.start(now, flow, &mut cancel, Use::Nothing);
+        self.start_on(now, flow, &cancel, Use::Nothing);
         self.timers.set(Timer::Cancelled(key), now + TIMEOUT);
     }
 
@@ -461,6 +454,13 @@ impl Stack {
         let (flow, mut request) = dialog.request(&self.config, &mut self.random, Method::Bye, None);
         dialog.bye = self.start(now, flow, &mut request, Use::Bye(dialog.key));
     }
+}
+
+/// RFC 3261 section 9.1: the same request to the same place, without what belongs to it.
+pub(super) fn cancel_of(invite: &Request) -> Request {
+    let routes = invite.head.fields.iter().filter(|(name, _)| name == "Route").cloned().collect();
+    let head = Head { method: Method::Cancel, fields: routes, body: Vec::new(), ..invite.head.clone() };
+    Request { uri: invite.uri.clone(), max_forwards: Some(70), head }
 }
 
 /// Learns what a 2xx establishes: target, route set, flow.

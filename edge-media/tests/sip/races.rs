@@ -259,6 +259,32 @@ fn a_reinvite_waits_for_the_ack_of_the_answer() {
 }
 
 #[test]
+fn a_reinvite_that_is_never_answered_is_given_up_and_the_call_goes_on() {
+    let mut world = World::edge_carrier_phone(15);
+    let inbound = world.answered_call(1);
+    world.take(EDGE);
+    world.wire.clear();
+    world.drop_if = Some(|text| text.starts_with("SIP/2.0 200") || text.starts_with("BYE"));
+    world.command(EDGE, SipCommand::Reinvite(inbound, media(EDGE, Direction::SendOnly)));
+    let invite = String::from_utf8(world.wire[0].3.clone()).unwrap();
+    let kept = ["Via", "From", "To", "Call-ID", "CSeq"];
+    let lines: String = invite
+        .lines()
+        .filter(|line| kept.iter().any(|name| line.starts_with(&format!("{name}:"))))
+        .map(|line| format!("{line}\r\n"))
+        .collect();
+    let trying = format!("SIP/2.0 100 Trying\r\n{lines}Content-Length: 0\r\n\r\n");
+    world.inject(EDGE, CARRIER, trying.as_bytes());
+    world.run(33_000);
+    assert_eq!(world.take(EDGE), []);
+    world.run(2_000);
+    assert_eq!(world.take(EDGE), [SipEvent::ReinviteFailed(inbound, 408)]);
+    assert!(world.sent(EDGE).iter().any(|line| line.starts_with("CANCEL")));
+    world.run(60_000);
+    assert_eq!(world.take(EDGE), []);
+}
+
+#[test]
 fn a_bye_ends_a_call_whose_reinvite_is_open() {
     let mut world = World::edge_carrier_phone(12);
     let inbound = world.answered_call(1);
