@@ -1,7 +1,14 @@
 //! SIP for a back-to-back user agent: messages, transactions, dialogs, offer/answer,
 //! registrar and trunks, as one sans-IO machine (RFC 3261, 6026, 3264, 3581, 7616).
 //! It is driven by bytes and time and answers with bytes and events. It opens no socket,
-//! resolves no name, reads no clock and never proxies: nothing is copied between legs.
+//! resolves no name, reads no clock and never proxies: nothing is copied between legs. It is
+//! not the place for who may call whom at what time; it knows trunks, users and secrets.
+//!
+//! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
+//! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp` and
+//! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`; then the [`Stack`] itself: `stack`
+//! (admission and dispatch), `uas`, `within`, `uac`, `reinvite`, `registration`.
+//!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
 
 use std::net::{IpAddr, SocketAddr};
@@ -158,9 +165,11 @@ pub enum SipCommand {
         /// registered users only.
         handle: Option<String>,
     },
-    /// Re-INVITE with this media (hold, resume).
+    /// Re-INVITE with this media (hold, resume), as soon as the dialog is free for it. One that
+    /// still waits is replaced, and only the newer one is answered.
     Reinvite(DialogKey, LocalMedia),
-    /// End the dialog by what its state needs: CANCEL, BYE, or a refusal.
+    /// End the dialog by what its state needs: CANCEL, BYE, or a refusal. `Ended` is told at
+    /// once with this cause; what is left to do on the wire goes on without the edge.
     HangUp(DialogKey, LegCause),
     /// Answer new calls with 503 and `Retry-After` from now on.
     Drain,

@@ -13,6 +13,7 @@ use md5::Md5;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::header::Uri;
 use super::random::{hex, mac};
 
 /// How long a nonce is good: long enough for a phone to re-register with it, short enough
@@ -187,7 +188,7 @@ impl Authenticator {
         let expected = response(algorithm, &ha1, nonce, Some((get("nc"), get("cnonce"))), method, uri);
         let given = get("response").to_ascii_lowercase();
         let matches: bool = expected.as_bytes().ct_eq(given.as_bytes()).into();
-        if !matches || !allowed || uri != request_uri {
+        if !matches || !allowed || !same_target(uri, request_uri) {
             return Verdict::Wrong(user.to_owned());
         }
         if self.is_old(now, nonce) || !self.count(nonce, count) {
@@ -313,6 +314,13 @@ impl Challenge {
         }
         Some(value)
     }
+}
+
+/// Phones repeat the Request-URI in their credentials with or without its parameters; user
+/// and host have to be the same (RFC 7616 section 3.4.6 leaves it to the server).
+fn same_target(given: &str, request_uri: &str) -> bool {
+    let parts = |text| Uri::parse(text).map(|uri| (uri.scheme, uri.user, uri.host));
+    given == request_uri || parts(given).is_some_and(|given| Some(given) == parts(request_uri))
 }
 
 /// RFC 7616 section 3.4.1; without `qop` the older formula of RFC 2069.
@@ -459,6 +467,19 @@ mod tests {
         let answer = fixture.answer("ann", 0, 1);
         fixture.source = "192.0.2.2".parse().unwrap();
         assert_eq!(fixture.check(Now::from_millis(6), &answer), Verdict::Challenge { stale: false });
+    }
+
+    #[test]
+    fn parameters_of_the_digest_uri_do_not_matter_but_its_target_does() {
+        for (given, same) in [
+            ("sip:a@h;transport=udp", true),
+            ("sip:a@H:5060", true),
+            ("sip:b@h", false),
+            ("sip:a@other", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(same_target(given, "sip:a@h"), same, "{given}");
+        }
     }
 
     #[test]

@@ -76,6 +76,28 @@ pub(super) struct Calling {
     pub(super) preview: Option<Vec<u8>>,
 }
 
+impl Calling {
+    /// An INVITE that is about to leave.
+    pub(super) const fn new(request: Request, local: LocalMedia) -> Self {
+        Self {
+            request,
+            local,
+            provisional: false,
+            rang: false,
+            cancel: Cancel::No,
+            targets: Vec::new(),
+            handle: None,
+            restricted: false,
+            credentials: None,
+            authorized: false,
+            interval_raised: false,
+            moved_to_tcp: false,
+            datagram_only: false,
+            preview: None,
+        }
+    }
+}
+
 /// Where the dialog stands.
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
@@ -338,4 +360,86 @@ pub(super) fn via(config: &SipConfig, random: &mut Random, flow: Flow) -> Via {
 pub(super) fn contact(config: &SipConfig, user: Option<&Pii<String>>, flow: Flow) -> Address {
     let tcp = flow.transport == Transport::Tcp;
     Address::new(Uri::of(Some(&config.identity(user)), own_address(config, flow.transport), tcp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialog(routes: &[&str]) -> Dialog {
+        let uri = |text: &str| Uri::parse(text).unwrap();
+        let parties = Parties {
+            call_id: "c".to_owned(),
+            local: Address::new(uri("sip:us@edge")).with_tag("l"),
+            remote: Address::new(uri("sip:them@192.0.2.1")).with_tag("r"),
+            target: uri("sip:them@192.0.2.7:5070"),
+        };
+        let config = SipConfig::new("198.51.100.1:5060".parse().unwrap(), "edge");
+        let flow = Flow { transport: Transport::Udp, peer: "192.0.2.1:5060".parse().unwrap(), connection: 0 };
+        let mut dialog = Dialog::new(
+            &config,
+            &mut Random::new(1),
+            DialogKey(1),
+            Role::Uac,
+            Peer::Address,
+            flow,
+            parties,
+            Phase::Confirmed,
+        );
+        dialog.routes = routes.iter().map(|route| Address::new(uri(route))).collect();
+        dialog
+    }
+
+    /// Next hop, Request-URI and Route lines of a BYE.
+    fn bye(dialog: &mut Dialog) -> (String, String, Vec<String>) {
+        let config = SipConfig::new("198.51.100.1:5060".parse().unwrap(), "edge");
+        let (flow, request) = dialog.request(&config, &mut Random::new(1), Method::Bye, None);
+        let routes = request.head.all("Route").map(str::to_owned).collect();
+        (flow.peer.to_string(), request.uri.text, routes)
+    }
+
+    #[test]
+    fn requests_go_to_the_contact_or_along_the_route_set() {
+        let to = |routes: &[&str]| bye(&mut dialog(routes));
+        let text = |peer: &str, uri: &str, routes: &[&str]| {
+            let routes = routes.iter().map(|route| (*route).to_owned()).collect();
+            (peer.to_owned(), uri.to_owned(), routes)
+        };
+        assert_eq!(to(&[]), text("192.0.2.7:5070", "sip:them@192.0.2.7:5070", &[]));
+        assert_eq!(
+            to(&["sip:192.0.2.9;lr", "sip:p2;lr"]),
+            text("192.0.2.9:5060", "sip:them@192.0.2.7:5070", &["<sip:192.0.2.9;lr>", "<sip:p2;lr>"])
+        );
+        assert_eq!(
+            to(&["sip:192.0.2.9", "sip:p2;lr"]),
+            text("192.0.2.9:5060", "sip:192.0.2.9", &["<sip:p2;lr>", "<sip:them@192.0.2.7:5070>"])
+        );
+    }
+
+    #[test]
+    fn targets_that_nobody_can_want_are_not_followed() {
+        for host in ["127.0.0.1", "255.255.255.255", "169.254.169.254", "name.example"] {
+            let mut dialog = dialog(&[]);
+            dialog.target = Uri::parse(&format!("sip:them@{host}")).unwrap();
+            assert_eq!(bye(&mut dialog).0, "192.0.2.1:5060", "{host}");
+        }
+        let mut phone = dialog(&[]);
+        phone.peer = Peer::User;
+        assert_eq!(bye(&mut phone).0, "192.0.2.1:5060", "a phone is reached by its flow");
+    }
+
+    #[test]
+    fn sequence_numbers_only_grow() {
+        let mut dialog = dialog(&[]);
+        let verdicts: Vec<bool> = [5, 5, 4, 6, 9].into_iter().map(|cseq| dialog.advances(cseq)).collect();
+        assert_eq!(verdicts, [true, false, false, true, true]);
+    }
+
+    #[test]
+    fn a_session_is_refreshed_at_half_time_or_ended_shortly_before_its_end() {
+        let after = |secs, we_refresh| {
+            Session { interval: Duration::from_secs(secs), we_refresh }.act_after().as_secs()
+        };
+        assert_eq!([after(1_800, true), after(1_800, false), after(90, false)], [900, 1_768, 60]);
+    }
 }

@@ -60,7 +60,7 @@ impl<K: Ord + Clone> Buckets<K> {
     }
 
     fn level(&self, now: Now, key: &K) -> u64 {
-        let full = self.burst * 1_000;
+        let full = self.burst.saturating_mul(1_000);
         self.levels.get(key).map_or(full, |(level, at)| {
             let millis = u64::try_from(now.since(*at).as_millis()).unwrap_or(u64::MAX);
             level.saturating_add(millis.saturating_mul(self.per_second)).min(full)
@@ -76,7 +76,7 @@ impl<K: Ord + Clone> Buckets<K> {
 
     /// Forgets the full ones, and if that frees nothing, half of the rest.
     fn sweep(&mut self, now: Now) {
-        let (full, rate) = (self.burst * 1_000, self.per_second);
+        let (full, rate) = (self.burst.saturating_mul(1_000), self.per_second);
         self.levels.retain(|_, (level, at)| {
             let millis = u64::try_from(now.since(*at).as_millis()).unwrap_or(u64::MAX);
             level.saturating_add(millis.saturating_mul(rate)) < full

@@ -2,7 +2,7 @@
 //! in, printed from their types on the way out (RFC 3261 sections 19, 20, 25). They know how
 //! to print themselves and nothing of any message.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 /// The magic cookie of RFC 3261 section 8.1.1.7.
@@ -116,8 +116,8 @@ impl Uri {
     }
 }
 
-impl std::fmt::Debug for Uri {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A user part is somebody's number.
         write!(f, "{}:[redacted]@{}", self.scheme, self.host)
     }
@@ -138,7 +138,7 @@ fn escape_user(user: &str) -> String {
 }
 
 /// A name-addr or addr-spec with its parameters (From, To, Contact, Route).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Address {
     /// Display name, unquoted.
     pub(super) display: Option<String>,
@@ -146,6 +146,13 @@ pub(super) struct Address {
     pub(super) uri: Uri,
     /// Header parameters.
     pub(super) params: Params,
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A display name is somebody's name.
+        write!(f, "<{:?}>", self.uri)
+    }
 }
 
 impl Address {
@@ -281,5 +288,31 @@ impl Via {
         let mut out = format!("{}/{} {}", self.protocol, self.transport, self.sent_by);
         print_params(&mut out, &self.params);
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_do_not_show_in_debug() {
+        let uri = Uri::parse("sip:+15555550142@h").unwrap();
+        let address = Address { display: Some("Ann Example".to_owned()), uri, params: Vec::new() };
+        assert_eq!(format!("{address:?}"), "<sip:[redacted]@h>");
+    }
+
+    #[test]
+    fn users_are_escaped_where_they_are_not_safe() {
+        let at = "192.0.2.1:5060".parse().unwrap();
+        for (user, text) in [
+            ("+15555550142", "sip:+15555550142@192.0.2.1:5060"),
+            ("a@b>\r\nEvil: x", "sip:a%40b%3E%0D%0AEvil%3A%20x@192.0.2.1:5060"),
+            ("é", "sip:%C3%A9@192.0.2.1:5060"),
+        ] {
+            let uri = Uri::of(Some(user), at, false);
+            assert_eq!(uri.text, text);
+            assert_eq!(Uri::parse(&uri.text).unwrap().user_text(), Some(user));
+        }
     }
 }

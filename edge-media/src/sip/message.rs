@@ -4,7 +4,7 @@
 //! Refused: what RFC 3261 calls malformed, also where an element might be liberal. This file
 //! and `transaction.rs` are the only ones that name the foreign crate.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 
 use sipx_sip as wire;
@@ -23,7 +23,7 @@ const VIAS_MAX: usize = 71;
 const SALVAGED_VIAS_MAX: usize = 71;
 
 /// What every message carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Head {
     /// Topmost first.
     pub(super) vias: Vec<Via>,
@@ -50,6 +50,13 @@ pub(super) enum Contacts {
     Wildcard,
     /// Addresses; none where the header is missing.
     List(Vec<Address>),
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The rest is credentials, numbers and names.
+        write!(f, "{} {} ({} bytes)", self.cseq, self.method.as_str(), self.body.len())
+    }
 }
 
 impl Head {

@@ -37,6 +37,8 @@ pub(super) struct Negotiation {
     shape: Vec<Line>,
     /// What was last put on the wire, without regard to its version.
     sent: Option<(IpAddr, Vec<LocalLine>)>,
+    /// What of it is in force.
+    settled: Option<(IpAddr, Vec<LocalLine>)>,
     /// What this side wants, as last agreed.
     local: Option<LocalMedia>,
     /// Codecs of the agreement, in the order in which they are offered.
@@ -62,6 +64,7 @@ impl Negotiation {
             allow_loopback,
             shape: Vec::new(),
             sent: None,
+            settled: None,
             local: None,
             codecs: vec![Codec::Pcmu, Codec::Pcma],
             event_payload: EVENT_PAYLOAD,
@@ -100,6 +103,14 @@ impl Negotiation {
         self.print(local, local.direction, payloads)
     }
 
+    /// The description in force as an offer again, byte for byte: a session refresh changes
+    /// nothing (RFC 4028 section 7.4).
+    pub(super) fn refresh(&mut self) -> Option<(LocalMedia, Vec<u8>)> {
+        let (local, description) = (self.local?, self.settled.clone()?);
+        self.offered = Some(local);
+        Some((local, self.emit(description)))
+    }
+
     /// The answer to our offer.
     pub(super) fn accept(&mut self, body: &[u8]) -> Result<RemoteMedia, Refusal> {
         let local = self.offered.ok_or(Refusal::Mismatch)?;
@@ -111,6 +122,7 @@ impl Negotiation {
         let line = audio.filter(|line| line.kind == "audio").ok_or(Refusal::Mismatch)?;
         let remote = self.read(line, local.direction)?;
         self.agree(local, remote);
+        self.settled.clone_from(&self.sent);
         Ok(remote)
     }
 
@@ -153,7 +165,9 @@ impl Negotiation {
         let mut payloads = vec![name(remote.codec)];
         payloads.extend(remote.telephone_event.map(|payload| (payload, TELEPHONE_EVENT)));
         self.agree(local, remote);
-        Ok((self.print(local, remote.direction, payloads), remote))
+        let bytes = self.print(local, remote.direction, payloads);
+        self.settled.clone_from(&self.sent);
+        Ok((bytes, remote))
     }
 
     /// Our offer was refused, or no answer will come: the last agreement stays.
@@ -196,7 +210,10 @@ impl Negotiation {
                 },
             })
             .collect();
-        let description = (local.ip, lines);
+        self.emit((local.ip, lines))
+    }
+
+    fn emit(&mut self, description: (IpAddr, Vec<LocalLine>)) -> Vec<u8> {
         if self.sent.as_ref() != Some(&description) {
             self.version += 1;
         }
@@ -390,6 +407,24 @@ mod tests {
         assert_eq!(first, negotiation.offer(local(Direction::SendRecv)));
         assert!(text(&negotiation.offer(local(Direction::SendOnly))).contains("o=- 1 2 "));
         assert!(text(&negotiation.offer(local(Direction::SendRecv))).contains("o=- 1 3 "));
+    }
+
+    #[test]
+    fn a_refresh_repeats_the_description_in_force() {
+        let mut negotiation = Negotiation::new(1, false);
+        assert_eq!(negotiation.refresh(), None);
+        let (answer, _) =
+            negotiation.answer(&offer("m=audio 4000 RTP/AVP 8 0\r\n"), local(Direction::SendRecv)).unwrap();
+        assert_eq!(negotiation.refresh(), Some((local(Direction::SendRecv), answer.clone())));
+        negotiation.roll_back();
+        negotiation.offer(local(Direction::SendOnly));
+        negotiation.roll_back();
+        let (_, again) = negotiation.refresh().unwrap();
+        assert_eq!(
+            text(&again),
+            text(&answer).replace("o=- 1 1 ", "o=- 1 3 "),
+            "a newer one was seen meanwhile"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::dialog::{self, Dialog, Phase, Purpose, Reinvite, Role};
 use super::header::Method;
 use super::message::Response;
 use super::stack::{Stack, Timer, Use};
+use super::uac::cancel_of;
 use super::uas::{ALLOW, MIN_SE_SECS, SDP};
 use super::{DialogKey, Flow, LocalMedia, SipEvent};
 
@@ -19,6 +20,10 @@ const GLARES_MAX: u32 = 3;
 /// RFC 3261 section 14.1: the owner of the Call-ID waits 2.1 to 4 s, the other side up to 2 s.
 const OWNER_WAIT: (u64, u64) = (210, 400);
 const OTHER_WAIT: (u64, u64) = (0, 200);
+
+/// How long a re-INVITE may stay open once the peer has shown that it is alive: longer than
+/// the transaction's own 32 s, which end the dialog of a peer that has not.
+const STUCK_AFTER: Duration = Duration::from_secs(34);
 
 impl Stack {
     pub(super) fn on_session_timer(&mut self, now: Now, dialog: &mut Dialog) {
@@ -95,10 +100,13 @@ impl Stack {
             request.head.push(name, value);
         }
         request.head.push("Content-Type", SDP);
-        request.head.body = dialog.negotiation.offer(local);
+        let refresh = (purpose == Purpose::Refresh).then(|| dialog.negotiation.refresh()).flatten();
+        let (local, body) = refresh.unwrap_or_else(|| (local, dialog.negotiation.offer(local)));
+        request.head.body = body;
         match self.start(now, flow, &mut request, Use::Reinvite(dialog.key)) {
             Some(id) => {
                 dialog.reinvite_transaction = Some(id);
+                self.timers.set(Timer::Reinvite(dialog.key), now + STUCK_AFTER);
                 dialog.reinvite = Some(Reinvite { request, local, purpose, authorized });
             }
             None => {
@@ -138,16 +146,26 @@ impl Stack {
             }
             let answered = dialog.reinvite.take();
             self.ack(dialog, cseq, tag, answered.as_ref().map(|open| &open.request));
-            if let (Some(open), false) = (answered, dialog.ended) {
-                self.on_reinvite_success(now, dialog, &open, response);
-                self.try_reinvite(now, dialog);
+            match answered {
+                Some(open) if !dialog.ended => {
+                    self.timers.clear(&Timer::Reinvite(dialog.key));
+                    self.on_reinvite_success(now, dialog, &open, response);
+                }
+                None if !dialog.ended => {
+                    // Given up already; the peer now holds another agreement than we do.
+                    let local = dialog.negotiation.local();
+                    dialog.wanted = dialog.wanted.or_else(|| local.map(|local| (local, Purpose::Refresh)));
+                }
+                Some(_) | None => {}
             }
+            self.try_reinvite(now, dialog);
             return;
         }
         let Some(open) = dialog.reinvite.take() else {
             return;
         };
         dialog.reinvite_transaction = None;
+        self.timers.clear(&Timer::Reinvite(dialog.key));
         dialog.negotiation.roll_back();
         if dialog.ended {
             return;
@@ -211,6 +229,29 @@ impl Stack {
             self.tell_reinvite_failed(dialog.key, open.purpose, 408);
             self.end(dialog, LegCause::Lost, None);
             self.bye(now, dialog);
+        }
+    }
+
+    /// A peer that answers 100 and nothing more: first the request is taken back and told as
+    /// failed, then its transaction is forgotten. The call goes on as it was.
+    pub(super) fn on_reinvite_stuck(&mut self, now: Now, dialog: &mut Dialog) {
+        let Some(id) = dialog.reinvite_transaction else {
+            return;
+        };
+        let Some(open) = dialog.reinvite.take() else {
+            self.transactions.abandon(id);
+            self.uses.remove(&id);
+            dialog.reinvite_transaction = None;
+            return;
+        };
+        dialog.negotiation.roll_back();
+        self.timers.set(Timer::Reinvite(dialog.key), now + STUCK_AFTER);
+        let flow = self.transactions.flow(id).unwrap_or(dialog.flow);
+        let cancel = cancel_of(&open.request);
+        self.start_on(now, flow, &cancel, Use::Nothing);
+        if !dialog.ended {
+            self.tell_reinvite_failed(dialog.key, open.purpose, 408);
+            self.try_reinvite(now, dialog);
         }
     }
 }

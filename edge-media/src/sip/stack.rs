@@ -21,12 +21,9 @@ use super::registration::Registration;
 use super::stream::{Framed, Framer};
 use super::transaction::{Progress, TIMEOUT, TransactionId, Transactions};
 use super::trunk::{SipConfig, TrunkConfig, UserConfig};
+use super::uac::Order;
 use super::{DialogKey, Flow, SipCommand, SipEvent, SipOutput, Transport};
 
-/// Datagrams a second from a source that is no trunk. A phone sends a handful per call.
-const SOURCE_RATE: u64 = 20;
-/// How many of them at once.
-const SOURCE_BURST: u64 = 60;
 /// Connections whose stream is read; the shell caps what it accepts as well.
 const STREAMS_MAX: usize = 4_096;
 /// Most dialogs at once, ringing and ending ones included.
@@ -54,6 +51,8 @@ pub(super) enum Timer {
     Acknowledge(DialogKey),
     /// Try a re-INVITE again after 491.
     Glare(DialogKey),
+    /// A re-INVITE gets no final answer.
+    Reinvite(DialogKey),
     /// Refresh the session, or end it.
     Session(DialogKey),
     /// A cancelled INVITE gets no final answer.
@@ -97,7 +96,6 @@ impl Stack {
         Self {
             auth: Authenticator::new(config.realm.clone(), random.derive("nonce")),
             tag_key: random.derive("stateless tag"),
-            config,
             random,
             transactions: Transactions::new(),
             uses: BTreeMap::new(),
@@ -108,7 +106,8 @@ impl Stack {
             registrations: BTreeMap::new(),
             failures: Buckets::new(1, FAILURES_BURST),
             streams: BTreeMap::new(),
-            sources: Buckets::new(SOURCE_RATE, SOURCE_BURST),
+            sources: Buckets::new(config.source_rate, config.source_rate.saturating_mul(3)),
+            config,
             draining: false,
             next_inbound: 2,
             counters: Counters::default(),
@@ -122,7 +121,11 @@ impl Stack {
         let source = flow.peer.ip().to_canonical();
         if self.config.trunk(flow.peer).is_none() && !self.sources.take(now, &source) {
             self.counters.count("source_over_rate");
-            return Vec::new();
+            if flow.transport == Transport::Tcp {
+                // Bytes cannot be left out of a stream; the stream as a whole can.
+                self.close(flow);
+            }
+            return std::mem::take(&mut self.out);
         }
         match flow.transport {
             Transport::Udp => self.on_datagram(now, flow, bytes),
@@ -156,10 +159,12 @@ impl Stack {
             SipCommand::Answer(key, local) => self.answer(now, key, local),
             SipCommand::Reject(key, status) => self.reject(now, key, status),
             SipCommand::Invite { dialog, to, local, handle } => {
-                self.invite(now, dialog, to, local, handle, None, None);
+                let order = Order { to, local, handle, from: None, credentials: None };
+                self.invite(now, dialog, order);
             }
             SipCommand::Dial { dialog, to, local, from, credentials } => {
-                self.invite(now, dialog, to, local, None, Some(from), credentials);
+                let order = Order { to, local, handle: None, from: Some(from), credentials };
+                self.invite(now, dialog, order);
             }
             SipCommand::Reinvite(key, local) => self.reinvite(now, key, local),
             SipCommand::HangUp(key, cause) => self.hang_up(now, key, cause),
@@ -311,6 +316,7 @@ impl Stack {
         match timer {
             Timer::Acknowledge(key) => self.with(key, |stack, dialog| stack.on_unacknowledged(now, dialog)),
             Timer::Glare(key) => self.with(key, |stack, dialog| stack.try_reinvite(now, dialog)),
+            Timer::Reinvite(key) => self.with(key, |stack, dialog| stack.on_reinvite_stuck(now, dialog)),
             Timer::Session(key) => self.with(key, |stack, dialog| stack.on_session_timer(now, dialog)),
             Timer::Cancelled(key) => self.with(key, |stack, dialog| {
                 if let Some(id) = dialog.invite.take() {
@@ -370,9 +376,13 @@ impl Stack {
         work(self, &mut dialog);
         if dialog.is_over() {
             self.by_call.remove(&(dialog.call_id.clone(), dialog.local_tag().to_owned()));
-            for timer in
-                [Timer::Acknowledge(key), Timer::Glare(key), Timer::Session(key), Timer::Cancelled(key)]
-            {
+            for timer in [
+                Timer::Acknowledge(key),
+                Timer::Glare(key),
+                Timer::Reinvite(key),
+                Timer::Session(key),
+                Timer::Cancelled(key),
+            ] {
                 self.timers.clear(&timer);
             }
         } else {

@@ -71,6 +71,9 @@ pub struct SipConfig {
     pub identity: String,
     /// What we ask for as session interval, in seconds (RFC 4028); at least 90.
     pub session_expires_secs: u32,
+    /// Messages a second that one source address may send, if it is no trunk; three times as
+    /// many at once. Higher lets a larger office through one NAT, lower sheds a flood sooner.
+    pub source_rate: u64,
 }
 
 impl SipConfig {
@@ -87,6 +90,7 @@ impl SipConfig {
             allow_loopback: false,
             identity: "warmbridge".to_owned(),
             session_expires_secs: SESSION_EXPIRES_SECS,
+            source_rate: SOURCE_RATE,
         }
     }
 
@@ -133,6 +137,9 @@ impl SipConfig {
         from.map_or_else(|| self.identity.clone(), |from| from.expose().clone())
     }
 }
+
+/// A phone sends a handful of messages per call; this serves dozens behind one address.
+const SOURCE_RATE: u64 = 50;
 
 /// Half an hour, as RFC 4028 recommends: a dead peer holds a call no longer.
 pub const SESSION_EXPIRES_SECS: u32 = 1_800;

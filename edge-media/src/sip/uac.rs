@@ -19,6 +19,15 @@ use super::trunk::Credentials;
 use super::uas::{ALLOW, MIN_SE_SECS, SDP, cause_of};
 use super::{Caller, Destination, DialogKey, Flow, LocalMedia, SipEvent, Transport};
 
+/// What a new outbound INVITE is told.
+pub(super) struct Order {
+    pub(super) to: Destination,
+    pub(super) local: LocalMedia,
+    pub(super) handle: Option<String>,
+    pub(super) from: Option<Caller>,
+    pub(super) credentials: Option<Credentials>,
+}
+
 /// Longest handle that is put into a header; it has 26 characters.
 const HANDLE_BYTES_MAX: usize = 64;
 
@@ -27,31 +36,25 @@ const HANDLE_BYTES_MAX: usize = 64;
 type Attempt = (Option<(&'static str, String)>, (u32, u32));
 
 impl Stack {
-    #[expect(clippy::too_many_arguments, reason = "the fields of two commands, once each")]
-    pub(super) fn invite(
-        &mut self,
-        now: Now,
-        key: DialogKey,
-        to: Destination,
-        local: LocalMedia,
-        handle: Option<String>,
-        from: Option<Caller>,
-        credentials: Option<Credentials>,
-    ) {
-        let (peer, mut targets) = self.targets(now, &to);
+    pub(super) fn invite(&mut self, now: Now, key: DialogKey, order: Order) {
+        if self.dialogs.contains_key(&key) {
+            // An end told now would be that of the other dialog.
+            self.counters.count("dialog_key_taken");
+            return;
+        }
+        let (peer, mut targets) = self.targets(now, &order.to);
         targets.reverse();
-        let taken = self.dialogs.contains_key(&key) || self.dialogs.len() >= DIALOGS_MAX;
-        let (Some(first), false) = (targets.pop(), taken) else {
+        let full = self.dialogs.len() >= DIALOGS_MAX;
+        let (Some(first), false) = (targets.pop(), full) else {
             self.counters.count("undialable");
             self.event(SipEvent::Ended { dialog: key, cause: LegCause::Unreachable, status: None });
             return;
         };
         let trunk = self.config.trunk(first.flow.peer);
-        let credentials = credentials.or_else(|| trunk.and_then(|trunk| trunk.credentials.clone()));
-        let restricted = from.as_ref().is_some_and(|from| from.restricted);
-        let local_address = self.own_identity(from.as_ref());
+        let credentials = order.credentials.or_else(|| trunk.and_then(|trunk| trunk.credentials.clone()));
+        let own = self.own_identity(order.from.as_ref());
         // A handle is for the human agent's own phone; it names nobody, but it is theirs.
-        let handle = handle.filter(|handle| {
+        let handle = order.handle.filter(|handle| {
             peer == Peer::User
                 && (1..=HANDLE_BYTES_MAX).contains(&handle.len())
                 && handle.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -59,7 +62,7 @@ impl Stack {
         let flow = first.flow;
         let parties = Parties {
             call_id: self.random.token(),
-            local: local_address.with_tag(&self.random.token()),
+            local: own.with_tag(&self.random.token()),
             remote: Address::new(plain(&first.uri)),
             target: first.uri.clone(),
         };
@@ -75,22 +78,12 @@ impl Stack {
         );
         dialog.credentials = credentials.clone();
         let (_, request) = dialog.request(&self.config, &mut self.random, Method::Invite, None);
-        dialog.phase = Phase::Calling(Box::new(Calling {
-            request,
-            local,
-            provisional: false,
-            rang: false,
-            cancel: Cancel::No,
-            targets,
-            handle,
-            restricted,
-            credentials,
-            authorized: false,
-            interval_raised: false,
-            moved_to_tcp: false,
-            datagram_only: false,
-            preview: None,
-        }));
+        let mut calling = Calling::new(request, order.local);
+        calling.targets = targets;
+        calling.handle = handle;
+        calling.restricted = order.from.is_some_and(|from| from.restricted);
+        calling.credentials = credentials;
+        dialog.phase = Phase::Calling(Box::new(calling));
         let interval = self.interval();
         self.send_invite(now, &mut dialog, None, interval);
         self.by_call.insert((dialog.call_id.clone(), dialog.local_tag().to_owned()), key);
@@ -444,16 +437,9 @@ impl Stack {
             return;
         }
         calling.cancel = Cancel::Sent;
-        let invite = &calling.request;
-        let routes: Vec<(String, String)> =
-            invite.head.fields.iter().filter(|(name, _)| name == "Route").cloned().collect();
-        let mut cancel = Request {
-            uri: invite.uri.clone(),
-            max_forwards: Some(70),
-            head: Head { method: Method::Cancel, fields: routes, body: Vec::new(), ..invite.head.clone() },
-        };
+        let cancel = cancel_of(&calling.request);
         let flow = dialog.invite.and_then(|id| self.transactions.flow(id)).unwrap_or(dialog.flow);
-        self.start(now, flow, &mut cancel, Use::Nothing);
+        self.start_on(now, flow, &cancel, Use::Nothing);
         self.timers.set(Timer::Cancelled(key), now + TIMEOUT);
     }
 
@@ -468,6 +454,13 @@ impl Stack {
         let (flow, mut request) = dialog.request(&self.config, &mut self.random, Method::Bye, None);
         dialog.bye = self.start(now, flow, &mut request, Use::Bye(dialog.key));
     }
+}
+
+/// RFC 3261 section 9.1: the same request to the same place, without what belongs to it.
+pub(super) fn cancel_of(invite: &Request) -> Request {
+    let routes = invite.head.fields.iter().filter(|(name, _)| name == "Route").cloned().collect();
+    let head = Head { method: Method::Cancel, fields: routes, body: Vec::new(), ..invite.head.clone() };
+    Request { uri: invite.uri.clone(), max_forwards: Some(70), head }
 }
 
 /// Learns what a 2xx establishes: target, route set, flow.

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use edge_media::sip::{Destination, DialogKey, Direction, SipCommand, SipEvent};
 use handoff::call::outcome::LegCause;
 
-use crate::world::{CARRIER, EDGE, PHONE, World, address, agreed, ended, first_line, invited, media};
+use crate::world::{
+    CARRIER, EDGE, PHONE, Weather, World, address, agreed, ended, first_line, invited, media,
+};
 
 /// The edge rings the phone `ann` under key 7; returns the phone's key.
 fn ringing(world: &mut World) -> DialogKey {
@@ -255,6 +259,32 @@ fn a_reinvite_waits_for_the_ack_of_the_answer() {
 }
 
 #[test]
+fn a_reinvite_that_is_never_answered_is_given_up_and_the_call_goes_on() {
+    let mut world = World::edge_carrier_phone(15);
+    let inbound = world.answered_call(1);
+    world.take(EDGE);
+    world.wire.clear();
+    world.drop_if = Some(|text| text.starts_with("SIP/2.0 200") || text.starts_with("BYE"));
+    world.command(EDGE, SipCommand::Reinvite(inbound, media(EDGE, Direction::SendOnly)));
+    let invite = String::from_utf8(world.wire[0].3.clone()).unwrap();
+    let kept = ["Via", "From", "To", "Call-ID", "CSeq"];
+    let lines: String = invite
+        .lines()
+        .filter(|line| kept.iter().any(|name| line.starts_with(&format!("{name}:"))))
+        .map(|line| format!("{line}\r\n"))
+        .collect();
+    let trying = format!("SIP/2.0 100 Trying\r\n{lines}Content-Length: 0\r\n\r\n");
+    world.inject(EDGE, CARRIER, trying.as_bytes());
+    world.run(33_000);
+    assert_eq!(world.take(EDGE), []);
+    world.run(2_000);
+    assert_eq!(world.take(EDGE), [SipEvent::ReinviteFailed(inbound, 408)]);
+    assert!(world.sent(EDGE).iter().any(|line| line.starts_with("CANCEL")));
+    world.run(60_000);
+    assert_eq!(world.take(EDGE), []);
+}
+
+#[test]
 fn a_bye_ends_a_call_whose_reinvite_is_open() {
     let mut world = World::edge_carrier_phone(12);
     let inbound = world.answered_call(1);
@@ -285,4 +315,90 @@ fn held_by_both_sides_and_resumed_by_one() {
     world.command(CARRIER, SipCommand::Reinvite(DialogKey(1), media(CARRIER, Direction::SendRecv)));
     world.run(100);
     assert_eq!(world.take(EDGE), [SipEvent::PeerMedia(inbound, agreed(CARRIER, Direction::SendOnly))]);
+}
+
+/// The dialog that an event is about.
+fn about(event: &SipEvent) -> Option<DialogKey> {
+    match event {
+        SipEvent::Invited { dialog, .. } | SipEvent::Ended { dialog, .. } => Some(*dialog),
+        SipEvent::Ringing(key)
+        | SipEvent::Answered(key, _)
+        | SipEvent::Confirmed(key, _)
+        | SipEvent::Reinvited(key, _)
+        | SipEvent::ReinviteFailed(key, _)
+        | SipEvent::PeerMedia(key, _)
+        | SipEvent::Digit(key, _) => Some(*key),
+        SipEvent::Registered { .. } | SipEvent::RegisterResult { .. } => None,
+    }
+}
+
+#[test]
+fn whatever_both_sides_do_every_dialog_ends_once_and_nothing_is_left() {
+    let (mut calls, mut changes) = (0, 0);
+    for seed in 0..300 {
+        let mut world = World::edge_carrier_phone(seed);
+        world.weather = Weather { loss: seed % 30, duplicates: 10, jitter_ms: 400 };
+        let mut keys: BTreeMap<&str, BTreeSet<DialogKey>> = BTreeMap::new();
+        let mut next = 1;
+        let mut log: BTreeMap<&str, Vec<SipEvent>> = BTreeMap::new();
+        for _ in 0..60 {
+            let pause = world.draw() % 1_500;
+            world.run(pause);
+            for side in [EDGE, CARRIER] {
+                let events = world.take(side);
+                keys.entry(side).or_default().extend(invited(&events));
+                log.entry(side).or_default().extend(events);
+            }
+            if world.draw().is_multiple_of(8) {
+                world.dial(next);
+                keys.entry(CARRIER).or_default().insert(DialogKey(next));
+                next += 2;
+            }
+            let side = if world.draw().is_multiple_of(2) { EDGE } else { CARRIER };
+            let known: Vec<DialogKey> = keys.entry(side).or_default().iter().copied().collect();
+            let pick = usize::try_from(world.draw()).unwrap_or(0) % known.len().max(1);
+            let Some(key) = known.get(pick).copied() else { continue };
+            let direction =
+                if world.draw().is_multiple_of(2) { Direction::SendOnly } else { Direction::SendRecv };
+            let command = match world.draw() % 12 {
+                0 | 1 => SipCommand::Ring(key),
+                2..=6 => SipCommand::Answer(key, media(side, direction)),
+                7..=9 => SipCommand::Reinvite(key, media(side, direction)),
+                10 => SipCommand::Reject(key, 486),
+                _ => SipCommand::HangUp(key, LegCause::LocalHangUp),
+            };
+            world.command(side, command);
+        }
+        for side in [EDGE, CARRIER] {
+            let fresh = world.take(side);
+            keys.entry(side).or_default().extend(invited(&fresh));
+            log.entry(side).or_default().extend(fresh);
+            for key in keys.entry(side).or_default().clone() {
+                world.command(side, SipCommand::HangUp(key, LegCause::LocalHangUp));
+            }
+        }
+        world.run(60_000);
+        // An INVITE that was still on its way is hung up like the others.
+        let late = world.take(EDGE);
+        if let Some(key) = invited(&late) {
+            world.command(EDGE, SipCommand::HangUp(key, LegCause::LocalHangUp));
+        }
+        log.entry(EDGE).or_default().extend(late);
+        world.run(240_000);
+        for side in [EDGE, CARRIER] {
+            let events = log.entry(side).or_default();
+            events.extend(world.take(side));
+            calls += events.iter().filter(|event| matches!(event, SipEvent::Confirmed(..))).count();
+            changes += events.iter().filter(|event| matches!(event, SipEvent::Reinvited(..))).count();
+            let told: BTreeSet<DialogKey> = events.iter().filter_map(about).collect();
+            for key in told {
+                let own: Vec<&SipEvent> = events.iter().filter(|event| about(event) == Some(key)).collect();
+                let ends = own.iter().filter(|event| matches!(event, SipEvent::Ended { .. })).count();
+                assert_eq!(ends, 1, "seed {seed} {side} {key:?}: {own:?}");
+                assert!(matches!(own.last(), Some(SipEvent::Ended { .. })), "seed {seed} {side}: {own:?}");
+            }
+            assert_eq!(world.stack(side).open(), (0, 0), "seed {seed} {side}");
+        }
+    }
+    assert!(calls > 500 && changes > 500, "too tame: {calls} calls, {changes} changes");
 }
