@@ -57,7 +57,7 @@ impl Setup {
             catalog: Arc::new(catalog_of(config)?),
             queues: config.queues.iter().map(queue_rules).collect(),
             lang: config.edge.lang.clone(),
-            disclosure: config.edge.disclosure.clone(),
+            disclosure: spoken(&config.edge.disclosure, &config.edge.lang),
             hold_by_reinvite: config.edge.hold_signalling == HoldSignalling::Reinvite,
             recording: config.edge.recording,
             on_voice_agent_bye: config.voice_agent.on_bye,
@@ -152,6 +152,11 @@ fn destination(webhook: &crate::config::Webhook) -> Result<Destination> {
         pii: webhook.grants.contains(&Grant::Pii),
         phi: webhook.grants.contains(&Grant::Phi),
     })
+}
+
+/// The clip of a sentence in a language: its name and the primary subtag.
+fn spoken(sentence: &str, lang: &str) -> String {
+    format!("{sentence}.{}", lang.split('-').next().unwrap_or_default())
 }
 
 /// The policy that a configuration names.

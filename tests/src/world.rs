@@ -437,7 +437,7 @@ fn edge_config(agents: &[String]) -> EdgeConfig {
             wait_default_s: 30,
         }],
         lang: "en".to_owned(),
-        disclosure: "disclosure.ai_recording".to_owned(),
+        disclosure: "disclosure.ai_recording.en".to_owned(),
         hold_by_reinvite: true,
         recording: false,
         on_voice_agent_bye: OnVoiceAgentBye::TransferDefault,
