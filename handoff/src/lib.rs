@@ -4,6 +4,7 @@
 //!
 //! In reading order:
 pub mod call;
+pub mod canonical;
 pub mod clock;
 pub mod command;
 pub mod conversation;
