@@ -13,4 +13,6 @@ pub mod id;
 pub mod payload;
 pub mod pii;
 pub mod policy;
+pub mod redact;
 pub mod signal;
+mod words;
