@@ -4,7 +4,7 @@
 
 use crate::call::core::Core;
 use crate::call::media::{ClipId, Part, Prompt};
-use crate::conversation::{Conversation, Disclosed, DisclosureKind, Turn};
+use crate::conversation::{Conversation, Disclosed, DisclosureKind};
 use crate::message;
 use crate::payload::Payload;
 use crate::pii::Pii;
@@ -65,9 +65,4 @@ pub(super) fn disclosed(conversation: &mut Conversation, disclosed: Disclosed, r
 /// The transition message was played, so far as `disclosed` says.
 pub(super) fn announced(conversation: &mut Conversation, disclosed: Disclosed) {
     conversation.record_disclosure(DisclosureKind::Transition, disclosed);
-}
-
-/// The turn that was just taken in, redacted.
-pub(super) fn last_turn(conversation: &Conversation) -> Option<Turn> {
-    conversation.context().turns.pop()
 }

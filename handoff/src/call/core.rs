@@ -35,14 +35,11 @@ pub(super) struct Core {
     pub(super) answered_at: Option<Now>,
     /// The disclosure was heard to its last sample.
     pub(super) disclosed: bool,
-    /// The limit on elapsed time has been judged once.
-    pub(super) elapsed_judged: bool,
-    /// When the policy last looked at the clock.
-    pub(super) clock_judged: Now,
+    /// The caller refused to be recorded, which is final.
+    pub(super) refused: bool,
     /// No call lasts longer than this.
     pub(super) until: Now,
     pub(super) commands: Recent,
-    pub(super) signals: Recent,
     recorded: BTreeSet<LegId>,
 }
 
@@ -123,11 +120,9 @@ impl Core {
             transfers: 0,
             answered_at: None,
             disclosed: false,
-            elapsed_judged: false,
-            clock_judged: at.now,
+            refused: false,
             until: at.now + CALL_LIMIT,
             commands: Recent::default(),
-            signals: Recent::default(),
             recorded: BTreeSet::new(),
         }
     }
@@ -268,24 +263,16 @@ impl Core {
         self.rules.queues.get(index)
     }
 
-    /// When the policy has to look at the clock next, while no transfer is under way.
+    /// When a rule has something to say about the time, while no transfer is under way.
     pub(super) fn clock_due(&self) -> Option<Now> {
-        let elapsed = self
-            .answered_at
-            .zip(self.rules.policy.elapsed_limit())
-            .filter(|_| !self.elapsed_judged)
-            .map(|(since, limit)| since + limit);
-        // A time that was judged already would come back for ever.
-        let promise = self.conversation.next_timeout().filter(|due| *due > self.clock_judged);
-        earliest([elapsed, promise])
+        self.answered_at?;
+        self.conversation.next_timeout(&self.rules.policy)
     }
 
     /// Recordings follow the legs: on while a leg is up, the disclosure was heard whole and
     /// nobody refused.
     pub(super) fn follow_recordings(&mut self) {
-        let allowed = self.rules.recording
-            && self.disclosed
-            && self.conversation.context().recording_consent != "refused";
+        let allowed = self.rules.recording && self.disclosed && !self.refused;
         for leg in self.recorded.clone() {
             if !allowed || !self.legs.is_up(leg) {
                 self.stop_recording(leg);

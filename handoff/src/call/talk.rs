@@ -4,7 +4,6 @@
 
 use crate::call::State;
 use crate::call::bridge::{adopt_own, own_decision};
-use crate::call::brief;
 use crate::call::core::{Core, VoiceLink};
 use crate::call::ending;
 use crate::call::io::OnVoiceAgentBye;
@@ -96,7 +95,8 @@ pub(super) fn disclosure_ended(core: &mut Core, disclosing: Disclosing) -> State
         let until = core.at.now + PROMPT_LIMIT;
         return State::Disclosing(Disclosing { play, again: true, until, ..disclosing });
     }
-    if core.disclosed && core.rules.recording {
+    if core.disclosed && core.rules.recording && !core.refused {
+        core.conversation.record_consent("implied_by_continuing");
         let at_ms = core.offset_ms(core.at.now);
         core.emit(Fact::RecordingConsent {
             value: "implied_by_continuing".to_owned(),
@@ -123,49 +123,46 @@ pub(super) fn notice_ended(core: &mut Core, mut conversing: Conversing, play: Pl
 /// The voice agent said something. It is recorded in every state; it can start a transfer
 /// only where none is under way.
 pub(super) fn signal(core: &mut Core, state: State, signal: &Signal) -> State {
-    if matches!(signal.body, SignalBody::TurnPartial { .. }) || !core.signals.insert(&signal.id) {
+    if matches!(signal.body, SignalBody::TurnPartial { .. }) || core.conversation.has_seen(&signal.id) {
         return state;
     }
-    if matches!(signal.body, SignalBody::TransferCancel) {
-        let fact =
-            Fact::SignalReceived { id: signal.id.clone(), kind: kind(&signal.body), values: Vec::new() };
-        core.emit(fact);
-        return match state {
-            State::Transferring(transfer) => transfer::cancel(core, transfer).0,
-            other => other,
-        };
-    }
     let stimulus = core.conversation.apply(core.at, signal);
-    let fact = signal_fact(core, signal);
     if let SignalBody::Consent { value } = &signal.body {
-        let at_ms = core.offset_ms(core.at.now);
-        let (value, method) = (value.clone(), "voice_agent".to_owned());
-        core.emit(Fact::RecordingConsent { value, method, at_ms });
+        core.refused |= value == "refused";
     }
-    stimulate(core, state, stimulus, fact)
+    let fact = signal_fact(core, signal, &stimulus);
+    let state = stimulate(core, state, stimulus, fact);
+    match (state, &signal.body) {
+        (State::Transferring(transfer), SignalBody::TransferCancel) => transfer::cancel(core, transfer).0,
+        (state, SignalBody::Consent { value }) => {
+            let at_ms = core.offset_ms(core.at.now);
+            let (value, method) = (value.clone(), "voice_agent".to_owned());
+            core.emit(Fact::RecordingConsent { value, method, at_ms });
+            state
+        }
+        (state, _) => state,
+    }
 }
 
-/// Time has passed that a rule may care about.
+/// Time has passed that a rule cares about.
 fn clock(core: &mut Core, state: State) -> State {
     let now = core.at.now;
-    core.conversation.clock(now);
-    core.clock_judged = now;
-    let limit = core.answered_at.zip(core.rules.policy.elapsed_limit());
-    core.elapsed_judged |= limit.is_some_and(|(since, limit)| now >= since + limit);
+    let Some(stimulus) = core.conversation.take_due(now, &core.rules.policy) else { return state };
     let elapsed = i64::try_from(core.offset_ms(now)).unwrap_or(i64::MAX);
     let fact = Fact::SignalReceived {
         id: format!("clock-{}", core.seq),
         kind: "clock".to_owned(),
         values: vec![("elapsed_ms".to_owned(), elapsed)],
     };
-    stimulate(core, state, Stimulus::Clock, fact)
+    stimulate(core, state, stimulus, fact)
 }
 
 /// A key of the caller, as our own media plane heard it.
 pub(super) fn caller_key(core: &mut Core, state: State, digit: char) -> State {
     let fact =
         Fact::SignalReceived { id: format!("key-{}", core.seq), kind: "dtmf".to_owned(), values: Vec::new() };
-    stimulate(core, state, Stimulus::Digit { zero: digit == '0' }, fact)
+    let stimulus = core.conversation.record_digit(core.at, digit);
+    stimulate(core, state, stimulus, fact)
 }
 
 /// Records a stimulus with all that is needed to judge it elsewhere, and judges it here.
@@ -374,14 +371,17 @@ fn take_expected(state: State) -> (State, Option<Expected>) {
     }
 }
 
-/// What is recorded of a signal: a turn by reference, anything else by names and numbers.
-fn signal_fact(core: &Core, signal: &Signal) -> Fact {
-    if matches!(signal.body, SignalBody::Turn { .. })
-        && let Some(turn) = brief::last_turn(&core.conversation)
-    {
-        let refused = core.conversation.context().recording_consent == "refused";
-        let text = (!refused).then_some(turn.text);
-        return Fact::Utterance { segment: turn.segment, speaker: turn.speaker, offset_ms: turn.at_ms, text };
+/// What is recorded of a signal: a turn by reference (its text as it was kept, redacted),
+/// anything else by names and numbers.
+fn signal_fact(core: &Core, signal: &Signal, stimulus: &Stimulus) -> Fact {
+    if let (SignalBody::Turn { speaker, turn, .. }, Stimulus::Turn { text, .. }) = (&signal.body, stimulus) {
+        let known = turn.as_deref().and_then(|item| core.conversation.segment_of(item));
+        return Fact::Utterance {
+            segment: known.or_else(|| core.conversation.segment_of_last_turn()).unwrap_or_default(),
+            speaker: *speaker,
+            offset_ms: core.offset_ms(core.at.now),
+            text: (!core.refused).then(|| text.clone()),
+        };
     }
     Fact::SignalReceived { id: signal.id.clone(), kind: kind(&signal.body), values: values(&signal.body) }
 }

@@ -1,7 +1,5 @@
 //! A call against a script: inputs in, outputs out, in virtual time.
 
-use std::collections::BTreeMap;
-
 use super::media::{MediaPlan, Part, Prompt, Source};
 use super::outcome::{DegradedReason, FailureCause, FallbackTaken, Outcome};
 use super::*;

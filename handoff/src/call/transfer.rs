@@ -153,6 +153,7 @@ fn start(
         return nowhere(core);
     };
     core.transfers += 1;
+    core.conversation.record_decision(&decision.trigger, &core.rules.policy);
     let (id, now) = (decision.transfer_id.clone(), core.at.now);
     let fact = Fact::TransferDecided {
         decision: decision.clone(),
