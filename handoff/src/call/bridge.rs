@@ -232,7 +232,6 @@ pub(super) fn human_gone(core: &mut Core, mut bridge: Box<Bridge>, leg: LegId, c
     let trigger = Trigger {
         rule_id: "human_agent_lost".to_owned(),
         evidence: "the human agent's leg was lost after the bridge".to_owned(),
-        waives_waits: true,
         mandatory: true,
         ..decision.trigger
     };

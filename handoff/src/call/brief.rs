@@ -66,3 +66,13 @@ pub(super) fn disclosed(conversation: &mut Conversation, disclosed: Disclosed, r
 pub(super) fn announced(conversation: &mut Conversation, disclosed: Disclosed) {
     conversation.record_disclosure(DisclosureKind::Transition, disclosed);
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A payload of the functions, as far as the call machine looks at one.
+    pub(in crate::call) fn revision(revision: u32) -> Payload {
+        Payload { revision, whisper: Some(Pii::new("Refill question.".to_owned())) }
+    }
+}

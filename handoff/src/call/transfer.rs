@@ -289,16 +289,16 @@ pub(super) fn tick(core: &mut Core, mut transfer: Box<Transfer>) -> State {
     super::offer::tick(core, transfer)
 }
 
-/// Tells the caller how long it still takes, unless a person is already there.
+/// Tells the caller how long it still takes, unless a person has said yes.
 fn update(core: &mut Core, transfer: &mut Transfer) {
     let now = core.at.now;
     let waited_s = u32::try_from(now.since(transfer.decided_at).as_secs()).unwrap_or(u32::MAX);
     let remaining_s = transfer.estimate_s.saturating_sub(waited_s).max(SPOKEN_WAIT_MIN_S);
-    let answered = transfer.offer.is_answered();
+    let accepted = matches!(transfer.offer, Offer::Accepted(_));
     let spoken = core.queue(transfer.queue).map(|queue| queue.spoken.clone()).unwrap_or_default();
     let Announcement::Played(bed) = &mut transfer.announcement else { return };
     match bed.update {
-        Update::Due(due) if now >= due && answered => bed.update = Update::Due(now + HOLD_UPDATE_EVERY),
+        Update::Due(due) if now >= due && accepted => bed.update = Update::Due(now + HOLD_UPDATE_EVERY),
         Update::Due(due) if now >= due => {
             let prompt = message::hold_update(&spoken, remaining_s, &core.rules.lang);
             let play = core.play(Purpose::Unrecorded, prompt);
