@@ -1,5 +1,7 @@
 //! A call against a script: inputs in, outputs out, in virtual time.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test picks the few outputs that it is about")]
+
 use super::media::{MediaPlan, Part, Prompt, Source};
 use super::outcome::{DegradedReason, FailureCause, FallbackTaken, Outcome};
 use super::*;

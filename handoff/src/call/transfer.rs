@@ -278,10 +278,9 @@ pub(super) fn tick(core: &mut Core, mut transfer: Box<Transfer>) -> State {
         Announcement::Playing { play, until } if now >= until => {
             // The end was never reported, so nothing is proven to have been heard.
             core.play_ended(play, 0);
-            match told(core, transfer) {
-                State::Transferring(told) => transfer = told,
-                bridged => return bridged,
-            }
+            let state = told(core, transfer);
+            let State::Transferring(told) = state else { return state };
+            transfer = told;
         }
         Announcement::Played(_) => update(core, &mut transfer),
         Announcement::Draining { .. } | Announcement::Playing { .. } => {}

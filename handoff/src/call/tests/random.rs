@@ -151,17 +151,17 @@ fn input_of(bench: &Bench, (what, choice, _): Move) -> Input {
     match what % 32 {
         0..=4 => Input::Answered { leg },
         5 => Input::Ringing { leg },
-        6 if leg == LegId::CALLER && choice % 8 != 0 => Input::Timeout,
+        6 if leg == LegId::CALLER && !choice.is_multiple_of(8) => Input::Timeout,
         6 => Input::Ended { leg, cause, status: None },
         7..=9 => Input::TargetFound {
             target: Target {
                 agent,
-                trusted: choice % 4 != 0,
-                accept_on_answer: choice % 5 == 0,
-                desktop: choice % 3 != 0,
+                trusted: !choice.is_multiple_of(4),
+                accept_on_answer: choice.is_multiple_of(5),
+                desktop: !choice.is_multiple_of(3),
                 ..target("ann")
             },
-            estimate_s: (choice % 2 == 0).then_some(u32::from(choice)),
+            estimate_s: (choice.is_multiple_of(2)).then_some(u32::from(choice)),
         },
         10 => Input::NobodyAvailable,
         11..=13 => Input::DesktopAcked { agent, transfer, revision: u32::from(choice % 4) },
@@ -176,14 +176,14 @@ fn input_of(bench: &Bench, (what, choice, _): Move) -> Input {
         }
         24 => Input::Media(MediaReport::Drained { leg }),
         25 => Input::Media(MediaReport::SourceLost { leg }),
-        26 => Input::PeerHold { leg, held: choice % 2 == 0 },
+        26 => Input::PeerHold { leg, held: choice.is_multiple_of(2) },
         27 | 28 => {
             let mut decision = bench.decision();
-            decision.trigger.waives_waits = choice % 3 == 0;
+            decision.trigger.waives_waits = choice.is_multiple_of(3);
             command(CommandBody::TransferDecided { decision })
         }
         29 => request(&format!("sig_{choice}")),
-        30 if choice % 3 == 0 => command(CommandBody::TransferCancel { transfer_id: transfer }),
+        30 if choice.is_multiple_of(3) => command(CommandBody::TransferCancel { transfer_id: transfer }),
         30 if choice % 3 == 1 => {
             command(CommandBody::PayloadUndelivered { transfer_id: transfer, destination: "crm".to_owned() })
         }
@@ -218,33 +218,33 @@ fn helpful(bench: &Bench, choice: u8) -> Input {
     let epoch = bench.plan.as_ref().map_or(Epoch(0), |plan| plan.epoch);
     match (standing.phase, human, caller_play) {
         (None, _, Some(play)) => played(play),
-        (None, _, None) if standing.state == "with_voice_agent" && choice % 2 == 0 => {
+        (None, _, None) if standing.state == "with_voice_agent" && choice.is_multiple_of(2) => {
             let body = CommandBody::TransferDecided { decision: bench.decision() };
             let id = format!("cmd_{}", bench.all.len());
             Input::Command(Command { id, call_id: CallId::from_random(7), body })
         }
         (Some(Phase::Bridged), Some(leg), _) => {
-            let leg = if choice % 2 == 0 { leg } else { LegId::CALLER };
+            let leg = if choice.is_multiple_of(2) { leg } else { LegId::CALLER };
             Input::Media(MediaReport::AudioSeen { leg, epoch })
         }
         (Some(Phase::Barrier), _, None) => Input::DesktopAcked { agent, transfer, revision: 200 },
-        (Some(Phase::Barrier), _, Some(play)) if choice % 2 == 0 => played(play),
+        (Some(Phase::Barrier), _, Some(play)) if choice.is_multiple_of(2) => played(play),
         (Some(Phase::Barrier), _, Some(_)) => Input::DesktopAcked { agent, transfer, revision: 200 },
-        (Some(Phase::Briefing), Some(leg), _) if choice % 3 == 0 => {
+        (Some(Phase::Briefing), Some(leg), _) if choice.is_multiple_of(3) => {
             bench.play_at(leg).map_or(Input::Timeout, played)
         }
         (Some(Phase::Briefing), Some(leg), _) => Input::Media(MediaReport::Digit { leg, digit: '1' }),
-        (Some(Phase::Announcing | Phase::Offering), Some(leg), _) if choice % 2 == 0 => {
+        (Some(Phase::Announcing | Phase::Offering), Some(leg), _) if choice.is_multiple_of(2) => {
             Input::Answered { leg }
         }
         (Some(Phase::Announcing), _, Some(play)) => played(play),
-        (Some(Phase::Announcing), _, None) if choice % 3 == 0 => {
+        (Some(Phase::Announcing), _, None) if choice.is_multiple_of(3) => {
             Input::Media(MediaReport::Drained { leg: LegId::VOICE_AGENT })
         }
         (Some(_), _, _) => Input::TargetFound {
             target: Target {
                 agent: person(&format!("hum{choice}")),
-                desktop: choice % 4 != 0,
+                desktop: !choice.is_multiple_of(4),
                 ..target("ann")
             },
             estimate_s: None,
@@ -261,7 +261,7 @@ fn play(moves: &[Move]) {
     for random in moves {
         let (what, choice, wait) = *random;
         // Mostly moments, now and then long enough for a deadline.
-        bench.run(if wait % 16 == 0 { u64::from(wait) % 30_000 } else { u64::from(wait) % 400 });
+        bench.run(if wait.is_multiple_of(16) { u64::from(wait) % 30_000 } else { u64::from(wait) % 400 });
         judge.see(&std::mem::take(&mut bench.last));
         let input = match bench.play_at(pick_leg(&bench, choice)) {
             _ if what < 150 => helpful(&bench, choice),
@@ -272,7 +272,7 @@ fn play(moves: &[Move]) {
         judge.caller_up |= matches!(input, Input::Answered { leg: LegId::CALLER });
         bench.put(input);
         judge.see(&std::mem::take(&mut bench.last));
-        if what % 2 == 0 {
+        if what.is_multiple_of(2) {
             for play in std::mem::take(&mut bench.cut) {
                 bench.media(MediaReport::PlayEnded { play, played_pm: 500 });
                 judge.see(&std::mem::take(&mut bench.last));
