@@ -29,6 +29,12 @@ pub(super) fn obey(core: &mut Core, state: State, command: Command) -> State {
                 let state = State::Transferring(transfer);
                 if taken { state } else { refuse(core, state, id, "stale") }
             }
+            Err(state @ (State::Disclosing(_) | State::WithVoiceAgent(_)))
+                if transfer_id == core.next_transfer() =>
+            {
+                core.keep_payload(transfer_id, *payload);
+                state
+            }
             Err(state) => refuse(core, state, id, "stale"),
         },
         CommandBody::PayloadAcknowledged { transfer_id, destination, revision, .. } => {

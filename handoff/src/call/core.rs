@@ -15,6 +15,7 @@ use crate::conversation::{Conversation, Disclosed, Stimulus, TransferStanding};
 use crate::event::{Evaluable, Fact, Played, Role};
 use crate::id::{HumanAgentId, LegId, PlayId, TransferId};
 use crate::message;
+use crate::payload::Payload;
 
 /// What a call has in every state.
 #[derive(Debug)]
@@ -32,6 +33,9 @@ pub(super) struct Core {
     pub(super) voice: VoiceLink,
     /// Transfers so far; the ordinal of the last.
     pub(super) transfers: u32,
+    /// A payload that came before the transfer it is for: its decision is late, or waits for
+    /// the disclosure.
+    early_payload: Option<(TransferId, Payload)>,
     pub(super) answered_at: Option<Now>,
     /// The disclosure was heard to its last sample.
     pub(super) disclosed: bool,
@@ -118,6 +122,7 @@ impl Core {
             conversation,
             voice: VoiceLink::Gone,
             transfers: 0,
+            early_payload: None,
             answered_at: None,
             disclosed: false,
             refused: false,
@@ -252,6 +257,19 @@ impl Core {
     /// The id of the transfer that the next decision starts.
     pub(super) fn next_transfer(&self) -> TransferId {
         TransferId::of(&self.arrival.call, self.transfers.saturating_add(1))
+    }
+
+    /// Keeps a payload for the next transfer.
+    pub(super) fn keep_payload(&mut self, transfer: TransferId, payload: Payload) {
+        let newer = self.early_payload.as_ref().is_none_or(|(_, kept)| payload.revision > kept.revision);
+        if newer {
+            self.early_payload = Some((transfer, payload));
+        }
+    }
+
+    /// The payload that was kept for `transfer`.
+    pub(super) fn kept_payload(&mut self, transfer: &TransferId) -> Option<Payload> {
+        self.early_payload.take().filter(|(id, _)| id == transfer).map(|(_, payload)| payload)
     }
 
     /// The id of the latest transfer.

@@ -41,6 +41,8 @@ pub(super) struct Calling {
     ringing: bool,
     /// Said yes on the desktop before the phone was answered.
     early: Option<Means>,
+    /// Highest revision that the desktop has painted.
+    painted: u32,
     until: Now,
 }
 
@@ -223,7 +225,7 @@ pub(super) fn found(
     }
     core.out.push(Output::Invite { leg, agent, transfer: transfer.id.clone() });
     let until = core.at.now + target.ring_timeout.min(RING_LIMIT);
-    transfer.offer = Offer::Calling(Calling { target, leg, ringing: false, early: None, until });
+    transfer.offer = Offer::Calling(Calling { target, leg, ringing: false, early: None, painted: 0, until });
     State::Transferring(transfer)
 }
 
@@ -262,7 +264,7 @@ pub(super) fn answered(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId)
         transfer.offer = Offer::Calling(calling);
         return State::Transferring(transfer);
     }
-    let Calling { target, early, .. } = calling;
+    let Calling { target, early, painted, .. } = calling;
     let attempt = transfer.attempts;
     core.emit(Fact::AgentAnswered { agent_id: target.agent.clone(), attempt, leg });
     transfer::unhold(core, &mut transfer);
@@ -270,7 +272,7 @@ pub(super) fn answered(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId)
     let proven = target.trusted;
     let overall = core.at.now + BRIEFING_LIMIT;
     let stage = Stage::Proving { play: None };
-    transfer.offer = Offer::Briefing(Briefing { target, leg, stage, painted: 0, until: overall, overall });
+    transfer.offer = Offer::Briefing(Briefing { target, leg, stage, painted, until: overall, overall });
     transfer::build_payload(core, &mut transfer);
     if let Some(means) = early {
         return accept(core, transfer, means);
@@ -454,14 +456,11 @@ pub(super) fn painted(
         core.queue(transfer.queue).is_none_or(|queue| queue.payload_ack == PayloadAck::Desktop);
     let now = core.at.now;
     let news = match &mut transfer.offer {
-        Offer::Calling(calling) => {
-            calling.target.desktop = true;
-            true
-        }
-        Offer::Briefing(briefing) => {
-            briefing.target.desktop = true;
-            let news = revision > briefing.painted;
-            briefing.painted = briefing.painted.max(revision);
+        Offer::Calling(Calling { target, painted, .. })
+        | Offer::Briefing(Briefing { target, painted, .. }) => {
+            target.desktop = true;
+            let news = revision > *painted;
+            *painted = revision.max(*painted);
             news
         }
         Offer::Accepted(accepted) if desktop_decides && revision >= accepted.revision => {

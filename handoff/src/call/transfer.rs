@@ -166,6 +166,7 @@ fn start(
     }
     core.tell_voice("accepted", Some(rules.wait_default_s));
     let own = decision.origin == Origin::EdgeFallback;
+    let payload = core.kept_payload(&id);
     let mut transfer = Box::new(Transfer {
         id,
         decision,
@@ -177,8 +178,8 @@ fn start(
         attempts: 0,
         tried,
         last: None,
-        payload: None,
-        payload_due: Some(now + EDGE_FALLBACK),
+        payload_due: payload.is_none().then_some(now + EDGE_FALLBACK),
+        payload,
         delivered: 0,
         missed: false,
     });

@@ -3,7 +3,7 @@
 
 use expect_test::expect_file;
 
-use super::scenarios::states;
+use super::scenarios::STATES;
 use super::*;
 use crate::id::DestinationId;
 
@@ -99,12 +99,13 @@ fn state_of(bench: &Bench) -> String {
 #[test]
 fn the_whole_grid() {
     let mut grid = String::new();
-    for (index, (name, bench)) in states().iter().enumerate() {
-        let from = state_of(bench);
+    for (name, reach) in STATES {
+        let bench = reach();
+        let from = state_of(&bench);
         grid.push_str(&format!("\n== {name} ({from})\n"));
-        for (column, (input_name, _)) in inputs(bench).iter().enumerate() {
+        for (column, (input_name, _)) in inputs(&bench).iter().enumerate() {
             // A fresh bench per cell: a call cannot be copied, on purpose.
-            let mut cell = states().swap_remove(index).1;
+            let mut cell = reach();
             let (_, input) = inputs(&cell).swap_remove(column);
             cell.put(input);
             let (outputs, to) = (names(&cell.last).join(" "), state_of(&cell));
@@ -115,7 +116,7 @@ fn the_whole_grid() {
             };
             grid.push_str(&line);
         }
-        let mut cell = states().swap_remove(index).1;
+        let mut cell = reach();
         if let Some(due) = cell.call.next_timeout() {
             cell.at(due.micros().div_ceil(1_000)).put(Input::Timeout);
             let (outputs, to) = (names(&cell.last).join(" "), state_of(&cell));

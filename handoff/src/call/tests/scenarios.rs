@@ -68,25 +68,30 @@ fn the_happy_path_is_one_warm_transfer_from_start_to_end() {
     );
 }
 
+/// How to get to a state.
+type Reach = fn() -> Bench;
+
 /// Every state, by name.
-pub(super) fn states() -> Vec<(&'static str, Bench)> {
-    vec![
-        ("arriving", Bench::new()),
-        ("disclosing", Bench::disclosing()),
-        ("talking", Bench::talking()),
-        ("expecting", Bench::expecting()),
-        ("draining", Bench::draining()),
-        ("calling", Bench::calling()),
-        ("announcing", Bench::announcing()),
-        ("offering", Bench::offering()),
-        ("proving", Bench::proving()),
-        ("briefing", Bench::briefing()),
-        ("barrier", Bench::barrier()),
-        ("bridged", Bench::bridged()),
-        ("returned", Bench::returned()),
-        ("closing", Bench::closing()),
-        ("farewell", Bench::farewell()),
-    ]
+pub(super) const STATES: [(&str, Reach); 15] = [
+    ("arriving", Bench::new),
+    ("disclosing", Bench::disclosing),
+    ("talking", Bench::talking),
+    ("expecting", Bench::expecting),
+    ("draining", Bench::draining),
+    ("calling", Bench::calling),
+    ("announcing", Bench::announcing),
+    ("offering", Bench::offering),
+    ("proving", Bench::proving),
+    ("briefing", Bench::briefing),
+    ("barrier", Bench::barrier),
+    ("bridged", Bench::bridged),
+    ("returned", Bench::returned),
+    ("closing", Bench::closing),
+    ("farewell", Bench::farewell),
+];
+
+fn states() -> Vec<(&'static str, Bench)> {
+    STATES.into_iter().map(|(name, reach)| (name, reach())).collect()
 }
 
 #[test]
@@ -757,4 +762,62 @@ fn too_much_time_calls_a_person_once() {
     assert_eq!(bench.count("signal.received"), 0);
     bench.run_to(due + 800);
     assert_eq!(bench.count("transfer.decided"), 1);
+}
+
+#[test]
+fn a_payload_that_overtakes_its_decision_is_kept_for_it() {
+    for mut bench in [Bench::disclosing(), Bench::talking()] {
+        let transfer_id = bench.call.core.next_transfer();
+        let payload = Box::new(brief::tests::revision(2));
+        bench.after(10).command(CommandBody::PayloadReady { transfer_id, payload });
+        assert_eq!(names(&bench.last), Vec::<String>::new());
+        bench.decide();
+        if bench.call.transfer_id().is_none() {
+            bench.played(LegId::CALLER);
+        }
+        assert_eq!(bench.call.payload().map(|payload| payload.revision), Some(2));
+        bench.run(1_000);
+        assert_eq!(bench.count("payload.built"), 0);
+    }
+}
+
+#[test]
+fn a_paint_while_the_phone_rings_counts_when_the_later_one_is_lost() {
+    let mut bench = Bench::offering();
+    bench.acked("ann", 1).acked("ann", 1);
+    assert_eq!(bench.count("screenpop.acked"), 1);
+    bench.after(500).answered(HUMAN).run(4_000).played(HUMAN).key(HUMAN, '1');
+    bench.run(3_000).flows(HUMAN);
+    assert_eq!(bench.outcome().map(|end| end.0), Some(Outcome::Completed));
+}
+
+#[test]
+fn a_quick_bridge_waits_with_its_verdict_for_the_destinations() {
+    for missed in [false, true] {
+        let mut bench = Bench::calling();
+        bench.media(MediaReport::Drained { leg: LegId::VOICE_AGENT }).after(900).played(LegId::CALLER);
+        bench.after(100).answered(HUMAN).after(500).key(HUMAN, '1').report_cut().acked("ann", 1);
+        bench.after(300).flows(HUMAN);
+        assert_eq!(bench.outcome(), None);
+        if missed {
+            let (transfer_id, destination) = (bench.transfer(), "crm".to_owned());
+            bench.after(4_000).command(CommandBody::PayloadUndelivered { transfer_id, destination });
+        }
+        bench.run_to(27_000);
+        let reason = DegradedReason::DestinationMissed;
+        let expected = if missed { Outcome::CompletedDegraded { reason } } else { Outcome::Completed };
+        assert_eq!(bench.outcome().map(|end| end.0), Some(expected));
+    }
+}
+
+#[test]
+fn a_safety_rule_hurries_a_decision_that_waits_for_the_disclosure() {
+    let mut bench = Bench::disclosing();
+    bench.after(10).decide();
+    let mut decision = bench.decision();
+    decision.trigger.category = Category::Safety;
+    decision.trigger.waives_waits = true;
+    bench.after(10).command(CommandBody::TransferDecided { decision });
+    assert_eq!(bench.count("transfer.decided"), 1);
+    assert_eq!(bench.hears(LegId::CALLER), "reason.safety.en+dest.nurse.en+time.30.en");
 }
