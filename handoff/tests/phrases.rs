@@ -1,5 +1,6 @@
 //! The labelled corpus of turns against the built-in policy and the promise detector:
-//! precision and recall of each, printed and held above a floor.
+//! precision and recall of each, printed and held above a floor. The patterns were tuned on
+//! the corpus: the figures show a step back, not the accuracy on real calls.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ fn found(policy: &Policy, detector: &str, text: &str) -> bool {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figures of the corpus are the point of the test")]
 fn every_detector_reaches_its_floor_of_precision_and_recall() {
     let policy = Policy::default();
     let mut counts: BTreeMap<String, [u32; 4]> = BTreeMap::new();

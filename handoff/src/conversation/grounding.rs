@@ -15,28 +15,16 @@ pub(super) fn shows(text: &str, value: &str) -> bool {
     }
     if value.contains('@') {
         // An address is spoken with its signs: "jane at example dot com".
-        return address(&said).contains(&address(&sought).join(" ").as_str().split(' ').collect::<String>());
+        return address(&said).contains(&address(&sought));
     }
     let sought_digits = digits(&sought);
     let only_digits = value.chars().all(|character| !character.is_alphabetic());
     only_digits && sought_digits.len() >= DIGITS_MIN && digits(&said).contains(&sought_digits)
 }
 
-fn address(words: &Words) -> Joined {
+fn address(words: &Words) -> String {
     const SIGNS: [&str; 6] = ["at", "dot", "arroba", "punto", "ponto", "arobase"];
-    Joined(words.texts().filter(|word| !SIGNS.contains(word)).map(str::to_owned).collect())
-}
-
-struct Joined(Vec<String>);
-
-impl Joined {
-    fn join(&self, separator: &str) -> String {
-        self.0.join(separator)
-    }
-
-    fn contains(&self, needle: &str) -> bool {
-        self.0.concat().contains(needle)
-    }
+    words.texts().filter(|word| !SIGNS.contains(word)).collect()
 }
 
 /// The digits of a text, spoken ones included, in order.

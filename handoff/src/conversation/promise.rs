@@ -67,7 +67,7 @@ const HEDGES: [&str; 30] = [
     "se",
 ];
 
-const WILLS: [&str; 12] = [
+const WILLS: [&str; 13] = [
     "i ll",
     "i will",
     "i m",
@@ -80,6 +80,7 @@ const WILLS: [&str; 12] = [
     "we re",
     "i ll now",
     "i am now",
+    "i will now",
 ];
 const ARTICLES: [&str; 10] =
     ["a", "an", "the", "our", "one of our", "somebody from", "someone from", "my", "some", "another"];
@@ -112,7 +113,7 @@ const PERSONS: [&str; 26] = [
     "support team",
 ];
 
-const PROMISES: [&str; 35] = [
+const PROMISES: [&str; 39] = [
     "{will} transfer|connect|transferring|connecting|forward|forwarding you",
     "{will} transfer|transferring|connect|connecting|pass|passing|hand|handing|route|routing your|the|this|you [call] over|to|through|on",
     "{will} put|putting|patch|patching you through",
@@ -130,7 +131,11 @@ const PROMISES: [&str; 35] = [
     "line while i transfer|connect|get|find|put",
     "{person} will be|take with|over you|from|shortly|now",
     "{person} will be right with you",
+    "{will} have [{a}] {person} * join|take|speak|talk|help",
+    "you ll|will be [now] transferred|connected|passed to|with|through|over",
+    "transferring|connecting|forwarding now",
     // Spanish
+    "permitame|permiteme|dejeme transferirle|transferirlo|comunicarle|comunicarlo|pasarle|conectarle",
     "le|te paso|transfiero|comunico|conecto|pongo [ahora] [con]",
     "voy a transferirle|transferirte|transferirlo|comunicarle|comunicarte|pasarle|pasarte|conectarle|ponerle",
     "le|te voy a transferir|comunicar|pasar|conectar|poner",

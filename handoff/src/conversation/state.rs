@@ -130,7 +130,7 @@ impl Conversation {
         }
         match &signal.body {
             SignalBody::CallStarted { language, .. } => {
-                self.context.language = language.clone().or(self.context.language.take());
+                self.context.language = language.clone().or_else(|| self.context.language.take());
                 Stimulus::Other
             }
             SignalBody::Turn { speaker, text, turn, .. } => {
@@ -508,7 +508,9 @@ impl Conversation {
             (None, Some(read)) if verified && answered(read).is_some() => {
                 (Provenance::CallerConfirmed, Some(read), answered(read))
             }
-            (None, _) => (Provenance::ModelInferred, last_caller.or(self.segment_of_last_turn()), None),
+            (None, _) => {
+                (Provenance::ModelInferred, last_caller.or_else(|| self.segment_of_last_turn()), None)
+            }
         };
         Collected {
             name: name.to_owned(),
@@ -537,7 +539,7 @@ impl Conversation {
     fn redact(&mut self, text: &str) -> String {
         let redacted = redact::pci(text);
         for (class, count) in redacted.counts {
-            let class: &str = class.as_ref();
+            let class = class.as_str();
             if self.redactions.contains_key(class) || self.redactions.len() < CLASSES_MAX {
                 let sum = self.redactions.entry(class.to_owned()).or_default();
                 *sum = sum.saturating_add(count);
@@ -613,7 +615,7 @@ mod redact {
             _ => *digit,
         };
         let sum: u32 = digits.iter().rev().enumerate().map(doubled).sum();
-        let card = (13..=19).contains(&digits.len()) && sum % 10 == 0;
+        let card = (13..=19).contains(&digits.len()) && sum.is_multiple_of(10);
         if card {
             for at in run.iter().rev().skip(4) {
                 if let Some(place) = characters.get_mut(*at) {

@@ -345,9 +345,9 @@ fn asks_why(words: &Words, at: usize) -> bool {
     }
 }
 
-const FILLERS: [&str; 15] = [
+const FILLERS: [&str; 17] = [
     "uh", "um", "er", "erm", "ah", "hmm", "mm", "eh", "please", "just", "really", "actually", "bitte",
-    "kindly", "euh",
+    "kindly", "euh", "ugh", "well",
 ];
 const NEGATIONS: [&str; 23] = [
     "never", "cannot", "without", "stop", "instead", "nor", "neither", "ne", "jamais", "sans", "kein",

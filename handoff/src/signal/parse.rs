@@ -27,6 +27,8 @@ pub const FIELD_VALUE_CHARS_MAX: usize = 500;
 pub const REQUEST_FIELDS_MAX: usize = 40;
 /// Longest free label (agent, session, outcome, message): enough to diagnose, too short to hoard.
 const LABEL_CHARS_MAX: usize = 200;
+/// Longest turn in characters: ten minutes of speech without a pause.
+const TURN_CHARS_MAX: usize = 8_000;
 /// Longest item id of a turn.
 const TURN_ID_CHARS_MAX: usize = 128;
 /// Longest BCP 47 tag that RFC 5646 section 4.4.1 expects implementations to hold.
@@ -159,11 +161,8 @@ fn body(kind: &str, data: &mut Members<'_>) -> Result<SignalBody, BadSignal> {
                 language: data.cut("language", LANGUAGE_CHARS_MAX)?,
             }
         }
-        "turn" => turn(data)?,
-        "turn.partial" => match turn(data)? {
-            SignalBody::Turn { speaker, .. } => SignalBody::TurnPartial { speaker },
-            other => other,
-        },
+        "turn" => turn(data)?.1,
+        "turn.partial" => SignalBody::TurnPartial { speaker: turn(data)?.0 },
         "intent" | "topic" => {
             let name = data.name(NAME_CHARS_MAX, Alphabet::Dotted)?;
             let confidence_pm = data.per_mille("confidence")?;
@@ -215,22 +214,24 @@ fn body(kind: &str, data: &mut Members<'_>) -> Result<SignalBody, BadSignal> {
     })
 }
 
-fn turn(data: &mut Members<'_>) -> Result<SignalBody, BadSignal> {
+/// Who spoke, and the turn; an unfinished turn has the same members and keeps only the former.
+fn turn(data: &mut Members<'_>) -> Result<(Speaker, SignalBody), BadSignal> {
     let speaker = data.one_of("speaker", &SPEAKERS)?.ok_or_else(|| data.fault("speaker", Fault::Missing))?;
-    let text = data.text("text", 8_000)?.ok_or_else(|| data.fault("text", Fault::Missing))?;
+    let text = data.text("text", TURN_CHARS_MAX)?.ok_or_else(|| data.fault("text", Fault::Missing))?;
     data.integer("start_ms")?;
     data.integer("end_ms")?;
     data.label("language")?;
     if data.optional("words").is_some_and(|words| !words.is_array()) {
         return Err(data.fault("words", Fault::WrongType));
     }
-    Ok(SignalBody::Turn {
+    let body = SignalBody::Turn {
         speaker,
         text: Pii::new(text),
         turn: data.cut("turn", TURN_ID_CHARS_MAX)?,
         confidence_pm: data.per_mille("confidence")?,
         interrupted: data.flag("interrupted")?.unwrap_or_default(),
-    })
+    };
+    Ok((speaker, body))
 }
 
 fn request(data: &mut Members<'_>) -> Result<TransferRequest, BadSignal> {
