@@ -20,3 +20,4 @@ pub mod redact;
 pub mod seal;
 pub mod signal;
 pub mod webhook;
+mod words;
