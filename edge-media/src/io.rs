@@ -41,7 +41,7 @@ use crate::io::spool::Spool;
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::local::Local;
-use crate::media::StreamKey;
+use crate::media::{Carrier, MediaCommand, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
 use functions::sqlite::StoreError;
 
@@ -160,6 +160,7 @@ impl Server {
             pages: DesktopSockets::default(),
             config: watched,
             doors: BTreeMap::new(),
+            stream_ends: BTreeMap::new(),
             door_events,
             dialer,
             spool: Spool::new(
@@ -249,6 +250,9 @@ impl Server {
     }
 }
 
+/// The door's ends of a stream's queues.
+type StreamEnds = (mpsc::Sender<StreamIn>, mpsc::Receiver<StreamOut>);
+
 /// The fate of one commit.
 type Stored = oneshot::Receiver<std::result::Result<(), StoreError>>;
 
@@ -277,6 +281,7 @@ struct Shell {
     pages: DesktopSockets,
     config: watch::Receiver<Arc<Config>>,
     doors: BTreeMap<StreamKey, Door>,
+    stream_ends: BTreeMap<StreamKey, StreamEnds>,
     door_events: mpsc::Sender<(StreamKey, DoorEvent)>,
     dialer: Dialer,
     spool: Spool,
@@ -415,6 +420,11 @@ impl Shell {
             EdgeOutput::Send(flow, bytes) => self.net.send(flow, bytes),
             EdgeOutput::Close(flow) => self.net.close(flow),
             EdgeOutput::Media(command) => {
+                // The media plane takes over a stream's queues when its leg is opened, which
+                // waits for nothing; the door gets the other ends when its fact is on disk.
+                if let MediaCommand::Open { carrier: Carrier::Stream(key), .. } = &command {
+                    self.stream_ends.insert(*key, self.media.open_stream(*key));
+                }
                 if !self.media.command(command) {
                     warn!("the media plane is behind: an order was dropped");
                 }
@@ -427,6 +437,7 @@ impl Shell {
                 }
             }
             EdgeOutput::CloseDoor(stream) => {
+                self.stream_ends.remove(&stream);
                 if let Some(door) = self.doors.remove(&stream) {
                     door.close();
                 }
@@ -490,7 +501,9 @@ impl Shell {
         };
         let ids = StreamIds::from_random(account, this_call, this_stream);
         let session = Session::new(ids, call, &[]);
-        let (to_media, from_media) = self.media.open_stream(stream);
+        let Some((to_media, from_media)) = self.stream_ends.remove(&stream) else {
+            return self.step(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
+        };
         let events = self.door_events.clone();
         let door = stream::connect(&self.dialer, stream, session, to_media, from_media, events);
         self.doors.insert(stream, door);

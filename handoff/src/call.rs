@@ -7,6 +7,7 @@ mod bridge;
 mod brief;
 mod command;
 mod core;
+mod decide;
 mod ending;
 mod io;
 mod legs;
@@ -104,9 +105,12 @@ const TRANSFERS_MAX: u32 = 8;
 /// Most persons tried in one transfer, whatever a queue says.
 const ATTEMPTS_LIMIT: u32 = 20;
 
-/// Ids of signals and commands that are remembered, so that a repeat has no effect. A
-/// queue redelivers within minutes; a call has some hundred signals in that time.
-const IDS_REMEMBERED: usize = 512;
+/// Most rules named beside the one that names a decision: the payload has room for six.
+const ALSO_MAX: usize = 6;
+
+/// Ids of commands that are remembered, so that a repeat has no effect. A queue redelivers
+/// within minutes; a call gets a handful of commands in that time.
+const IDS_REMEMBERED: usize = 128;
 
 /// Longest name of a category in the record.
 const SIGNAL_NAME_MAX: usize = 48;
@@ -282,6 +286,17 @@ impl State {
             Self::Ending(_) => "ending",
             Self::Finished => "finished",
         }
+    }
+
+    /// The transfer under way, if it is this one.
+    fn into_transfer(self, id: &TransferId) -> Result<Box<Transfer>, Self> {
+        let Self::Transferring(transfer) = self else { return Err(self) };
+        if transfer.id == *id { Ok(transfer) } else { Err(Self::Transferring(transfer)) }
+    }
+
+    /// Whether this transfer made the bridge that holds.
+    fn is_bridge_of(&self, id: &TransferId) -> bool {
+        matches!(self, Self::Bridged(bridge) if bridge.transfer == *id)
     }
 
     const fn phase(&self) -> Option<Phase> {

@@ -64,7 +64,7 @@ pub fn parse_strict(bytes: &[u8]) -> Result<Value, NotCanonical> {
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| {
-        fault.get().unwrap_or(NotCanonical::Syntax { line: error.line(), column: error.column() })
+        fault.get().unwrap_or_else(|| NotCanonical::Syntax { line: error.line(), column: error.column() })
     })
 }
 

@@ -16,6 +16,8 @@ pub mod message;
 pub mod payload;
 pub mod pii;
 pub mod policy;
+pub mod redact;
 pub mod seal;
 pub mod signal;
 pub mod webhook;
+mod words;

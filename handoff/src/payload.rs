@@ -1,488 +1,849 @@
-//! The context that travels with a transfer: `warmbridge.handoff/1.0` in three tiers, as
-//! closed types. Tier 1 is a summary of two or three sentences, tier 2 the facts in the
-//! CRM's own terms, tier 3 the transcript, which is only referred to. Built in [`build`];
-//! what a tenant requires is in [`catalog`]. Confidences are per-mille integers, so that
-//! canonical bytes never meet a fraction.
+//! The context that travels with a transfer: `warmbridge.handoff/1.0`. Three tiers: a summary
+//! of two or three sentences, structured facts with their evidence, and a transcript on
+//! demand. The types are closed and mirror the published schema
+//! (`schemas/handoff-1-0.schema.json`, JSON Schema 2020-12): whatever deserialises has its
+//! shape. Rules that a schema cannot state are in [`validate`](mod@validate). It never
+//! holds a number with a fraction, so that its canonical bytes are well defined.
 
 mod build;
 mod catalog;
+mod grounding;
+mod limits;
+mod projection;
+mod sentences;
+mod shape;
+mod validate;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::canonical;
+use crate::canonical::{self, NotCanonical};
 use crate::clock::Timestamp;
 use crate::conversation::Provenance;
-use crate::id::{CallId, PayloadId, TenantId, TransferId};
+use crate::id::{CallId, PayloadId, QueueId, TenantId, TransferId};
 use crate::pii::Pii;
 use crate::policy::Category;
+use crate::redact::Level;
 
-pub use build::{BuildInput, build, template};
-pub use catalog::{Action, Catalog, Intent};
+pub use build::{BuildInput, build, template, transcript_url};
+pub use catalog::{Action, BadCatalog, Catalog, Crm, Intent};
+pub use projection::{Grants, ThinPayload, project, thin};
+pub use validate::{Rule, Violation, validate};
 
-/// Largest payload in compact UTF-8. It fits a queue message and a database item with room
-/// for an envelope.
-pub const PAYLOAD_LEN_MAX: usize = 64 * 1024;
+/// Most bytes of a payload in canonical form. A webhook and a database item both stay well
+/// below their own limits with it; the schema alone would admit 243 KB.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The schema that this version writes.
-pub const SCHEMA: &str = "warmbridge.handoff/1.0";
+/// How long a payload may be fetched and shown.
+pub const EXPIRY_MS: i64 = 3_600_000;
 
-/// A payload.
+/// Why bytes are no payload. Names the member at fault, never its content.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPayload {
+    /// Longer than [`PAYLOAD_BYTES_MAX`].
+    #[error("longer than {PAYLOAD_BYTES_MAX} bytes")]
+    TooLong,
+    /// Not JSON of the canonical profile: a fraction, a duplicate key, bad syntax.
+    #[error(transparent)]
+    NotCanonical(#[from] NotCanonical),
+    /// A member is missing, unknown, of another type, or outside its limits.
+    #[error("does not have the shape of warmbridge.handoff/1.0")]
+    Shape,
+    /// A member is outside the limits of the schema.
+    #[error("{member} is outside the limits of warmbridge.handoff/1.0")]
+    Limit {
+        /// Path of the member.
+        member: &'static str,
+    },
+}
+
+/// The version of the contract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schema {
+    /// `warmbridge.handoff/1.0`
+    #[default]
+    #[serde(rename = "warmbridge.handoff/1.0")]
+    Handoff10,
+}
+
+/// What kinds of data a payload holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Classification {
+    /// For the tenant's own people.
+    Internal,
+    /// Personal data.
+    Pii,
+    /// Health information.
+    Phi,
+    /// From a call in which payment data was heard; none of it is in here.
+    PciScope,
+    /// Financial communication.
+    FinComm,
+}
+
+/// The payload (`warmbridge.handoff/1.0`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Payload {
-    schema: String,
-    payload_id: PayloadId,
-    revision: u32,
-    tenant_id: TenantId,
-    call_id: CallId,
-    transfer_id: TransferId,
-    created_at: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    locale: Option<String>,
-    classification: Vec<String>,
-    summary: Summary,
-    structured: Structured,
-    transcript: Transcript,
-    disclosure: Disclosure,
-    redaction: Redaction,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    audit: Option<AuditHead>,
+    /// Version of the contract.
+    pub schema: Schema,
+    /// One per transfer, derived from its id.
+    pub payload_id: PayloadId,
+    /// From 1; the highest at accept is frozen.
+    pub revision: u32,
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// The call.
+    pub call_id: CallId,
+    /// The transfer.
+    pub transfer_id: TransferId,
+    /// When this revision was built.
+    pub created_at: Timestamp,
+    /// When it may no longer be shown.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// BCP 47 language of the call.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// Kinds of data inside.
+    pub classification: Vec<Classification>,
+    /// Tier 1.
+    pub summary: Summary,
+    /// Tier 2.
+    pub structured: Structured,
+    /// Tier 3.
+    pub transcript: Transcript,
+    /// What the caller was told.
+    pub disclosure: Disclosure,
+    /// What was taken out.
+    pub redaction: Redaction,
+    /// The audit chain's head when this was built.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditHead>,
 }
 
-/// Tier 1: what a person takes in while the phone rings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Summary {
-    text: Pii<String>,
-    sentence_count: u8,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    headline: Option<Pii<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    whisper_text: Option<Pii<String>>,
-    generator: Generator,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    model_ref: Option<String>,
-    grounding: Grounding,
-}
-
-/// Who wrote the summary.
+/// Who wrote a summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Generator {
-    /// A model, checked against what was said.
+    /// A language model; every claim was checked against the conversation.
     Model,
-    /// The template: confirmed facts only.
+    /// The fixed template, from confirmed values only.
     TemplateFallback,
 }
 
+/// Tier 1: what a person reads or hears first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Grounding {
-    verified: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    segments: Option<Vec<u32>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    unsupported_claims: Option<u32>,
+pub struct Summary {
+    /// Two or three sentences.
+    pub text: Pii<String>,
+    /// How many.
+    pub sentence_count: u8,
+    /// One line.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub headline: Option<Pii<String>>,
+    /// What is spoken to the human agent in private.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub whisper_text: Option<Pii<String>>,
+    /// Who wrote it.
+    pub generator: Generator,
+    /// Which model.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub model_ref: Option<String>,
+    /// What it rests on.
+    pub grounding: Grounding,
+}
+
+/// What a summary rests on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grounding {
+    /// Every number, date and name was found in its sources.
+    pub verified: bool,
+    /// Transcript segments that it cites.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<u32>>,
+    /// Claims without a source.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub unsupported_claims: Option<u32>,
 }
 
 /// Tier 2: the facts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Structured {
-    caller: Caller,
-    intent: IntentFact,
-    trigger: TriggerFact,
-    collected: Vec<Item>,
-    next_action: NextAction,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    actions_taken: Option<Vec<ActionTaken>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    unresolved: Option<Vec<Pii<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    routing: Option<Routing>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    crm: Option<Crm>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    completeness: Option<Completeness>,
+pub struct Structured {
+    /// Who calls.
+    pub caller: Caller,
+    /// What about.
+    pub intent: IntentView,
+    /// Why a person.
+    pub trigger: TriggerView,
+    /// What is known.
+    pub collected: Vec<Item>,
+    /// What to do first.
+    pub next_action: NextAction,
+    /// What the voice agent did.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub actions_taken: Option<Vec<ActionTaken>>,
+    /// What is open.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub unresolved: Option<Vec<Pii<String>>>,
+    /// Where it goes.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
+    /// For the CRM.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub crm: Option<CrmView>,
+    /// How much of what the intent needs is here.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<Completeness>,
 }
 
+/// Who calls, and how far that can be trusted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Caller {
-    ani: Ani,
+pub struct Caller {
+    /// The number.
+    pub ani: Ani,
+    /// The CRM's answer.
     #[serde(rename = "match")]
-    matched: Match,
-    verification: Verification,
+    pub matched: Match,
+    /// What was proven.
+    pub verification: Verification,
 }
 
+/// The caller's number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Ani {
-    e164: Option<Pii<String>>,
-    presentation: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    stir: Option<BTreeMap<String, String>>,
+pub struct Ani {
+    /// E.164; null where there is none to show.
+    #[serde(deserialize_with = "nullable")]
+    pub e164: Option<Pii<String>>,
+    /// Whether it may be shown.
+    pub presentation: Presentation,
+    /// The carrier's verdict.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub stir: Option<Stir>,
 }
 
+/// Whether a number may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presentation {
+    /// Yes.
+    Allowed,
+    /// The caller asked for it not to be.
+    Restricted,
+    /// There is none.
+    Unavailable,
+}
+
+/// STIR/SHAKEN verdict: about the number, never about the person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stir {
+    /// The verdict.
+    pub verstat: Verstat,
+    /// The attestation.
+    pub attest: Attest,
+    /// Who verified.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub source: Option<StirSource>,
+}
+
+/// Verdict over a caller's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verstat {
+    /// Valid.
+    Passed,
+    /// Invalid.
+    Failed,
+    /// Not verified.
+    None,
+}
+
+/// Attestation level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Attest {
+    /// Full.
+    A,
+    /// Partial.
+    B,
+    /// Gateway.
+    C,
+    /// Not known.
+    #[serde(rename = "none")]
+    None,
+}
+
+/// Who verified a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StirSource {
+    /// The trunk, in a header.
+    TrunkHeader,
+    /// We did.
+    LocalVerify,
+}
+
+/// What a CRM look-up found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Match {
-    status: String,
-    method: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    candidates: Option<Vec<CrmRecord>>,
+pub struct Match {
+    /// The answer.
+    pub status: MatchStatus,
+    /// What was looked up.
+    pub method: MatchMethod,
+    /// Records, best first.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<Vec<CrmRef>>,
 }
 
+/// Answer of a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MatchStatus {
+    /// One record.
+    Unique,
+    /// Several.
+    Multiple,
+    /// No record.
+    None,
+    /// The CRM did not answer.
+    LookupFailed,
+    /// Nobody asked.
+    NotAttempted,
+}
+
+/// What was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MatchMethod {
+    /// The caller's number.
+    Ani,
+    /// An account number.
+    AccountNumber,
+    /// What the caller said.
+    CallerStated,
+    /// Nothing.
+    None,
+}
+
+/// What is proven of the caller's identity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CrmRecord {
-    object: String,
-    id: Pii<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    url: Option<Pii<String>>,
+pub struct Verification {
+    /// How far.
+    pub level: VerificationLevel,
+    /// By what.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub methods: Option<Vec<String>>,
+    /// When.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
-/// How far the caller's identity was proven. A number proves a number, not a person.
+/// How far an identity is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Level {
+pub enum VerificationLevel {
+    /// Not at all.
     Unverified,
+    /// The number matches a record; numbers are shared and stolen.
     AniMatchOnly,
+    /// One knowledge detail was confirmed.
     PartialKba,
+    /// The tenant's own procedure was passed.
     Verified,
 }
 
+/// What the caller wants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Verification {
-    level: Level,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    methods: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    at: Option<Timestamp>,
+pub struct IntentView {
+    /// Category of the tenant's catalogue.
+    pub category: String,
+    /// Its label.
+    pub label: String,
+    /// Per-mille.
+    pub confidence_pm: u16,
+    /// Earlier ones.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub secondary: Option<Vec<String>>,
+    /// How the caller feels.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub sentiment: Option<Sentiment>,
 }
 
+/// How the caller feels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sentiment {
+    /// Well.
+    Positive,
+    /// Neither.
+    Neutral,
+    /// Badly.
+    Negative,
+    /// Very badly.
+    Distressed,
+    /// Not known.
+    Unknown,
+}
+
+/// Why the call is handed over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct IntentFact {
-    category: String,
-    label: String,
-    confidence_pm: u16,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secondary: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sentiment: Option<String>,
+pub struct TriggerView {
+    /// Category.
+    pub code: Category,
+    /// Rule of the policy.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub rule_id: Option<String>,
+    /// Version of the policy.
+    pub ruleset: String,
+    /// When.
+    pub fired_at: Timestamp,
+    /// What the rule saw.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+    /// Other rules that fired.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub also: Option<Vec<String>>,
+    /// The edge acts on it alone.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub mandatory: Option<bool>,
 }
 
+/// One collected fact with its evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TriggerFact {
-    code: Category,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    rule_id: Option<String>,
-    ruleset: String,
-    fired_at: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    explanation: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    also: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mandatory: Option<bool>,
+pub struct Item {
+    /// Name.
+    pub key: String,
+    /// Name to show.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Value; null where redaction removed it.
+    #[serde(deserialize_with = "nullable")]
+    pub value: Option<Pii<String>>,
+    /// Type of the value.
+    #[serde(rename = "type", default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ItemType>,
+    /// Where it came from.
+    pub provenance: Provenance,
+    /// The segment in which it was stated.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub segment: Option<u32>,
+    /// Per-mille.
+    pub confidence_pm: u16,
+    /// The caller confirmed it.
+    pub confirmed: bool,
+    /// What redaction did.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub redacted: Option<Masking>,
+    /// Field of the CRM.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub crm_field: Option<String>,
+    /// The segment in which the caller confirmed it.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub confirmed_segment: Option<u32>,
 }
 
+/// Type of a collected value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemType {
+    /// Text.
+    String,
+    /// A day.
+    Date,
+    /// A moment.
+    Datetime,
+    /// A whole number.
+    Integer,
+    /// An amount.
+    Money,
+    /// A telephone number.
+    E164,
+    /// An e-mail address.
+    Email,
+    /// One of a list.
+    Enum,
+    /// Yes or no.
+    Boolean,
+}
+
+/// What redaction did to a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Masking {
+    /// Nothing.
+    None,
+    /// Took a part out.
+    Masked,
+    /// Took all of it out.
+    Removed,
+    /// Put a token in its place.
+    Tokenized,
+}
+
+/// What to do first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Item {
-    key: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    label: Option<String>,
-    value: Option<Pii<String>>,
-    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
-    provenance: Provenance,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    segment: Option<u32>,
-    confidence_pm: u16,
-    confirmed: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    confirmed_segment: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    redacted: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    crm_field: Option<String>,
+pub struct NextAction {
+    /// Code of the tenant's catalogue.
+    pub code: String,
+    /// In words.
+    pub text: Pii<String>,
+    /// A script to follow.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub script_ref: Option<String>,
+    /// What not to do.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub do_not: Option<Vec<Pii<String>>>,
 }
 
+/// One tool run of the voice agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NextAction {
-    code: String,
-    text: Pii<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    script_ref: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    do_not: Option<Vec<String>>,
+pub struct ActionTaken {
+    /// The tool.
+    pub tool: String,
+    /// How it ended.
+    pub outcome: ToolOutcome,
+    /// When.
+    pub at: Timestamp,
+    /// What it made.
+    #[serde(rename = "ref", default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Pii<String>>,
 }
 
+/// How a tool run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolOutcome {
+    /// It succeeded.
+    Ok,
+    /// It failed.
+    Failed,
+    /// Not known.
+    Unknown,
+}
+
+/// Where a call goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routing {
+    /// The queue.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub target_id: Option<QueueId>,
+    /// Its label.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// A skill.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub skill: Option<String>,
+    /// 0 to 9.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// The wait that the caller was told, in seconds.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub promised_wait_s: Option<u32>,
+}
+
+/// A record of a CRM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ActionTaken {
-    tool: String,
-    outcome: String,
-    at: Timestamp,
-    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
-    reference: Option<String>,
+pub struct CrmRef {
+    /// Kind of record.
+    pub object: String,
+    /// Its id; a pseudonym of a person.
+    pub id: Pii<String>,
+    /// Where it is shown.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub url: Option<Pii<String>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Routing {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    target_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    queue: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    skill: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    priority: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    promised_wait_s: Option<u32>,
+/// A known CRM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CrmSystem {
+    /// Salesforce.
+    Salesforce,
+    /// Zendesk.
+    Zendesk,
+    /// HubSpot.
+    Hubspot,
+    /// Amazon Connect.
+    AmazonConnect,
+    /// Dynamics 365.
+    Dynamics,
+    /// Freshdesk.
+    Freshdesk,
+    /// Any other, by webhook.
+    Generic,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Crm {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    system: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    screen_pop: Option<CrmRecord>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prefill: Option<BTreeMap<String, Option<Pii<String>>>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Completeness {
-    score_pm: u16,
-    missing: Vec<String>,
-}
-
-/// Tier 3, by reference: the transcript is fetched on demand, and each fetch is recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Transcript {
-    availability: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    partial: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    segments: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    last_seq: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sha512: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    redaction_level: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Disclosure {
-    ai_identity: Told,
-    recording: Told,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    transfer_notice: Option<Told>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    jurisdictions: Option<Vec<String>>,
-}
-
+/// What the CRM is to show.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Told {
-    status: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    text_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    text_sha256: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    played_pm: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    consent: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    audit_seq: Option<u64>,
+pub struct CrmView {
+    /// Which CRM.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub system: Option<CrmSystem>,
+    /// The record to open.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub screen_pop: Option<CrmRef>,
+    /// Fields to fill in.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<BTreeMap<String, Option<Pii<String>>>>,
 }
 
+/// How much of what the intent needs is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Completeness {
+    /// Required fields present, per-mille.
+    pub score_pm: u16,
+    /// What is missing or was dropped.
+    pub missing: Vec<String>,
+}
+
+/// Tier 3: the transcript, fetched on demand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Redaction {
-    engine: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    policy: Option<String>,
-    counts: BTreeMap<String, u32>,
-    pci_pause: Vec<Pause>,
+pub struct Transcript {
+    /// Whether it can be had.
+    pub availability: Availability,
+    /// From where.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The conversation was still going on.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub partial: Option<bool>,
+    /// How many segments.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub segments: Option<u32>,
+    /// Number of the last one.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u32>,
+    /// Digest of what will be served.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub sha512: Option<String>,
+    /// What was taken out of it.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub redaction_level: Option<Level>,
 }
 
+/// Whether a transcript can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pause {
-    from_ms: u64,
-    to_ms: u64,
+#[serde(rename_all = "snake_case")]
+pub enum Availability {
+    /// By its link; each look is recorded.
+    OnDemand,
+    /// There is none.
+    Unavailable,
+    /// The caller refused recording.
+    ConsentWithheld,
 }
 
+/// What the caller was told, and how far it was heard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AuditHead {
-    chain: String,
-    seq: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    hash: Option<String>,
+pub struct Disclosure {
+    /// That a machine speaks.
+    pub ai_identity: Disclosed,
+    /// That the call is recorded.
+    pub recording: Disclosed,
+    /// That a person takes over.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub transfer_notice: Option<Disclosed>,
+    /// Whose law was applied.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub jurisdictions: Option<Vec<String>>,
 }
 
-/// What a destination may receive beyond what is not personal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Grants {
-    /// Personal data.
-    pub pii: bool,
-    /// Health information.
-    pub phi: bool,
+/// One text that was played to the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disclosed {
+    /// How far it was heard.
+    pub status: DisclosureStatus,
+    /// Text and version.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub text_id: Option<String>,
+    /// Digest of the fixed text.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub text_sha256: Option<String>,
+    /// When it ended.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// Share of the samples sent, per-mille.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub played_pm: Option<u16>,
+    /// The caller's answer.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub consent: Option<Consent>,
+    /// Its record in the audit chain.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub audit_seq: Option<u64>,
 }
 
-/// Bytes are not a payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadPayload {
-    /// Larger than [`PAYLOAD_LEN_MAX`].
-    #[error("a payload has at most {PAYLOAD_LEN_MAX} bytes")]
-    TooLarge,
-    /// Not JSON, duplicate keys, or a number with a fraction.
-    #[error("not strict JSON (duplicate keys and fractions are refused)")]
-    NotStrict,
-    /// Does not follow the schema; nothing of its contents is repeated.
-    #[error("not a {SCHEMA} payload")]
-    NotAPayload,
+/// How far a disclosure was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisclosureStatus {
+    /// To its last sample.
+    Delivered,
+    /// In part.
+    Interrupted,
+    /// Not at all.
+    NotDelivered,
+    /// It did not have to be.
+    NotRequired,
+}
+
+/// A caller's answer to being recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consent {
+    /// Yes.
+    Affirmative,
+    /// Went on after being told.
+    ImpliedByContinuing,
+    /// No.
+    Refused,
+    /// Nobody asked.
+    NotAsked,
+}
+
+/// What redaction took out of the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redaction {
+    /// Name and version of the detector.
+    pub engine: String,
+    /// Policy that it followed.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Findings by class.
+    pub counts: BTreeMap<String, u32>,
+    /// Spans in which recording was paused for a payment.
+    pub pci_pause: Vec<Pause>,
+}
+
+/// A span in which recording was paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Start, since the caller was answered.
+    pub from_ms: u64,
+    /// End.
+    pub to_ms: u64,
+}
+
+/// Head of an audit chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditHead {
+    /// The chain: the call's id.
+    pub chain: CallId,
+    /// Its last record when the payload was built.
+    pub seq: u64,
+    /// That record's hash.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
 }
 
 impl Payload {
-    /// Parses a payload strictly.
+    /// Parses a payload from outside. What it returns has the shape of the schema; whether
+    /// it is true is for [`validate`].
     pub fn parse(bytes: &[u8]) -> Result<Self, BadPayload> {
-        if bytes.len() > PAYLOAD_LEN_MAX {
-            return Err(BadPayload::TooLarge);
+        if bytes.len() > PAYLOAD_BYTES_MAX {
+            return Err(BadPayload::TooLong);
         }
-        let value = canonical::parse_strict(bytes).map_err(|_| BadPayload::NotStrict)?;
-        let payload: Self = serde_json::from_value(value).map_err(|_| BadPayload::NotAPayload)?;
-        let fits = payload.schema == SCHEMA && payload.revision >= 1;
-        if fits { Ok(payload) } else { Err(BadPayload::NotAPayload) }
+        let value = canonical::parse_strict(bytes)?;
+        // The derived reader lets the shape through first, so that a limit can be named.
+        let payload = Self::deserialize(value).map_err(|_| BadPayload::Shape)?;
+        match shape::fault(&payload) {
+            Some(member) => Err(BadPayload::Limit { member }),
+            None => Ok(payload),
+        }
     }
 
-    /// The canonical bytes: what is stored, signed over and hashed.
-    pub fn canonical_bytes(&self) -> Vec<u8> {
-        let value = serde_json::to_value(self).unwrap_or_default();
-        // Text and integers only: there is nothing in these types that has no canonical form.
-        canonical::to_bytes(&value).unwrap_or_default()
+    /// The bytes that are signed, hashed and stored.
+    pub fn canonical_bytes(&self) -> Result<Vec<u8>, NotCanonical> {
+        // Serialising these types to a tree fails for nothing but a bug in them, which the
+        // caller sees as what it is: a payload without canonical bytes.
+        let value = serde_json::to_value(self).map_err(|_| NotCanonical::Syntax { line: 0, column: 0 })?;
+        canonical::to_bytes(&value)
     }
 
-    /// From 1; a view replaces what it shows only with a higher one.
+    /// From 1; the highest at accept is frozen.
     pub const fn revision(&self) -> u32 {
         self.revision
     }
 
-    /// The transfer.
-    pub const fn transfer_id(&self) -> &TransferId {
-        &self.transfer_id
-    }
-
-    /// The payload's own id, equal in all revisions.
-    pub const fn payload_id(&self) -> &PayloadId {
-        &self.payload_id
-    }
-
-    /// The call.
-    pub const fn call_id(&self) -> &CallId {
-        &self.call_id
-    }
-
-    /// Tier 1 as text.
-    pub const fn summary(&self) -> &Pii<String> {
+    /// The two or three sentences.
+    pub const fn summary_text(&self) -> &Pii<String> {
         &self.summary.text
     }
 
-    /// Sentences of tier 1: 2 or 3.
-    pub const fn sentence_count(&self) -> u8 {
-        self.summary.sentence_count
-    }
-
-    /// The private briefing.
+    /// What is spoken to the human agent in private.
     pub const fn whisper_text(&self) -> Option<&Pii<String>> {
         self.summary.whisper_text.as_ref()
     }
 
-    /// Who wrote tier 1.
-    pub const fn generator(&self) -> Generator {
-        self.summary.generator
+    /// How many sentences the summary has.
+    pub const fn sentence_count(&self) -> u8 {
+        self.summary.sentence_count
     }
 
-    /// Required fields present, per-mille.
+    /// Required fields present, per-mille; 0 where nobody counted.
     pub fn completeness_pm(&self) -> u16 {
-        self.structured.completeness.as_ref().map_or(1_000, |completeness| completeness.score_pm)
+        self.structured.completeness.as_ref().map_or(0, |completeness| completeness.score_pm)
     }
 
-    /// Required fields that are missing.
-    pub fn missing(&self) -> &[String] {
-        self.structured.completeness.as_ref().map_or(&[], |completeness| &completeness.missing)
-    }
-
-    /// The payload as far as a destination with these grants may see it. What is not granted
-    /// is removed, and marked so.
-    #[must_use]
-    pub fn project(&self, grants: Grants) -> Self {
-        let mut seen = self.clone();
-        let phi = self.classification.iter().any(|class| class == "phi");
-        if grants.pii && (grants.phi || !phi) {
-            return seen;
+    /// `model` or `template_fallback`.
+    pub const fn generator(&self) -> &'static str {
+        match self.summary.generator {
+            Generator::Model => "model",
+            Generator::TemplateFallback => "template_fallback",
         }
-        seen.structured.caller.ani.e164 = None;
-        seen.structured.caller.matched.candidates = None;
-        for item in &mut seen.structured.collected {
-            if item.value.take().is_some() {
-                item.redacted = Some("removed".to_owned());
-            }
-        }
-        seen.structured.unresolved = None;
-        seen.structured.crm = None;
-        seen.summary.headline = None;
-        seen.summary.whisper_text = None;
-        seen.summary.text = Pii::new(build::anonymous_summary(&self.structured.trigger.code));
-        seen.summary.sentence_count = 2;
-        seen.summary.generator = Generator::TemplateFallback;
-        seen.summary.model_ref = None;
-        seen.structured.next_action.text = Pii::new("Open the handoff page for the next step.".to_owned());
-        seen
-    }
-
-    /// Ids, a headline and a link: what a webhook carries unless its destination asked for all.
-    pub fn thin(&self, grants: Grants) -> Value {
-        let phi = self.classification.iter().any(|class| class == "phi");
-        let mut thin = json!({
-            "tenant_id": self.tenant_id,
-            "call_id": self.call_id,
-            "transfer_id": self.transfer_id,
-            "payload_id": self.payload_id,
-            "revision": self.revision,
-            "agent_id": null,
-            "pop_url": self.transcript.url.as_deref().map(|url| url.replace("/v1/transcripts/", "/desktop/#transfer=")),
-            "expires_at": self.expires_at,
-        });
-        if let (Some(headline), Some(members), true) =
-            (&self.summary.headline, thin.as_object_mut(), grants.phi || !phi)
-        {
-            members.insert("headline".to_owned(), json!(headline));
-        }
-        thin
     }
 }
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    /// However a payload arrives, inside a command too, its limits hold from here on.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let payload = Self::deserialize(deserializer)?;
+        match shape::fault(&payload) {
+            Some(member) => Err(serde::de::Error::custom(format_args!("{member} is outside its limits"))),
+            None => Ok(payload),
+        }
+    }
+}
+
+/// An optional member is absent or has a value; null is neither.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A required member that may be null.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+#[cfg(test)]
+mod tests;

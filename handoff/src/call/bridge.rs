@@ -5,19 +5,20 @@
 
 use crate::call::State;
 use crate::call::core::{Core, earliest, millis};
+use crate::call::decide;
 use crate::call::ending;
 use crate::call::io::{DesktopPush, Output, PayloadAck, Target};
 use crate::call::offer::{Accepted, Ack, Offer};
 use crate::call::outcome::{DegradedReason, FailureCause, FallbackTaken, LegCause, Outcome, Phase};
 use crate::call::talk::Conversing;
-use crate::call::transfer::{self, Adoption, Announcement, Transfer};
+use crate::call::transfer::{self, Announcement, Transfer};
 use crate::call::{AUDIO_PROOF_LIMIT, DELIVERY_SETTLES};
 use crate::clock::Now;
-use crate::conversation::{Stimulus, TransferStanding};
+use crate::conversation::Stimulus;
 use crate::event::Fact;
-use crate::id::{DecisionId, Epoch, HumanAgentId, LegId, TransferId};
+use crate::id::{Epoch, HumanAgentId, LegId, TransferId};
 use crate::payload::Payload;
-use crate::policy::{Decision, Origin, Trigger};
+use crate::policy::{Decision, Trigger};
 
 /// Caller and human agent are connected.
 #[derive(Debug)]
@@ -63,6 +64,14 @@ impl Bridge {
         earliest([proof.max(Some(self.settles_at))])
     }
 
+    /// A required destination missed its budget. `false` once the outcome is recorded.
+    pub(super) const fn undelivered(&mut self) -> bool {
+        if !self.recorded {
+            self.missed = true;
+        }
+        !self.recorded
+    }
+
     fn outcome(&self) -> Outcome {
         match (self.caller_heard, self.human_heard) {
             (false, false) => return Outcome::Failed { cause: FailureCause::OneWayAudio },
@@ -86,18 +95,11 @@ impl Bridge {
 
 /// Makes the bridge if nothing is left to wait for.
 pub(super) fn try_bridge(core: &mut Core, mut transfer: Box<Transfer>) -> State {
-    let told = matches!(transfer.announcement, Announcement::Played(_));
-    let accepted = match core::mem::replace(&mut transfer.offer, Offer::Withdrawn) {
-        Offer::Accepted(accepted)
-            if told && accepted.whisper.is_none() && !matches!(accepted.ack, Ack::Waiting { .. }) =>
-        {
-            accepted
-        }
-        other => {
-            transfer.offer = other;
-            return State::Transferring(transfer);
-        }
-    };
+    if !matches!(transfer.announcement, Announcement::Played(_)) || !transfer.offer.is_ready() {
+        return State::Transferring(transfer);
+    }
+    let offer = core::mem::replace(&mut transfer.offer, Offer::Withdrawn);
+    let Offer::Accepted(accepted) = offer else { return State::Transferring(transfer) };
     connect(core, *transfer, accepted)
 }
 
@@ -182,12 +184,6 @@ pub(super) fn painted(
     State::Bridged(bridge)
 }
 
-/// A required destination missed its budget. Too late once the outcome is recorded.
-pub(super) fn undelivered(bridge: &mut Bridge) -> bool {
-    bridge.missed |= !bridge.recorded;
-    !bridge.recorded
-}
-
 /// A deadline of the bridge.
 pub(super) fn tick(core: &mut Core, bridge: Box<Bridge>) -> State {
     judge(core, bridge)
@@ -232,11 +228,10 @@ pub(super) fn human_gone(core: &mut Core, mut bridge: Box<Bridge>, leg: LegId, c
     let trigger = Trigger {
         rule_id: "human_agent_lost".to_owned(),
         evidence: "the human agent's leg was lost after the bridge".to_owned(),
-        waives_waits: true,
         mandatory: true,
         ..decision.trigger
     };
-    let adoption = own_decision(core, trigger, Stimulus::Other);
+    let adoption = decide::own_decision(core, trigger, Stimulus::Other);
     transfer::resume(core, adoption, queue, agent)
 }
 
@@ -279,49 +274,4 @@ pub(super) fn delivered(
         accepted.ack = Ack::At(core.at.now);
     }
     try_bridge(core, transfer)
-}
-
-/// A decision of the edge's own for the next transfer.
-pub(super) fn own_decision(core: &mut Core, trigger: Trigger, stimulus: Stimulus) -> Adoption {
-    let transfer_id = core.next_transfer();
-    let mut evaluable = core.evaluable(stimulus, TransferStanding::None, transfer_id.clone());
-    evaluable.context = Some(core.conversation.context());
-    adopt_own(core, trigger, Box::new(evaluable))
-}
-
-/// Records that the edge evaluated the policy itself, and turns the result into a decision.
-pub(super) fn adopt_own(
-    core: &mut Core,
-    trigger: Trigger,
-    evaluable: Box<crate::event::Evaluable>,
-) -> Adoption {
-    let policy_version = core.rules.policy.version().to_owned();
-    core.emit(Fact::TriggerEvaluated {
-        trigger: trigger.clone(),
-        ruleset: policy_version.clone(),
-        inputs: inputs(&evaluable.snapshot),
-    });
-    let transfer_id = core.next_transfer();
-    let decision = Decision {
-        decision_id: DecisionId::of(&transfer_id),
-        transfer_id,
-        call_id: core.arrival.call.clone(),
-        trigger,
-        policy_version,
-        origin: Origin::EdgeFallback,
-    };
-    Adoption { decision, publish: Some(evaluable) }
-}
-
-/// The numbers of a snapshot that a rule can have looked at.
-fn inputs(snapshot: &crate::conversation::Snapshot) -> Vec<(String, i64)> {
-    let number = |name: &str, value: u64| (name.to_owned(), i64::try_from(value).unwrap_or(i64::MAX));
-    let mut inputs = vec![
-        number("elapsed_ms", snapshot.elapsed_ms),
-        number("turns_caller", snapshot.turns_caller.into()),
-        number("failed_attempts", snapshot.failed_attempts.into()),
-    ];
-    inputs.extend(snapshot.confidence_pm.map(|value| number("confidence_pm", value.into())));
-    inputs.extend(snapshot.confidence_rolling_pm.map(|value| number("confidence_rolling_pm", value.into())));
-    inputs
 }

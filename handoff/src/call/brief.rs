@@ -4,9 +4,9 @@
 
 use crate::call::core::Core;
 use crate::call::media::{ClipId, Part, Prompt};
-use crate::call::transfer::Transfer;
-use crate::conversation::{Conversation, Disclosed, DisclosureKind, Turn};
+use crate::conversation::{Conversation, Disclosed, DisclosureKind};
 use crate::message;
+use crate::call::transfer::Transfer;
 use crate::payload::{self, BuildInput, Payload};
 use crate::pii::Pii;
 
@@ -19,28 +19,29 @@ pub(super) const TEMPLATE_GENERATOR: &str = "template_fallback";
 /// The payload from what the edge knows itself.
 pub(super) fn template(core: &Core, transfer: &Transfer) -> Payload {
     let context = core.conversation.context();
-    let queue = core.queue(transfer.queue).map_or("", |queue| queue.id.as_str());
+    let queue = core.queue(transfer.queue).map(|queue| (&queue.id, queue.id.as_str()));
     payload::template(&BuildInput {
         tenant: &core.rules.tenant,
         call: &core.arrival.call,
         transfer: &transfer.id,
         trigger: &transfer.decision.trigger,
         policy_version: &transfer.decision.policy_version,
+        origin: transfer.decision.origin,
         context: &context,
         catalog: &core.rules.catalog,
         queue,
-        queue_label: queue,
         revision: TEMPLATE_REVISION,
         created_at: core.at.wall,
         fired_at: core.at.wall,
         public_url: &core.rules.public_url,
         audit_head: None,
+        classification: &[],
     })
 }
 
 /// The bytes that the record's MAC is taken over.
 pub(super) fn canonical(payload: &Payload) -> Option<Pii<Vec<u8>>> {
-    Some(Pii::new(payload.canonical_bytes())).filter(|bytes| !bytes.expose().is_empty())
+    payload.canonical_bytes().ok().map(Pii::new)
 }
 
 /// The briefing as text, for the desktop.
@@ -84,7 +85,12 @@ pub(super) fn announced(conversation: &mut Conversation, disclosed: Disclosed) {
     conversation.record_disclosure(DisclosureKind::Transition, disclosed);
 }
 
-/// The turn that was just taken in, redacted.
-pub(super) fn last_turn(conversation: &Conversation) -> Option<Turn> {
-    conversation.context().turns.pop()
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A payload of the functions, as far as the call machine looks at one.
+    pub(in crate::call) fn revision(revision: u32) -> Payload {
+        Payload { revision, whisper: Some(Pii::new("Refill question.".to_owned())) }
+    }
 }

@@ -15,6 +15,7 @@ use crate::conversation::{Conversation, Disclosed, Stimulus, TransferStanding};
 use crate::event::{Evaluable, Fact, Played, Role};
 use crate::id::{HumanAgentId, LegId, PlayId, TransferId};
 use crate::message;
+use crate::payload::Payload;
 
 /// What a call has in every state.
 #[derive(Debug)]
@@ -32,13 +33,17 @@ pub(super) struct Core {
     pub(super) voice: VoiceLink,
     /// Transfers so far; the ordinal of the last.
     pub(super) transfers: u32,
+    /// A payload that came before the transfer it is for: its decision is late, or waits for
+    /// the disclosure.
+    early_payload: Option<(TransferId, Payload)>,
     pub(super) answered_at: Option<Now>,
     /// The disclosure was heard to its last sample.
     pub(super) disclosed: bool,
+    /// The caller refused to be recorded, which is final.
+    pub(super) refused: bool,
     /// No call lasts longer than this.
     pub(super) until: Now,
     pub(super) commands: Recent,
-    pub(super) signals: Recent,
     recorded: BTreeSet<LegId>,
 }
 
@@ -117,11 +122,12 @@ impl Core {
             conversation,
             voice: VoiceLink::Gone,
             transfers: 0,
+            early_payload: None,
             answered_at: None,
             disclosed: false,
+            refused: false,
             until: at.now + CALL_LIMIT,
             commands: Recent::default(),
-            signals: Recent::default(),
             recorded: BTreeSet::new(),
         }
     }
@@ -253,6 +259,19 @@ impl Core {
         TransferId::of(&self.arrival.call, self.transfers.saturating_add(1))
     }
 
+    /// Keeps a payload for the next transfer.
+    pub(super) fn keep_payload(&mut self, transfer: TransferId, payload: Payload) {
+        let newer = self.early_payload.as_ref().is_none_or(|(_, kept)| payload.revision > kept.revision);
+        if newer {
+            self.early_payload = Some((transfer, payload));
+        }
+    }
+
+    /// The payload that was kept for `transfer`.
+    pub(super) fn kept_payload(&mut self, transfer: &TransferId) -> Option<Payload> {
+        self.early_payload.take().filter(|(id, _)| id == transfer).map(|(_, payload)| payload)
+    }
+
     /// The id of the latest transfer.
     pub(super) fn last_transfer(&self) -> TransferId {
         TransferId::of(&self.arrival.call, self.transfers)
@@ -262,17 +281,16 @@ impl Core {
         self.rules.queues.get(index)
     }
 
-    /// When the policy has to look at the clock next, while no transfer is under way.
+    /// When a rule has something to say about the time, while no transfer is under way.
     pub(super) fn clock_due(&self) -> Option<Now> {
+        self.answered_at?;
         self.conversation.next_timeout(&self.rules.policy)
     }
 
     /// Recordings follow the legs: on while a leg is up, the disclosure was heard whole and
     /// nobody refused.
     pub(super) fn follow_recordings(&mut self) {
-        let allowed = self.rules.recording
-            && self.disclosed
-            && self.conversation.context().recording_consent != "refused";
+        let allowed = self.rules.recording && self.disclosed && !self.refused;
         for leg in self.recorded.clone() {
             if !allowed || !self.legs.is_up(leg) {
                 self.stop_recording(leg);

@@ -8,7 +8,7 @@ use crate::call::brief;
 use crate::call::core::Core;
 use crate::call::io::{DesktopPush, Output, PayloadAck, QueueRules, Target};
 use crate::call::media::Purpose;
-use crate::call::outcome::{DegradedReason, FailureCause, LegCause, Outcome, Phase};
+use crate::call::outcome::{DegradedReason, FailureCause, LegCause, Outcome};
 use crate::call::transfer::{self, Transfer};
 use crate::call::{
     ACCEPT_AFTER_WHISPER, ATTEMPTS_LIMIT, BARRIER_WAIT_MAX, BRIEFING_LIMIT, RING_LIMIT, SEARCH_LIMIT,
@@ -41,6 +41,8 @@ pub(super) struct Calling {
     ringing: bool,
     /// Said yes on the desktop before the phone was answered.
     early: Option<Means>,
+    /// Highest revision that the desktop has painted.
+    painted: u32,
     until: Now,
 }
 
@@ -160,6 +162,16 @@ impl Offer {
         }
     }
 
+    /// Nothing on the person's side is left to wait for.
+    pub(super) const fn is_ready(&self) -> bool {
+        match self {
+            Self::Accepted(accepted) => {
+                accepted.whisper.is_none() && !matches!(accepted.ack, Ack::Waiting { .. })
+            }
+            Self::Searching { .. } | Self::Calling(_) | Self::Briefing(_) | Self::Withdrawn => false,
+        }
+    }
+
     /// The acknowledgement will not come.
     pub(super) fn wait_no_more(&mut self) {
         if let Self::Accepted(accepted) = self
@@ -213,7 +225,7 @@ pub(super) fn found(
     }
     core.out.push(Output::Invite { leg, agent, transfer: transfer.id.clone() });
     let until = core.at.now + target.ring_timeout.min(RING_LIMIT);
-    transfer.offer = Offer::Calling(Calling { target, leg, ringing: false, early: None, until });
+    transfer.offer = Offer::Calling(Calling { target, leg, ringing: false, early: None, painted: 0, until });
     State::Transferring(transfer)
 }
 
@@ -243,14 +255,16 @@ pub(super) fn ringing(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId) 
 /// The phone was answered: the caller's leg is taken back from hold now, so that nothing is
 /// left to negotiate at the bridge, and the briefing starts at once.
 pub(super) fn answered(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId) -> State {
-    let calling = match core::mem::replace(&mut transfer.offer, Offer::Withdrawn) {
-        Offer::Calling(calling) if calling.leg == leg => calling,
-        other => {
-            transfer.offer = other;
-            return State::Transferring(transfer);
-        }
+    let offer = core::mem::replace(&mut transfer.offer, Offer::Withdrawn);
+    let Offer::Calling(calling) = offer else {
+        transfer.offer = offer;
+        return State::Transferring(transfer);
     };
-    let Calling { target, early, .. } = calling;
+    if calling.leg != leg {
+        transfer.offer = Offer::Calling(calling);
+        return State::Transferring(transfer);
+    }
+    let Calling { target, early, painted, .. } = calling;
     let attempt = transfer.attempts;
     core.emit(Fact::AgentAnswered { agent_id: target.agent.clone(), attempt, leg });
     transfer::unhold(core, &mut transfer);
@@ -258,7 +272,7 @@ pub(super) fn answered(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId)
     let proven = target.trusted;
     let overall = core.at.now + BRIEFING_LIMIT;
     let stage = Stage::Proving { play: None };
-    transfer.offer = Offer::Briefing(Briefing { target, leg, stage, painted: 0, until: overall, overall });
+    transfer.offer = Offer::Briefing(Briefing { target, leg, stage, painted, until: overall, overall });
     transfer::build_payload(core, &mut transfer);
     if let Some(means) = early {
         return accept(core, transfer, means);
@@ -381,16 +395,14 @@ pub(super) fn declined_by(core: &mut Core, transfer: Box<Transfer>, agent: &Huma
 
 /// The yes: it freezes the payload and opens the wait for its acknowledgement.
 fn accept(core: &mut Core, mut transfer: Box<Transfer>, method: Means) -> State {
-    let briefing = match core::mem::replace(&mut transfer.offer, Offer::Withdrawn) {
-        Offer::Briefing(briefing) => briefing,
-        other => {
-            transfer.offer = other;
-            return State::Transferring(transfer);
-        }
+    let offer = core::mem::replace(&mut transfer.offer, Offer::Withdrawn);
+    let Offer::Briefing(briefing) = offer else {
+        transfer.offer = offer;
+        return State::Transferring(transfer);
     };
     let Briefing { target, leg, stage, painted, overall, .. } = briefing;
     let now = core.at.now;
-    let revision = transfer.payload.as_ref().map_or(0, |payload| payload.revision());
+    let revision = transfer.payload.as_ref().map_or(0, |payload| payload.revision);
     let agent_id = target.agent.clone();
     if matches!(stage, Stage::Proving { .. }) {
         // The person read the card instead: the whisper was skipped whole.
@@ -444,14 +456,11 @@ pub(super) fn painted(
         core.queue(transfer.queue).is_none_or(|queue| queue.payload_ack == PayloadAck::Desktop);
     let now = core.at.now;
     let news = match &mut transfer.offer {
-        Offer::Calling(calling) => {
-            calling.target.desktop = true;
-            true
-        }
-        Offer::Briefing(briefing) => {
-            briefing.target.desktop = true;
-            let news = revision > briefing.painted;
-            briefing.painted = briefing.painted.max(revision);
+        Offer::Calling(Calling { target, painted, .. })
+        | Offer::Briefing(Briefing { target, painted, .. }) => {
+            target.desktop = true;
+            let news = revision > *painted;
+            *painted = revision.max(*painted);
             news
         }
         Offer::Accepted(accepted) if desktop_decides && revision >= accepted.revision => {
@@ -485,42 +494,42 @@ pub(super) fn lost(
         return State::Transferring(transfer);
     }
     let phase = transfer.phase();
-    let outcome = if transfer.offer.is_answered() {
+    let (outcome, reason) = if transfer.offer.is_answered() {
         record_decline(core, &transfer, DeclineReason::Lost, status);
-        let barrier = matches!(transfer.offer, Offer::Accepted(_));
-        Outcome::AgentLost { phase: if barrier { Phase::Barrier } else { phase } }
+        (Outcome::AgentLost { phase }, "ended")
     } else {
         refused(core, &transfer, cause, status)
-    };
-    let reason = match outcome {
-        Outcome::Declined => "declined",
-        Outcome::NoAnswer => "no_answer",
-        _ => "ended",
     };
     transfer.offer.withdraw(core, &transfer.id, LegCause::LocalHangUp, reason);
     failed(core, transfer, outcome)
 }
 
-/// What an end before the answer means.
-fn refused(core: &mut Core, transfer: &Transfer, cause: LegCause, status: Option<u16>) -> Outcome {
-    let outcome = match cause {
-        LegCause::Declined => Outcome::Declined,
-        LegCause::Busy => Outcome::Busy,
-        LegCause::NoAnswer => Outcome::NoAnswer,
-        LegCause::Refused => Outcome::Failed { cause: FailureCause::SignallingRefused },
+/// What an end before the answer means: the outcome, and the word for the desktop.
+fn refused(
+    core: &mut Core,
+    transfer: &Transfer,
+    cause: LegCause,
+    status: Option<u16>,
+) -> (Outcome, &'static str) {
+    let (outcome, decline) = match cause {
+        LegCause::NoAnswer => {
+            record_no_answer(core, transfer);
+            return (Outcome::NoAnswer, "no_answer");
+        }
+        LegCause::Declined => (Outcome::Declined, DeclineReason::Declined),
+        LegCause::Busy => (Outcome::Busy, DeclineReason::Busy),
+        LegCause::Refused => {
+            (Outcome::Failed { cause: FailureCause::SignallingRefused }, DeclineReason::Busy)
+        }
         LegCause::RemoteHangUp
         | LegCause::LocalHangUp
         | LegCause::Cancelled
         | LegCause::Unreachable
         | LegCause::Lost
-        | LegCause::Drained => Outcome::Failed { cause: FailureCause::Unreachable },
+        | LegCause::Drained => (Outcome::Failed { cause: FailureCause::Unreachable }, DeclineReason::Busy),
     };
-    match outcome {
-        Outcome::NoAnswer => record_no_answer(core, transfer),
-        Outcome::Declined => record_decline(core, transfer, DeclineReason::Declined, status),
-        _ => record_decline(core, transfer, DeclineReason::Busy, status),
-    }
-    outcome
+    record_decline(core, transfer, decline, status);
+    (outcome, if decline == DeclineReason::Declined { "declined" } else { "ended" })
 }
 
 /// Deadlines of the offer.

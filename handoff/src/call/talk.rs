@@ -2,21 +2,18 @@
 //! and the decision that starts a transfer. The voice agent asks; the policy decides; where
 //! nobody else decides in time, the same policy is obeyed here.
 
-use std::sync::Arc;
-
 use crate::call::State;
-use crate::call::bridge::{adopt_own, own_decision};
-use crate::call::brief;
 use crate::call::core::{Core, VoiceLink};
+use crate::call::decide::{self, Expected};
 use crate::call::ending;
 use crate::call::io::OnVoiceAgentBye;
 use crate::call::media::{Prompt, Purpose};
 use crate::call::outcome::LegCause;
 use crate::call::transfer::{self, Adoption};
-use crate::call::{EDGE_FALLBACK, PROMPT_LIMIT, SIGNAL_NAME_MAX};
+use crate::call::{PROMPT_LIMIT, SIGNAL_NAME_MAX};
 use crate::clock::Now;
-use crate::conversation::{Stimulus, TransferStanding};
-use crate::event::{Evaluable, Fact};
+use crate::conversation::Stimulus;
+use crate::event::Fact;
 use crate::id::{LegId, PlayId};
 use crate::policy::{Category, Trigger};
 use crate::signal::{ConfidenceOf, Signal, SignalBody};
@@ -28,9 +25,9 @@ pub(super) struct Disclosing {
     /// It was cut once and plays again.
     again: bool,
     until: Now,
-    expected: Option<Expected>,
+    pub(super) expected: Option<Box<Expected>>,
     /// Decided already, waiting for the disclosure to be heard.
-    ready: Option<Adoption>,
+    pub(super) ready: Option<Box<Adoption>>,
 }
 
 /// Caller and voice agent talk.
@@ -38,7 +35,7 @@ pub(super) struct Disclosing {
 pub(super) struct Conversing {
     /// What the caller hears before the voice agent again.
     pub(super) notice: Option<Notice>,
-    pub(super) expected: Option<Expected>,
+    pub(super) expected: Option<Box<Expected>>,
 }
 
 /// A fixed prompt to a caller who comes back.
@@ -48,30 +45,31 @@ pub(super) struct Notice {
     pub(super) until: Now,
 }
 
-/// The edge's own policy fired a mandatory rule: somebody else's decision is awaited, and
-/// taken here when it does not come.
-#[derive(Debug)]
-pub(super) struct Expected {
-    trigger: Trigger,
-    evaluable: Box<Evaluable>,
-    until: Now,
-}
-
 impl Disclosing {
+    /// No decision is made or awaited.
+    const fn is_idle(&self) -> bool {
+        self.expected.is_none() && self.ready.is_none()
+    }
+
     /// The next deadline.
     pub(super) fn next_timeout(&self, core: &Core) -> Option<Now> {
-        let decision = self.expected.as_ref().map(|expected| expected.until);
-        let clock = core.clock_due().filter(|_| self.expected.is_none() && self.ready.is_none());
+        let decision = self.expected.as_ref().map(|expected| expected.until());
+        let clock = core.clock_due().filter(|_| self.is_idle());
         crate::call::core::earliest([Some(self.until), decision, clock])
     }
 }
 
 impl Conversing {
+    /// No decision is awaited.
+    const fn is_idle(&self) -> bool {
+        self.expected.is_none()
+    }
+
     /// The next deadline.
     pub(super) fn next_timeout(&self, core: &Core) -> Option<Now> {
         let notice = self.notice.map(|notice| notice.until);
-        let decision = self.expected.as_ref().map(|expected| expected.until);
-        let clock = core.clock_due().filter(|_| self.expected.is_none());
+        let decision = self.expected.as_ref().map(|expected| expected.until());
+        let clock = core.clock_due().filter(|_| self.is_idle());
         crate::call::core::earliest([notice, decision, clock])
     }
 }
@@ -98,7 +96,8 @@ pub(super) fn disclosure_ended(core: &mut Core, disclosing: Disclosing) -> State
         let until = core.at.now + PROMPT_LIMIT;
         return State::Disclosing(Disclosing { play, again: true, until, ..disclosing });
     }
-    if core.disclosed && core.rules.recording {
+    if core.disclosed && core.rules.recording && !core.refused {
+        core.conversation.record_consent("implied_by_continuing");
         let at_ms = core.offset_ms(core.at.now);
         core.emit(Fact::RecordingConsent {
             value: "implied_by_continuing".to_owned(),
@@ -108,7 +107,7 @@ pub(super) fn disclosure_ended(core: &mut Core, disclosing: Disclosing) -> State
     }
     let Disclosing { expected, ready, .. } = disclosing;
     match ready {
-        Some(adoption) => transfer::begin(core, adoption),
+        Some(adoption) => transfer::begin(core, *adoption),
         None => State::WithVoiceAgent(Conversing { notice: None, expected }),
     }
 }
@@ -125,172 +124,55 @@ pub(super) fn notice_ended(core: &mut Core, mut conversing: Conversing, play: Pl
 /// The voice agent said something. It is recorded in every state; it can start a transfer
 /// only where none is under way.
 pub(super) fn signal(core: &mut Core, state: State, signal: &Signal) -> State {
-    if matches!(signal.body, SignalBody::TurnPartial { .. }) || !core.signals.insert(&signal.id) {
+    if matches!(signal.body, SignalBody::TurnPartial { .. }) || core.conversation.has_seen(&signal.id) {
         return state;
     }
-    if matches!(signal.body, SignalBody::TransferCancel) {
-        let fact =
-            Fact::SignalReceived { id: signal.id.clone(), kind: kind(&signal.body), values: Vec::new() };
-        core.emit(fact);
-        return match state {
-            State::Transferring(transfer) => transfer::cancel(core, transfer).0,
-            other => other,
-        };
-    }
     let stimulus = core.conversation.apply(core.at, signal);
-    let fact = signal_fact(core, signal);
     if let SignalBody::Consent { value } = &signal.body {
-        let at_ms = core.offset_ms(core.at.now);
-        let (value, method) = (value.clone(), "voice_agent".to_owned());
-        core.emit(Fact::RecordingConsent { value, method, at_ms });
+        core.refused |= value == "refused";
     }
-    stimulate(core, state, stimulus, fact)
+    let fact = signal_fact(core, signal, &stimulus);
+    let state = decide::stimulate(core, state, stimulus, fact);
+    match (state, &signal.body) {
+        (State::Transferring(transfer), SignalBody::TransferCancel) => transfer::cancel(core, transfer).0,
+        (state, SignalBody::Consent { value }) => {
+            let at_ms = core.offset_ms(core.at.now);
+            let (value, method) = (value.clone(), "voice_agent".to_owned());
+            core.emit(Fact::RecordingConsent { value, method, at_ms });
+            state
+        }
+        (state, _) => state,
+    }
 }
 
-/// Time has passed that a rule may care about.
+/// Time has passed that a rule cares about.
 fn clock(core: &mut Core, state: State) -> State {
     let now = core.at.now;
-    let policy = Arc::clone(&core.rules.policy);
-    let Some(stimulus) = core.conversation.take_due(now, &policy) else { return state };
+    let Some(stimulus) = core.conversation.take_due(now, &core.rules.policy) else { return state };
     let elapsed = i64::try_from(core.offset_ms(now)).unwrap_or(i64::MAX);
     let fact = Fact::SignalReceived {
         id: format!("clock-{}", core.seq),
         kind: "clock".to_owned(),
         values: vec![("elapsed_ms".to_owned(), elapsed)],
     };
-    stimulate(core, state, stimulus, fact)
+    decide::stimulate(core, state, stimulus, fact)
 }
 
 /// A key of the caller, as our own media plane heard it.
 pub(super) fn caller_key(core: &mut Core, state: State, digit: char) -> State {
     let fact =
         Fact::SignalReceived { id: format!("key-{}", core.seq), kind: "dtmf".to_owned(), values: Vec::new() };
-    stimulate(core, state, Stimulus::Digit { zero: digit == '0' }, fact)
-}
-
-/// Records a stimulus with all that is needed to judge it elsewhere, and judges it here.
-fn stimulate(core: &mut Core, mut state: State, stimulus: Stimulus, fact: Fact) -> State {
-    let (standing, transfer_id) = match &state {
-        State::Transferring(_) => (TransferStanding::Active, core.last_transfer()),
-        State::Bridged(_) => (TransferStanding::Bridged, core.last_transfer()),
-        State::Arriving { .. }
-        | State::Disclosing(_)
-        | State::WithVoiceAgent(_)
-        | State::Closing { .. }
-        | State::Ending(_)
-        | State::Finished => (TransferStanding::None, core.next_transfer()),
-    };
-    let mut evaluable = core.evaluable(stimulus, standing, transfer_id);
-    let fired = core
-        .rules
-        .policy
-        .evaluate(&evaluable.snapshot, &evaluable.stimulus)
-        .filter(|_| standing == TransferStanding::None);
-    if fired.is_some() {
-        evaluable.context = Some(core.conversation.context());
-    }
-    let evaluable = Box::new(evaluable);
-    core.emit_with(fact, Some(evaluable.clone()));
-    if let Some(trigger) = fired.filter(|trigger| trigger.mandatory) {
-        let until = core.at.now + EDGE_FALLBACK;
-        match &mut state {
-            State::Disclosing(disclosing) if disclosing.ready.is_none() => {
-                expect(&mut disclosing.expected, trigger, evaluable, until);
-            }
-            State::WithVoiceAgent(conversing) => expect(&mut conversing.expected, trigger, evaluable, until),
-            State::Arriving { .. }
-            | State::Disclosing(_)
-            | State::Transferring(_)
-            | State::Bridged(_)
-            | State::Closing { .. }
-            | State::Ending(_)
-            | State::Finished => {}
-        }
-    }
-    state
-}
-
-/// A second trigger joins the first: the stronger names the decision, a safety rule waives
-/// every wait, and the deadline stays that of the first.
-fn expect(expected: &mut Option<Expected>, trigger: Trigger, evaluable: Box<Evaluable>, until: Now) {
-    let Some(known) = expected else {
-        *expected = Some(Expected { trigger, evaluable, until });
-        return;
-    };
-    let waives_waits = known.trigger.waives_waits || trigger.waives_waits;
-    let joined = if trigger.category < known.trigger.category {
-        let weaker = core::mem::replace(&mut known.trigger, trigger);
-        known.evaluable = evaluable;
-        weaker
-    } else {
-        trigger
-    };
-    let name = format!("{}:{}", joined.category.as_str(), joined.rule_id);
-    if !known.trigger.also.contains(&name) && known.trigger.also.len() < Category::ALL.len() {
-        known.trigger.also.push(name);
-    }
-    known.trigger.waives_waits = waives_waits;
-}
-
-/// A decision came, or was taken here. It starts the transfer, or waits for the disclosure.
-pub(super) fn decided(core: &mut Core, state: State, adoption: Adoption) -> State {
-    match state {
-        State::Disclosing(mut disclosing) if !adoption.decision.trigger.waives_waits => {
-            disclosing.expected = None;
-            disclosing.ready.get_or_insert(adoption);
-            State::Disclosing(disclosing)
-        }
-        State::Disclosing(_) | State::WithVoiceAgent(_) => transfer::begin(core, adoption),
-        State::Arriving { .. }
-        | State::Transferring(_)
-        | State::Bridged(_)
-        | State::Closing { .. }
-        | State::Ending(_)
-        | State::Finished => state,
-    }
+    let stimulus = core.conversation.record_digit(core.at, digit);
+    decide::stimulate(core, state, stimulus, fact)
 }
 
 /// Deadlines while no transfer is under way.
 pub(super) fn tick(core: &mut Core, state: State) -> State {
-    let now = core.at.now;
-    let due = |expected: &Option<Expected>| expected.as_ref().is_some_and(|expected| now >= expected.until);
-    let state = match state {
-        State::Disclosing(mut disclosing) if due(&disclosing.expected) => match disclosing.expected.take() {
-            Some(expected) => {
-                let adoption = adopt_own(core, expected.trigger, expected.evaluable);
-                decided(core, State::Disclosing(disclosing), adoption)
-            }
-            None => State::Disclosing(disclosing),
-        },
-        State::WithVoiceAgent(mut conversing) if due(&conversing.expected) => {
-            match conversing.expected.take() {
-                Some(expected) => {
-                    let adoption = adopt_own(core, expected.trigger, expected.evaluable);
-                    decided(core, State::WithVoiceAgent(conversing), adoption)
-                }
-                None => State::WithVoiceAgent(conversing),
-            }
-        }
-        other => other,
-    };
-    let state = match state {
-        State::Disclosing(disclosing) if now >= disclosing.until => {
-            // The end was never reported, so nothing is proven to have been heard.
-            core.play_ended(disclosing.play, 0);
-            disclosure_ended(core, disclosing)
-        }
-        State::WithVoiceAgent(conversing) if conversing.notice.is_some_and(|notice| now >= notice.until) => {
-            let play = conversing.notice.map(|notice| notice.play);
-            match play {
-                Some(play) => notice_ended(core, conversing, play),
-                None => State::WithVoiceAgent(conversing),
-            }
-        }
-        other => other,
-    };
+    let state = decide::tick(core, state);
+    let state = prompt_due(core, state);
     let idle = match &state {
-        State::Disclosing(disclosing) => disclosing.expected.is_none() && disclosing.ready.is_none(),
-        State::WithVoiceAgent(conversing) => conversing.expected.is_none(),
+        State::Disclosing(disclosing) => disclosing.is_idle(),
+        State::WithVoiceAgent(conversing) => conversing.is_idle(),
         State::Arriving { .. }
         | State::Transferring(_)
         | State::Bridged(_)
@@ -298,10 +180,35 @@ pub(super) fn tick(core: &mut Core, state: State) -> State {
         | State::Ending(_)
         | State::Finished => false,
     };
-    if idle && core.clock_due().is_some_and(|due| now >= due) {
+    if idle && core.clock_due().is_some_and(|due| core.at.now >= due) {
         return clock(core, state);
     }
     state
+}
+
+/// A prompt whose end was never reported: nothing is proven to have been heard.
+fn prompt_due(core: &mut Core, state: State) -> State {
+    let now = core.at.now;
+    match state {
+        State::Disclosing(disclosing) if now >= disclosing.until => {
+            core.play_ended(disclosing.play, 0);
+            disclosure_ended(core, disclosing)
+        }
+        State::WithVoiceAgent(conversing) => match conversing.notice {
+            Some(notice) if now >= notice.until => {
+                core.play_ended(notice.play, 0);
+                notice_ended(core, conversing, notice.play)
+            }
+            Some(_) | None => State::WithVoiceAgent(conversing),
+        },
+        State::Arriving { .. }
+        | State::Disclosing(_)
+        | State::Transferring(_)
+        | State::Bridged(_)
+        | State::Closing { .. }
+        | State::Ending(_)
+        | State::Finished => state,
+    }
 }
 
 /// The link to the voice agent is open.
@@ -342,46 +249,28 @@ pub(super) fn voice_gone(core: &mut Core, state: State, cause: LegCause) -> Stat
         return state;
     }
     let rule = if left { "voice_agent_left" } else { "voice_agent_lost" };
-    let adoption = match take_expected(state) {
-        // What the caller needs was known already, and names the decision better.
-        (state, Some(expected)) => (state, adopt_own(core, expected.trigger, expected.evaluable)),
-        (state, None) => {
-            let trigger = Trigger {
-                category: Category::ToolFailure,
-                rule_id: rule.to_owned(),
-                evidence: "the voice agent is no longer on the call".to_owned(),
-                mandatory: true,
-                waives_waits: false,
-                also: Vec::new(),
-            };
-            (state, own_decision(core, trigger, Stimulus::AgentError))
-        }
+    let trigger = Trigger {
+        category: Category::ToolFailure,
+        rule_id: rule.to_owned(),
+        evidence: "the voice agent is no longer on the call".to_owned(),
+        mandatory: true,
+        waives_waits: false,
+        also: Vec::new(),
     };
-    decided(core, adoption.0, adoption.1)
+    decide::decide_now(core, state, trigger, Stimulus::AgentError)
 }
 
-fn take_expected(state: State) -> (State, Option<Expected>) {
-    match state {
-        State::Disclosing(mut disclosing) => {
-            let expected = disclosing.expected.take();
-            (State::Disclosing(disclosing), expected)
-        }
-        State::WithVoiceAgent(mut conversing) => {
-            let expected = conversing.expected.take();
-            (State::WithVoiceAgent(conversing), expected)
-        }
-        other => (other, None),
-    }
-}
-
-/// What is recorded of a signal: a turn by reference, anything else by names and numbers.
-fn signal_fact(core: &Core, signal: &Signal) -> Fact {
-    if matches!(signal.body, SignalBody::Turn { .. })
-        && let Some(turn) = brief::last_turn(&core.conversation)
-    {
-        let refused = core.conversation.context().recording_consent == "refused";
-        let text = (!refused).then_some(turn.text);
-        return Fact::Utterance { segment: turn.segment, speaker: turn.speaker, offset_ms: turn.at_ms, text };
+/// What is recorded of a signal: a turn by reference (its text as it was kept, redacted),
+/// anything else by names and numbers.
+fn signal_fact(core: &Core, signal: &Signal, stimulus: &Stimulus) -> Fact {
+    if let (SignalBody::Turn { speaker, turn, .. }, Stimulus::Turn { text, .. }) = (&signal.body, stimulus) {
+        let known = turn.as_deref().and_then(|item| core.conversation.segment_of(item));
+        return Fact::Utterance {
+            segment: known.or_else(|| core.conversation.segment_of_last_turn()).unwrap_or_default(),
+            speaker: *speaker,
+            offset_ms: core.offset_ms(core.at.now),
+            text: (!core.refused).then(|| text.clone()),
+        };
     }
     Fact::SignalReceived { id: signal.id.clone(), kind: kind(&signal.body), values: values(&signal.body) }
 }

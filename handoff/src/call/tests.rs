@@ -1,6 +1,6 @@
 //! A call against a script: inputs in, outputs out, in virtual time.
 
-use std::collections::BTreeMap;
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test picks the few outputs that it is about")]
 
 use super::media::{MediaPlan, Part, Prompt, Source};
 use super::outcome::{DegradedReason, FailureCause, FallbackTaken, Outcome};
@@ -15,6 +15,8 @@ use crate::pii::Pii;
 use crate::policy::{Category, Decision, Origin, Policy, Trigger};
 use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 
+mod grid;
+mod random;
 mod scenarios;
 
 /// The second link of a voice agent gets whatever id is free.
@@ -72,6 +74,8 @@ struct Bench {
     /// What the last input brought.
     last: Vec<Output>,
     plan: Option<MediaPlan>,
+    /// Prompts that a plan took away before their end was reported.
+    cut: Vec<PlayId>,
     commands: u32,
 }
 
@@ -89,7 +93,15 @@ impl Bench {
             call_type: None,
         };
         let (call, last) = Call::new(moment(0), arrival, Arc::new(rules));
-        let mut bench = Self { call, now_ms: 0, all: Vec::new(), last: Vec::new(), plan: None, commands: 0 };
+        let mut bench = Self {
+            call,
+            now_ms: 0,
+            all: Vec::new(),
+            last: Vec::new(),
+            plan: None,
+            cut: Vec::new(),
+            commands: 0,
+        };
         bench.note(last);
         bench
     }
@@ -97,7 +109,9 @@ impl Bench {
     fn note(&mut self, outputs: Vec<Output>) {
         for output in &outputs {
             if let Output::Media(plan) = output {
-                self.plan = Some(plan.clone());
+                let before = self.plan.replace(plan.clone());
+                let gone = before.into_iter().flat_map(|plan| plan.prompts.into_keys());
+                self.cut.extend(gone.filter(|play| !plan.prompts.contains_key(play)));
             }
         }
         self.all.extend(outputs.clone());
@@ -161,6 +175,14 @@ impl Bench {
         }
     }
 
+    /// The media plane reports the prompts that were taken away, as it does within a tick.
+    fn report_cut(&mut self) -> &mut Self {
+        for play in std::mem::take(&mut self.cut) {
+            self.media(MediaReport::PlayEnded { play, played_pm: 400 });
+        }
+        self
+    }
+
     /// The prompt at `leg` was played to its last sample.
     fn played(&mut self, leg: LegId) -> &mut Self {
         let play = self.play_at(leg).expect("a prompt plays there");
@@ -212,6 +234,47 @@ impl Bench {
 
     fn key(&mut self, leg: LegId, digit: char) -> &mut Self {
         self.media(MediaReport::Digit { leg, digit })
+    }
+
+    /// A person outside the directory is on the phone.
+    fn proving() -> Self {
+        let mut bench = Self::draining();
+        bench.find(Target { trusted: false, ..target("ann") });
+        bench.after(200).media(MediaReport::Drained { leg: LegId::VOICE_AGENT });
+        bench.run(6_000).played(LegId::CALLER);
+        bench.after(1_000).answered(HUMAN);
+        bench
+    }
+
+    /// The edge's own policy fired; the cloud's decision is awaited.
+    fn expecting() -> Self {
+        let mut bench = Self::talking();
+        bench.at(20_000).put(request("sig_1"));
+        bench
+    }
+
+    /// Nobody took the call; the caller hears so before the voice agent again.
+    fn returned() -> Self {
+        let mut bench = Self::offering();
+        bench.put(Input::Ended { leg: HUMAN, cause: LegCause::Busy, status: Some(486) });
+        bench.put(Input::NobodyAvailable);
+        bench
+    }
+
+    /// Nobody took the call and the voice agent is gone.
+    fn closing() -> Self {
+        let mut bench = Self::offering();
+        bench.ended(LegId::VOICE_AGENT, LegCause::Lost);
+        bench.put(Input::Ended { leg: HUMAN, cause: LegCause::Busy, status: Some(486) });
+        bench.put(Input::NobodyAvailable);
+        bench
+    }
+
+    /// The caller left in the briefing; the person is told.
+    fn farewell() -> Self {
+        let mut bench = Self::briefing();
+        bench.after(500).ended(LegId::CALLER, LegCause::RemoteHangUp);
+        bench
     }
 
     /// The switch took place and audio flows both ways.
@@ -304,6 +367,36 @@ impl Bench {
     }
 
     /// Closes every leg that was ordered to end, as the far sides do in the end.
+    fn count(&self, name: &str) -> usize {
+        self.facts().into_iter().filter(|fact| fact_name(fact) == name).count()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        names(&self.last).iter().any(|output| output == name)
+    }
+
+    /// Nothing is open and everything that was begun was ended, once.
+    fn balanced(&self) {
+        assert!(self.call.is_finished(), "{:?}", self.call.standing());
+        assert_eq!(self.count("leg.opened"), self.count("leg.closed"));
+        assert_eq!(self.count("transfer.decided"), self.count("transfer.ended"));
+        assert_eq!(self.count("hold.started"), self.count("hold.ended"));
+        assert_eq!(self.count("recording.started"), self.count("recording.stopped"));
+        assert_eq!(self.count("producer.final"), 1);
+        assert!(matches!(self.all.last(), Some(Output::Finished)));
+        let seqs: Vec<u64> = self
+            .all
+            .iter()
+            .filter_map(|output| match output {
+                Output::Emit { seq, .. } => Some(*seq),
+                _ => None,
+            })
+            .collect();
+        assert!(seqs.iter().enumerate().all(|(index, seq)| *seq == index as u64), "{seqs:?}");
+        let last = self.facts().into_iter().next_back().cloned();
+        assert_eq!(last, Some(Fact::ProducerFinal { count: seqs.len() as u64 }));
+    }
+
     fn all_legs_end(&mut self) -> &mut Self {
         for leg in self.call.core.legs.ids() {
             self.ended(leg, LegCause::LocalHangUp);

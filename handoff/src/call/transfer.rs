@@ -3,8 +3,6 @@
 //! (searching, calling, briefing, accepted). The phase is derived from both; no part waits
 //! for another except at the barrier.
 
-use std::sync::Arc;
-
 use crate::call::State;
 use crate::call::bridge;
 use crate::call::brief;
@@ -155,8 +153,7 @@ fn start(
         return nowhere(core);
     };
     core.transfers += 1;
-    let policy = Arc::clone(&core.rules.policy);
-    core.conversation.record_decision(&decision.trigger, &policy);
+    core.conversation.record_decision(&decision.trigger, &core.rules.policy);
     let (id, now) = (decision.transfer_id.clone(), core.at.now);
     let fact = Fact::TransferDecided {
         decision: decision.clone(),
@@ -169,6 +166,7 @@ fn start(
     }
     core.tell_voice("accepted", Some(rules.wait_default_s));
     let own = decision.origin == Origin::EdgeFallback;
+    let payload = core.kept_payload(&id);
     let mut transfer = Box::new(Transfer {
         id,
         decision,
@@ -180,8 +178,8 @@ fn start(
         attempts: 0,
         tried,
         last: None,
-        payload: None,
-        payload_due: Some(now + EDGE_FALLBACK),
+        payload_due: payload.is_none().then_some(now + EDGE_FALLBACK),
+        payload,
         delivered: 0,
         missed: false,
     });
@@ -284,10 +282,9 @@ pub(super) fn tick(core: &mut Core, mut transfer: Box<Transfer>) -> State {
         Announcement::Playing { play, until } if now >= until => {
             // The end was never reported, so nothing is proven to have been heard.
             core.play_ended(play, 0);
-            match told(core, transfer) {
-                State::Transferring(told) => transfer = told,
-                bridged => return bridged,
-            }
+            let state = told(core, transfer);
+            let State::Transferring(told) = state else { return state };
+            transfer = told;
         }
         Announcement::Played(_) => update(core, &mut transfer),
         Announcement::Draining { .. } | Announcement::Playing { .. } => {}
@@ -295,16 +292,16 @@ pub(super) fn tick(core: &mut Core, mut transfer: Box<Transfer>) -> State {
     super::offer::tick(core, transfer)
 }
 
-/// Tells the caller how long it still takes, unless a person is already there.
+/// Tells the caller how long it still takes, unless a person has said yes.
 fn update(core: &mut Core, transfer: &mut Transfer) {
     let now = core.at.now;
     let waited_s = u32::try_from(now.since(transfer.decided_at).as_secs()).unwrap_or(u32::MAX);
     let remaining_s = transfer.estimate_s.saturating_sub(waited_s).max(SPOKEN_WAIT_MIN_S);
-    let answered = transfer.offer.is_answered();
+    let accepted = matches!(transfer.offer, Offer::Accepted(_));
     let spoken = core.queue(transfer.queue).map(|queue| queue.spoken.clone()).unwrap_or_default();
     let Announcement::Played(bed) = &mut transfer.announcement else { return };
     match bed.update {
-        Update::Due(due) if now >= due && answered => bed.update = Update::Due(now + HOLD_UPDATE_EVERY),
+        Update::Due(due) if now >= due && accepted => bed.update = Update::Due(now + HOLD_UPDATE_EVERY),
         Update::Due(due) if now >= due => {
             let prompt = message::hold_update(&spoken, remaining_s, &core.rules.lang);
             let play = core.play(Purpose::Unrecorded, prompt);
@@ -324,7 +321,7 @@ pub(super) fn build_payload(core: &mut Core, transfer: &mut Transfer) {
     let payload = brief::template(core, transfer);
     core.emit(Fact::PayloadBuilt {
         payload_id: PayloadId::of(&transfer.id),
-        revision: payload.revision(),
+        revision: payload.revision,
         generator: brief::TEMPLATE_GENERATOR.to_owned(),
         completeness_pm: payload.completeness_pm(),
         canonical: brief::canonical(&payload),
@@ -334,8 +331,8 @@ pub(super) fn build_payload(core: &mut Core, transfer: &mut Transfer) {
 
 /// A payload revision came. `false` when it is not higher than what is there, or frozen.
 pub(super) fn take_payload(core: &mut Core, transfer: &mut Transfer, payload: Payload) -> bool {
-    let known = transfer.payload.as_ref().map_or(0, |payload| payload.revision());
-    if payload.revision() <= known || matches!(transfer.offer, Offer::Accepted(_)) {
+    let known = transfer.payload.as_ref().map_or(0, |payload| payload.revision);
+    if payload.revision <= known || matches!(transfer.offer, Offer::Accepted(_)) {
         return false;
     }
     transfer.payload_due = None;

@@ -1,444 +1,677 @@
-//! Builds a payload from what is known of a call. The words of tier 1 are the template's:
-//! confirmed facts only, so that nothing is claimed which nobody said. The template is
-//! always two sentences and always valid; a transfer never waits for a summary.
+//! Makes a payload from a conversation. The voice agent's words are candidates: its summary,
+//! whisper and next action are used where every number, date and name in them is shown by
+//! the conversation, and the fixed template takes their place where not. A transfer never
+//! waits for words, so this always gives a payload, and always a valid one.
 
 use std::collections::BTreeMap;
 
+use super::grounding::{self, Evidence};
+use super::validate::{self, level};
 use super::{
-    Ani, AuditHead, Caller, Catalog, Completeness, Crm, Disclosure, Generator, Grounding, IntentFact, Item,
-    Level, Match, NextAction, PAYLOAD_LEN_MAX, Payload, Redaction, Routing, SCHEMA, Structured, Summary,
-    Told, Transcript, TriggerFact, Verification,
+    ActionTaken, Ani, AuditHead, Availability, Caller, Catalog, Classification, Consent, CrmView, Disclosed,
+    Disclosure, DisclosureStatus, EXPIRY_MS, Generator, Grounding, IntentView, Item, Masking, Match,
+    MatchMethod, MatchStatus, NextAction, Payload, Presentation, Redaction, Routing, Schema, Sentiment,
+    Structured, Summary, ToolOutcome, Transcript, TriggerView, Verification, VerificationLevel, catalog,
+    limits, sentences, shape,
 };
 use crate::clock::Timestamp;
-use crate::conversation::{Collected, Context, Disclosed, Provenance};
-use crate::id::{CallId, PayloadId, TenantId, TransferId};
+use crate::conversation::{self, Collected, Context, Provenance};
+use crate::id::{CallId, PayloadId, QueueId, TenantId, TransferId};
 use crate::pii::Pii;
-use crate::policy::{Category, Trigger};
+use crate::policy::{Category, Origin, Trigger};
+use crate::redact::{self, PriorTurns};
 use crate::signal::PiiClass;
 
-/// A payload is of use for one call; its links end an hour later.
-const LIFE_MS: i64 = 3_600_000;
-/// Items of tier 2; more than a screen holds helps nobody.
-const ITEMS_MAX: usize = 40;
-/// Longest value of an item, in characters.
-const VALUE_CHARS_MAX: usize = 500;
-/// Longest summary, in characters.
-const SUMMARY_CHARS_MAX: usize = 600;
-/// Longest whisper, in characters: about twelve seconds of speech.
-const WHISPER_CHARS_MAX: usize = 320;
-/// Longest headline, in characters.
-const HEADLINE_CHARS_MAX: usize = 90;
-/// Confirmed items that the summary names.
-const NAMED_MAX: usize = 3;
+/// Name and version of the detector.
+const ENGINE: &str = "warmbridge-redact@1";
 
-/// Everything that a payload is built from.
+/// What `summary.model_ref` says of the voice agent's own words.
+const VOICE_AGENT: &str = "voice-agent";
+
+/// Limits of the schema that building has to respect, in characters or entries.
+const TEXT_RANGE: core::ops::RangeInclusive<usize> = 20..=600;
+const WHISPER_MAX: usize = 320;
+const NEXT_ACTION_MAX: usize = 240;
+const VALUE_MAX: usize = 500;
+const ITEMS_MAX: usize = 40;
+const CITED_MAX: usize = 16;
+const ACTIONS_MAX: usize = 20;
+
+/// Longest value that the template reads out; a longer one is on the card anyway.
+const SPOKEN_VALUE_MAX: usize = 60;
+
+/// Facts that the template reads out: more make a sentence that nobody remembers.
+const SPOKEN_ITEMS_MAX: usize = 4;
+
+/// Everything that a payload is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildInput<'a> {
     /// Whose.
     pub tenant: &'a TenantId,
-    /// Which call.
+    /// The call.
     pub call: &'a CallId,
-    /// Which transfer.
+    /// The transfer.
     pub transfer: &'a TransferId,
-    /// Why.
+    /// Why a person.
     pub trigger: &'a Trigger,
-    /// The payload's `ruleset`.
+    /// Version of the policy.
     pub policy_version: &'a str,
-    /// What is known, redacted.
+    /// Who decided.
+    pub origin: Origin,
+    /// The conversation, redacted at `R1_pci`.
     pub context: &'a Context,
     /// The tenant's catalogue.
     pub catalog: &'a Catalog,
-    /// Id of the queue.
-    pub queue: &'a str,
-    /// Name of the queue on screens.
-    pub queue_label: &'a str,
+    /// Where the call goes: the queue and its label.
+    pub queue: Option<(&'a QueueId, &'a str)>,
     /// From 1.
     pub revision: u32,
     /// Now.
     pub created_at: Timestamp,
-    /// When the event happened that decided.
+    /// When the trigger fired.
     pub fired_at: Timestamp,
     /// Base of the links.
     pub public_url: &'a str,
-    /// Head of the call's chain, where it is known.
-    pub audit_head: Option<(&'a str, u64)>,
+    /// The audit chain and its last record.
+    pub audit_head: Option<(&'a CallId, u64)>,
+    /// Classes that this call has besides the tenant's and those found in it.
+    pub classification: &'a [Classification],
 }
 
-/// The payload with the best summary that can be trusted.
+/// The best payload that the conversation allows.
 pub fn build(input: &BuildInput<'_>) -> Payload {
-    template(input)
+    finished(input, Words::Best)
 }
 
-/// The payload with the template's summary.
+/// The same with the fixed template, whatever the voice agent said.
 pub fn template(input: &BuildInput<'_>) -> Payload {
+    finished(input, Words::Template)
+}
+
+/// The link to a transfer's transcript, or `None` where `public_url` cannot form one. The
+/// contract allows `https` alone, so a plain address of one machine is written as one: it
+/// names the transcript even where only a local page can fetch it.
+pub fn transcript_url(public_url: &str, transfer: &TransferId) -> Option<String> {
+    let rest = public_url.strip_prefix("https://").or_else(|| public_url.strip_prefix("http://"))?;
+    let host = rest.trim_end_matches('/');
+    let url = format!("https://{host}/v1/transcripts/{transfer}");
+    let plain = url.bytes().all(|byte| {
+        byte.is_ascii_graphic()
+            && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
+    });
+    (!host.is_empty() && plain && url.len() <= 512).then_some(url)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Words {
+    Best,
+    Template,
+}
+
+fn finished(input: &BuildInput<'_>, words: Words) -> Payload {
+    let (mut payload, mut dropped) = draft(input);
+    if words == Words::Best {
+        use_next_action(&mut payload, input);
+        use_summary(&mut payload, input);
+        use_whisper(&mut payload, input);
+    }
+    let fits = limits::fit(&mut payload, input.catalog, &mut dropped);
+    if !fits {
+        limits::reduce(&mut payload, input.catalog, &mut dropped);
+    }
+    // A dropped fact may have been what the words rested on.
+    if !fits || !validate::of_words(&payload, input.context, input.catalog).is_empty() {
+        use_template(&mut payload, input);
+    }
+    payload
+}
+
+/// Everything but the voice agent's own words, under a template summary.
+fn draft(input: &BuildInput<'_>) -> (Payload, Vec<String>) {
     let context = input.context;
-    let intent_name = context.intent.as_ref().map(|intent| intent.name.as_str());
-    let (category, intent) = input.catalog.intent_of(intent_name);
-    let (action, next) = input.catalog.action_of(&intent);
-    let collected = items(context, input.catalog);
-    let present = |field: &String| collected.iter().any(|item| item.key == *field && is_present(item));
-    let missing: Vec<String> =
-        intent.required.iter().filter(|field| !present(field)).take(12).cloned().collect();
-    let level = level(context);
-    let summary = summary(input, &intent.label, &collected, level);
-    let payload = Payload {
-        schema: SCHEMA.to_owned(),
+    let created_at = printable(input.created_at);
+    let last_seq = context.turns.iter().map(|turn| turn.segment).max();
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for (class, count) in &context.redactions {
+        if shape::class_name(class) && (counts.contains_key(class) || counts.len() < 24) {
+            let sum = counts.entry(class.clone()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    let (collected, dropped) = items(input, last_seq);
+    let consent = consent(&context.recording_consent);
+    let mut payload = Payload {
+        schema: Schema::Handoff10,
         payload_id: PayloadId::of(input.transfer),
         revision: input.revision.max(1),
         tenant_id: input.tenant.clone(),
         call_id: input.call.clone(),
         transfer_id: input.transfer.clone(),
-        created_at: input.created_at,
-        expires_at: Some(input.created_at.plus_millis(LIFE_MS)),
-        locale: context.language.as_deref().map(|lang| cut(lang, 16)),
-        classification: classes(context, input.catalog),
-        summary,
-        structured: Structured {
-            caller: caller(context, level),
-            intent: IntentFact {
-                category: cut(&category, 60),
-                label: cut(&intent.label, 120),
-                confidence_pm: context.intent.as_ref().map_or(0, |intent| intent.confidence_pm),
-                secondary: Some(context.secondary.iter().rev().take(3).map(|name| cut(name, 60)).collect()),
-                sentiment: Some(sentiment(context.sentiment_pm).to_owned()),
-            },
-            trigger: trigger(input),
-            next_action: NextAction {
-                code: action,
-                text: Pii::new(cut(&next.text, 240)),
-                script_ref: None,
-                do_not: do_not(&collected),
-            },
-            actions_taken: Some(context.tools.iter().rev().take(20).map(tool).collect()),
-            unresolved: None,
-            routing: Some(Routing {
-                target_id: Some(input.queue.to_owned()).filter(|id| (3..=64).contains(&id.len())),
-                queue: Some(cut(input.queue_label, 60)),
-                skill: None,
-                priority: None,
-                promised_wait_s: None,
-            }),
-            crm: Some(Crm {
-                system: Some("generic".to_owned()),
-                screen_pop: None,
-                prefill: Some(prefill(&collected)),
-            }),
-            completeness: Some(Completeness {
-                score_pm: score(intent.required.len(), missing.len()),
-                missing,
-            }),
-            collected,
+        created_at,
+        expires_at: Some(created_at.plus_millis(EXPIRY_MS)),
+        locale: context.language.clone().filter(|language| language.chars().count() <= 16),
+        classification: classification(input, &counts),
+        summary: Summary {
+            text: Pii::new(String::new()),
+            sentence_count: 2,
+            headline: None,
+            whisper_text: None,
+            generator: Generator::TemplateFallback,
+            model_ref: None,
+            grounding: Grounding::default(),
         },
-        transcript: transcript(input),
+        structured: structured(input, collected),
+        transcript: transcript(input, consent, last_seq),
         disclosure: Disclosure {
-            ai_identity: told(&context.ai_disclosure, None),
-            recording: told(&context.recording_disclosure, Some(&context.recording_consent)),
-            transfer_notice: Some(told(&context.transition, None)).filter(|told| told.status == "delivered"),
+            ai_identity: disclosed(&context.ai_disclosure, None),
+            recording: disclosed(&context.recording_disclosure, Some(consent)),
+            transfer_notice: Some(disclosed(&context.transition, None)),
             jurisdictions: None,
         },
-        redaction: Redaction {
-            engine: "warmbridge-redact@1".to_owned(),
-            policy: Some("R1_pci".to_owned()),
-            counts: context.redactions.iter().take(24).cloned().collect(),
-            pci_pause: Vec::new(),
-        },
-        audit: input.audit_head.map(|(chain, seq)| AuditHead { chain: chain.to_owned(), seq, hash: None }),
+        redaction: Redaction { engine: ENGINE.to_owned(), policy: None, counts, pci_pause: Vec::new() },
+        audit: input.audit_head.filter(|(_, seq)| *seq >= 1).map(|(chain, seq)| AuditHead {
+            chain: chain.clone(),
+            seq,
+            hash: None,
+        }),
     };
-    fitted(payload)
+    use_template(&mut payload, input);
+    (payload, dropped)
 }
 
-/// Tier 1 for those who may see nothing personal.
-pub(super) fn anonymous_summary(category: &Category) -> String {
-    format!("The caller was talking to the voice assistant. Transferred because {}.", reason(*category))
-}
-
-fn summary(input: &BuildInput<'_>, label: &str, collected: &[Item], level: Level) -> Summary {
-    let name = (level >= Level::PartialKba).then(|| name_of(collected)).flatten();
-    let who = name.as_deref().unwrap_or("The caller");
-    let confirmed: Vec<String> = collected
+fn structured(input: &BuildInput<'_>, collected: Vec<Item>) -> Structured {
+    let context = input.context;
+    let catalog = input.catalog;
+    let crm = &catalog.crm;
+    let known =
+        context.intent.as_ref().and_then(|named| catalog.intent(&named.name).map(|intent| (named, intent)));
+    let intent = IntentView {
+        category: known.map_or_else(|| catalog::OTHER.to_owned(), |(_, intent)| intent.category.clone()),
+        label: known.map_or_else(|| "a question".to_owned(), |(_, intent)| intent.label.clone()),
+        confidence_pm: known.map_or(0, |(named, _)| named.confidence_pm.min(1_000)),
+        secondary: filled(
+            context.secondary.iter().filter(|name| catalog.intent(name).is_some()).take(3).cloned().collect(),
+        ),
+        sentiment: context.sentiment_pm.map(sentiment),
+    };
+    let prefill: BTreeMap<String, Option<Pii<String>>> = collected
         .iter()
-        .filter(|item| item.confirmed && !is_name(&item.key))
-        .filter_map(|item| Some(format!("{} {}", words(&item.key), item.value.as_ref()?.expose())))
-        .take(NAMED_MAX)
+        .filter(|item| item.confirmed || item.provenance == Provenance::Crm)
+        .filter(|item| item.redacted == Some(Masking::None))
+        .filter_map(|item| Some((item.crm_field.clone()?, item.value.clone())))
         .collect();
-    let details = if confirmed.is_empty() {
-        "no details confirmed".to_owned()
-    } else {
-        format!("confirmed {}", confirmed.join(", "))
-    };
-    let why = reason(input.trigger.category);
-    let first = format!("{who} is calling about {label}.");
-    let second = format!("Transferred because {why}; {details}.");
-    // Values may hold a full stop; then only what the catalogue says is repeated.
-    let whole = one_line(&format!("{first} {second}"));
-    let plain =
-        format!("The caller is calling about {label}. Transferred because {why}; no details confirmed.");
-    let text =
-        if sentences(&whole) == 2 && whole.chars().count() <= SUMMARY_CHARS_MAX { whole } else { plain };
-    let whisper = format!("{}, {label}, because {why}.", name.as_deref().unwrap_or("Caller"));
-    Summary {
-        text: Pii::new(text),
-        sentence_count: 2,
-        headline: Some(Pii::new(cut(&capitalised(label), HEADLINE_CHARS_MAX))),
-        whisper_text: Some(Pii::new(cut(&one_line(&whisper), WHISPER_CHARS_MAX))),
-        generator: Generator::TemplateFallback,
-        model_ref: None,
-        grounding: Grounding {
-            verified: true,
-            segments: Some(collected.iter().filter_map(|item| item.segment).take(16).collect()),
-            unsupported_claims: Some(0),
+    let actions = context.tools.iter().rev().take(ACTIONS_MAX).rev().map(|tool| ActionTaken {
+        tool: cleaned(&tool.name, 60, input),
+        outcome: match tool.ok {
+            Some(true) => ToolOutcome::Ok,
+            Some(false) => ToolOutcome::Failed,
+            None => ToolOutcome::Unknown,
         },
+        at: printable(tool.at),
+        reference: None,
+    });
+    Structured {
+        caller: caller(input, &collected),
+        next_action: proposed_action(catalog, &intent.category),
+        intent,
+        trigger: trigger(input),
+        actions_taken: filled(actions.collect()),
+        unresolved: None,
+        routing: input.queue.map(|(id, label)| Routing {
+            target_id: Some(id.clone()).filter(|id| catalog.queues.is_empty() || catalog.queues.contains(id)),
+            queue: Some(cut(label, 60)),
+            ..Routing::default()
+        }),
+        crm: (crm.system.is_some() || !crm.fields.is_empty()).then(|| CrmView {
+            system: crm.system,
+            screen_pop: None,
+            prefill: Some(prefill),
+        }),
+        collected,
+        completeness: None,
     }
 }
 
-/// Sentences by their ends: a mark followed by white space or the end, not inside a number.
-pub(super) fn sentences(text: &str) -> usize {
-    let mut count = 0;
-    let mut chars = text.trim().chars().peekable();
-    while let Some(c) = chars.next() {
-        let ends = matches!(c, '.' | '!' | '?') && chars.peek().is_none_or(|next| next.is_whitespace());
-        count += usize::from(ends);
-    }
-    count
-}
-
-fn reason(category: Category) -> &'static str {
-    match category {
-        Category::Regulatory => "the question must be answered by a person",
-        Category::Safety => "somebody may be in danger",
-        Category::CallerRequest => "the caller asked for a person",
-        Category::ToolFailure => "a tool of the voice assistant failed",
-        Category::RoutingRule => "calls of this kind go to a person",
-        Category::Topic => "the topic belongs to a person",
-        Category::BrokenPromise => "a person had been promised",
-        Category::Loop => "the conversation went round in circles",
-        Category::LowConfidence => "the voice assistant was not sure enough",
-        Category::ElapsedTime => "the call took too long",
-    }
-}
-
-fn trigger(input: &BuildInput<'_>) -> TriggerFact {
+fn trigger(input: &BuildInput<'_>) -> TriggerView {
     let trigger = input.trigger;
-    TriggerFact {
+    let decided = match input.origin {
+        Origin::Function => "",
+        Origin::EdgeFallback => " (decided by the edge alone)",
+    };
+    let evidence = cleaned(&trigger.evidence, 200 - decided.len(), input);
+    TriggerView {
         code: trigger.category,
         rule_id: Some(cut(&trigger.rule_id, 60)),
         ruleset: cut(input.policy_version, 60),
-        fired_at: input.fired_at.min(input.created_at),
-        explanation: Some(cut(&trigger.evidence, 200)),
-        also: Some(trigger.also.iter().take(6).map(|rule| cut(rule, 40)).collect()),
+        fired_at: printable(input.fired_at).min(printable(input.created_at)),
+        explanation: Some(format!("{evidence}{decided}")),
+        also: filled(trigger.also.iter().take(6).map(|rule| cut(rule, 40)).collect()),
         mandatory: Some(trigger.mandatory),
     }
 }
 
-fn items(context: &Context, catalog: &Catalog) -> Vec<Item> {
-    context
-        .collected
-        .iter()
-        .filter(|field| field.class != PiiClass::Pci && is_key(&field.name))
-        .take(ITEMS_MAX)
-        .map(|field| {
-            // A value that no caller turn shows, or that lost its turn, is an inference of
-            // the whole conversation: it cites the last turn.
-            let segment =
-                field.segment.or_else(|| context.turns.last().map(|turn| turn.segment)).unwrap_or(0);
-            Item {
-                key: field.name.clone(),
-                label: None,
-                value: field.value.as_ref().map(|value| Pii::new(cut(value.expose(), VALUE_CHARS_MAX))),
-                kind: Some("string".to_owned()),
-                provenance: field.provenance,
-                segment: Some(segment),
-                confidence_pm: field.confidence_pm.min(1_000),
-                confirmed: is_confirmed(field),
-                confirmed_segment: field.confirmed_segment,
-                redacted: Some(if field.value.is_some() { "none" } else { "removed" }.to_owned()),
-                crm_field: catalog.crm_field.get(&field.name).map(|name| cut(name, 80)),
-            }
-        })
-        .collect()
-}
-
-/// Only what the caller confirmed in a turn, or keyed in, counts as confirmed.
-fn is_confirmed(field: &Collected) -> bool {
-    field.confirmed && (field.confirmed_segment.is_some() || field.provenance == Provenance::Dtmf)
-}
-
-fn is_key(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_lowercase())
-        && name.len() <= 48
-        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-}
-
-fn is_present(item: &Item) -> bool {
-    item.value.is_some() || item.redacted.as_deref().is_some_and(|state| state != "none")
-}
-
-fn is_name(key: &str) -> bool {
-    matches!(key, "name" | "patient_name" | "caller_name" | "customer_name")
-}
-
-fn name_of(collected: &[Item]) -> Option<String> {
-    let item = collected.iter().find(|item| is_name(&item.key) && item.confirmed)?;
-    item.value.as_ref().map(|name| cut(name.expose(), 60))
-}
-
-/// A detail that the caller confirmed proves a little; a number alone proves a number.
-fn level(context: &Context) -> Level {
-    if context.collected.iter().any(is_confirmed) { Level::PartialKba } else { Level::Unverified }
-}
-
-fn caller(context: &Context, level: Level) -> Caller {
-    let number = context.caller.e164.clone();
-    let presentation = match (&number, context.caller.restricted) {
-        (_, true) => "restricted",
-        (Some(_), false) => "allowed",
-        (None, false) => "unavailable",
+fn caller(input: &BuildInput<'_>, collected: &[Item]) -> Caller {
+    let identity = &input.context.caller;
+    let number = identity.e164.clone().filter(|number| shape::e164(number.expose()) && !identity.restricted);
+    let proves = |item: &&Item| {
+        let by_caller =
+            matches!(item.provenance, Provenance::CallerConfirmed | Provenance::Dtmf | Provenance::Crm);
+        item.confirmed && by_caller && input.catalog.verification.contains(&item.key)
     };
-    let methods = (level == Level::PartialKba).then(|| vec!["detail_confirmed".to_owned()]);
+    let methods: Vec<String> = collected
+        .iter()
+        .filter(proves)
+        .take(6)
+        .map(|item| cut(&format!("{}_confirmed", item.key), 40))
+        .collect();
     Caller {
         ani: Ani {
-            e164: number.filter(|_| !context.caller.restricted),
-            presentation: presentation.to_owned(),
+            presentation: match (&number, identity.restricted) {
+                (_, true) => Presentation::Restricted,
+                (Some(_), false) => Presentation::Allowed,
+                (None, false) => Presentation::Unavailable,
+            },
+            e164: number,
             stir: None,
         },
-        matched: Match { status: "not_attempted".to_owned(), method: "none".to_owned(), candidates: None },
-        verification: Verification { level, methods, at: None },
+        matched: Match { status: MatchStatus::NotAttempted, method: MatchMethod::None, candidates: None },
+        verification: Verification {
+            level: if methods.is_empty() {
+                VerificationLevel::Unverified
+            } else {
+                VerificationLevel::PartialKba
+            },
+            methods: filled(methods),
+            at: None,
+        },
     }
 }
 
-fn classes(context: &Context, catalog: &Catalog) -> Vec<String> {
-    let mut classes = vec!["internal".to_owned(), "pii".to_owned()];
-    if catalog.health || context.collected.iter().any(|field| field.class == PiiClass::Phi) {
-        classes.push("phi".to_owned());
+/// The facts that can be shown with their source, and the names of those that can not.
+fn items(input: &BuildInput<'_>, last_seq: Option<u32>) -> (Vec<Item>, Vec<String>) {
+    let mut dropped = Vec::new();
+    let mut out: Vec<Item> = Vec::new();
+    for fact in &input.context.collected {
+        // Nothing of a payment is passed on, not even that there was a field for it.
+        if fact.class == PiiClass::Pci
+            || !shape::key(&fact.name)
+            || out.iter().any(|item| item.key == fact.name)
+        {
+            continue;
+        }
+        match item(input, fact, last_seq) {
+            Some(item) => out.push(item),
+            None => dropped.push(fact.name.clone()),
+        }
     }
-    classes
+    let required =
+        input.context.intent.as_ref().map_or(&[][..], |intent| input.catalog.required(&intent.name));
+    while out.len() > ITEMS_MAX {
+        let rank = |item: &Item| (required.contains(&item.key), item.confirmed, item.confidence_pm);
+        let weakest = out.iter().enumerate().min_by_key(|(_, item)| rank(item)).map(|(index, _)| index);
+        dropped.extend(weakest.map(|index| out.remove(index).key));
+    }
+    (out, dropped)
 }
 
-const fn sentiment(score_pm: Option<i16>) -> &'static str {
-    match score_pm {
-        None => "unknown",
-        Some(i16::MIN..=-600) => "distressed",
-        Some(-599..=-200) => "negative",
-        Some(-199..=199) => "neutral",
-        Some(200..) => "positive",
-    }
-}
-
-fn tool(run: &crate::conversation::ToolRun) -> super::ActionTaken {
-    let outcome = match run.ok {
-        Some(true) => "ok",
-        Some(false) => "failed",
-        None => "unknown",
+fn item(input: &BuildInput<'_>, fact: &Collected, last_seq: Option<u32>) -> Option<Item> {
+    let exists = |segment: &u32| last_seq.is_some_and(|last| *segment <= last);
+    let segment = fact.segment.filter(exists);
+    let confirmed_segment = fact.confirmed_segment.filter(exists);
+    match fact.provenance {
+        Provenance::CallerStated | Provenance::CallerConfirmed | Provenance::ModelInferred => segment?,
+        Provenance::Dtmf | Provenance::Crm | Provenance::Sip => 0,
     };
-    super::ActionTaken { tool: cut(&run.name, 60), outcome: outcome.to_owned(), at: run.at, reference: None }
+    let (value, redacted) = shown(input, fact)?;
+    Some(Item {
+        key: fact.name.clone(),
+        label: Some(label(&fact.name)),
+        value,
+        kind: None,
+        provenance: fact.provenance,
+        segment,
+        confidence_pm: fact.confidence_pm.min(1_000),
+        confirmed: fact.confirmed && (confirmed_segment.is_some() || fact.provenance == Provenance::Dtmf),
+        redacted: Some(redacted),
+        crm_field: input.catalog.crm.fields.get(&fact.name).cloned(),
+        confirmed_segment,
+    })
 }
 
-fn do_not(collected: &[Item]) -> Option<Vec<String>> {
-    let known: Vec<String> =
-        collected.iter().filter(|item| item.confirmed).map(|item| words(&item.key)).take(4).collect();
-    (!known.is_empty()).then(|| vec![cut(&format!("Do not ask again for: {}.", known.join(", ")), 120)])
-}
-
-/// Only confirmed values are written into a CRM by themselves.
-fn prefill(collected: &[Item]) -> BTreeMap<String, Option<Pii<String>>> {
-    collected
-        .iter()
-        .filter(|item| item.confirmed || item.provenance == Provenance::Crm)
-        .filter_map(|item| Some((item.crm_field.clone()?, item.value.clone())))
-        .collect()
-}
-
-fn score(required: usize, missing: usize) -> u16 {
-    let present = required.saturating_sub(missing);
-    if required == 0 { 1_000 } else { u16::try_from(present * 1_000 / required).unwrap_or(1_000) }
-}
-
-fn transcript(input: &BuildInput<'_>) -> Transcript {
-    let context = input.context;
-    let refused = context.recording_consent == "refused";
-    let last = context.turns.last().map(|turn| turn.segment);
-    let url = https(input.public_url).map(|base| format!("{base}/v1/transcripts/{}", input.transfer));
-    let url = url.filter(|url| !refused && last.is_some() && url.len() <= 512);
-    let availability = match (&url, refused) {
-        (_, true) => "consent_withheld",
-        (Some(_), false) => "on_demand",
-        (None, false) => "unavailable",
+/// The value as it may be shown. `None`: it is no value, or too long to be shown whole, and
+/// half a fact is a wrong one.
+fn shown(input: &BuildInput<'_>, fact: &Collected) -> Option<(Option<Pii<String>>, Masking)> {
+    let level = level(input.catalog);
+    let withheld = match fact.class {
+        PiiClass::None => false,
+        PiiClass::Pii => level >= redact::Level::R2Pii,
+        PiiClass::Phi => level >= redact::Level::R3Phi,
+        PiiClass::Pci => true,
     };
-    let on_demand = url.is_some();
+    let Some(value) = fact.value.as_ref().filter(|_| !withheld) else {
+        return Some((None, Masking::Removed));
+    };
+    let value = one_line(value.expose());
+    let name = fact.name.replace('_', " ");
+    let cleaned = redact::redact(&value, level, &PriorTurns { question: Some(&name), payment: false }).text;
+    let masking = match (cleaned == value, cleaned.starts_with('[') && cleaned.ends_with(']')) {
+        (true, _) => Masking::None,
+        (false, true) => return Some((None, Masking::Removed)),
+        (false, false) => Masking::Masked,
+    };
+    let length = cleaned.chars().count();
+    (1..=VALUE_MAX).contains(&length).then(|| (Some(Pii::new(cleaned)), masking))
+}
+
+fn transcript(input: &BuildInput<'_>, consent: Consent, last_seq: Option<u32>) -> Transcript {
+    let url = transcript_url(input.public_url, input.transfer);
+    let (availability, url) = match (consent, url, last_seq) {
+        (Consent::Refused, _, _) => (Availability::ConsentWithheld, None),
+        (_, Some(url), Some(_)) => (Availability::OnDemand, Some(url)),
+        (_, _, _) => (Availability::Unavailable, None),
+    };
     Transcript {
-        availability: availability.to_owned(),
-        url,
-        partial: Some(context.truncated),
-        segments: u32::try_from(context.turns.len()).ok(),
-        last_seq: last.or(Some(0)).filter(|_| on_demand),
+        availability,
+        partial: Some(true),
+        segments: last_seq.map(|last| last.saturating_add(1)),
+        last_seq,
         sha512: None,
-        redaction_level: Some("R1_pci".to_owned()),
+        redaction_level: url.as_ref().map(|_| level(input.catalog)),
+        url,
     }
 }
 
-/// Links in a payload are `https`, whatever the listener behind them speaks.
-fn https(base: &str) -> Option<String> {
-    let host = base.strip_prefix("https://").or_else(|| base.strip_prefix("http://"))?;
-    Some(format!("https://{}", host.trim_end_matches('/')))
+fn classification(input: &BuildInput<'_>, counts: &BTreeMap<String, u32>) -> Vec<Classification> {
+    let context = input.context;
+    let health = context.collected.iter().any(|fact| fact.class == PiiClass::Phi);
+    let payment = ["PAN", "CVV", "PIN", "TRACK"].iter().any(|class| counts.contains_key(*class));
+    let found = [
+        Some(Classification::Internal),
+        // Free speech is personal whatever was said.
+        (!context.turns.is_empty() || !context.collected.is_empty() || context.caller.e164.is_some())
+            .then_some(Classification::Pii),
+        health.then_some(Classification::Phi),
+        payment.then_some(Classification::PciScope),
+    ];
+    let mut all: Vec<Classification> = found.into_iter().flatten().collect();
+    all.extend(input.catalog.classification.iter().chain(input.classification));
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
-fn told(disclosed: &Disclosed, consent: Option<&str>) -> Told {
-    let status = match disclosed.played_pm {
-        1_000 => "delivered",
-        0 => "not_delivered",
-        _ => "interrupted",
+fn proposed_action(catalog: &Catalog, category: &str) -> NextAction {
+    let code = catalog.intent(category).and_then(|intent| intent.action.as_deref());
+    match code.and_then(|code| catalog.action(code)) {
+        Some(action) => NextAction {
+            code: action.code.clone(),
+            text: Pii::new(action.text.clone()),
+            script_ref: action.script_ref.clone(),
+            do_not: filled(action.do_not.iter().cloned().map(Pii::new).collect()),
+        },
+        None => NextAction {
+            code: catalog::ASSIST.to_owned(),
+            text: Pii::new("Greet the caller and go on from the summary.".to_owned()),
+            script_ref: None,
+            do_not: None,
+        },
+    }
+}
+
+/// The voice agent's next action, if it invents nothing.
+fn use_next_action(payload: &mut Payload, input: &BuildInput<'_>) {
+    let Some(text) = candidate(input, |request| request.next_action.as_ref(), 1..=NEXT_ACTION_MAX) else {
+        return;
     };
-    let consent = consent.filter(|value| !value.is_empty()).map(str::to_owned);
-    Told {
-        status: status.to_owned(),
-        text_id: Some(cut(&disclosed.text_id, 60)).filter(|id| !id.is_empty()),
-        text_sha256: disclosed.text_sha256.clone(),
-        at: disclosed.at,
-        played_pm: Some(disclosed.played_pm.min(1_000)),
+    let mut evidence = validate::facts(payload);
+    for turn in &input.context.turns {
+        evidence.add(turn.text.expose());
+    }
+    if grounding::claims_of_instruction(&text).iter().all(|claim| evidence.shows(claim)) {
+        payload.structured.next_action.text = Pii::new(text);
+    }
+}
+
+/// The voice agent's summary, if it passes every rule about words.
+fn use_summary(payload: &mut Payload, input: &BuildInput<'_>) {
+    let Some(text) = candidate(input, |request| request.summary.as_ref(), TEXT_RANGE) else { return };
+    let count = sentences::count(&text);
+    let Some(sentence_count) = u8::try_from(count).ok().filter(|count| (2..=3).contains(count)) else {
+        return;
+    };
+    let Some(cited) = cited(payload, input, &text, &[]) else { return };
+    let mut tried = payload.clone();
+    tried.summary = Summary {
+        text: Pii::new(text),
+        sentence_count,
+        headline: payload.summary.headline.clone(),
+        whisper_text: payload.summary.whisper_text.clone(),
+        generator: Generator::Model,
+        model_ref: Some(VOICE_AGENT.to_owned()),
+        grounding: Grounding { verified: true, segments: Some(cited), unsupported_claims: Some(0) },
+    };
+    use_if_sound(payload, tried, input);
+}
+
+/// The voice agent's whisper, if it passes every rule about words.
+fn use_whisper(payload: &mut Payload, input: &BuildInput<'_>) {
+    let Some(text) = candidate(input, |request| request.whisper.as_ref(), 1..=WHISPER_MAX) else { return };
+    let known = payload.summary.grounding.segments.clone().unwrap_or_default();
+    let Some(cited) = cited(payload, input, &text, &known) else { return };
+    let mut tried = payload.clone();
+    tried.summary.whisper_text = Some(Pii::new(text));
+    tried.summary.grounding.segments = Some(cited);
+    use_if_sound(payload, tried, input);
+}
+
+fn use_if_sound(payload: &mut Payload, tried: Payload, input: &BuildInput<'_>) {
+    if validate::of_words(&tried, input.context, input.catalog).is_empty() {
+        *payload = tried;
+    }
+}
+
+type Wanted = fn(&crate::signal::TransferRequest) -> Option<&Pii<String>>;
+
+/// One of the voice agent's texts, on one line, of a fitting length, free of what the
+/// redactor takes out.
+fn candidate(
+    input: &BuildInput<'_>,
+    wanted: Wanted,
+    length: core::ops::RangeInclusive<usize>,
+) -> Option<String> {
+    let text = one_line(wanted(input.context.request.as_ref()?)?.expose());
+    let fits = length.contains(&text.chars().count());
+    (fits && !validate::flagged(&text, "", level(input.catalog))).then_some(text)
+}
+
+/// The segments that show what `text` claims beyond the collected facts, added to `known`.
+/// `None` where nothing shows a claim, or where it takes more segments than can be cited.
+fn cited(payload: &Payload, input: &BuildInput<'_>, text: &str, known: &[u32]) -> Option<Vec<u32>> {
+    let facts = validate::facts(payload);
+    let mut cited = known.to_vec();
+    let mut turns: Option<Vec<(u32, Evidence)>> = None;
+    for claim in grounding::claims(text) {
+        if facts.shows(&claim) {
+            continue;
+        }
+        let turns = turns.get_or_insert_with(|| {
+            input.context.turns.iter().map(|turn| (turn.segment, Evidence::of(turn.text.expose()))).collect()
+        });
+        let shown_by = |segments: &[u32]| {
+            turns.iter().find(|(segment, turn)| {
+                (segments.is_empty() || segments.contains(segment)) && turn.shows(&claim)
+            })
+        };
+        if !cited.is_empty() && shown_by(&cited).is_some() {
+            continue;
+        }
+        cited.push(shown_by(&[])?.0);
+    }
+    cited.sort_unstable();
+    cited.dedup();
+    (cited.len() <= CITED_MAX).then_some(cited)
+}
+
+/// The template: who and what, then why and what is confirmed. Two sentences, whatever the
+/// values hold: a value that would break a rule is left out, first the name, then the facts.
+fn use_template(payload: &mut Payload, input: &BuildInput<'_>) {
+    let structured = &payload.structured;
+    let name = name(structured, input.catalog);
+    let (facts, segments) = confirmed(structured, input.catalog);
+    let about = structured.intent.label.clone();
+    let why = reason(structured.trigger.code);
+    let tries = [
+        (name.as_deref(), Some(facts.as_str())),
+        (None, Some(facts.as_str())),
+        (name.as_deref(), None),
+        (None, None),
+    ];
+    for (name, facts) in tries {
+        let facts = facts.filter(|facts| !facts.is_empty());
+        let text = format!(
+            "{} is calling about {about}. Transferred because {why}; {}.",
+            name.unwrap_or("The caller"),
+            facts.map_or_else(|| "no details confirmed".to_owned(), |facts| format!("confirmed: {facts}")),
+        );
+        let whisper =
+            format!("{}, calling about {about}. Transferred because {why}.", name.unwrap_or("A caller"));
+        payload.summary = Summary {
+            text: Pii::new(text),
+            sentence_count: 2,
+            headline: Some(Pii::new(cut(&capitalised(&about), 90))),
+            whisper_text: Some(Pii::new(whisper)).filter(|text| text.expose().chars().count() <= WHISPER_MAX),
+            generator: Generator::TemplateFallback,
+            model_ref: None,
+            grounding: Grounding {
+                verified: true,
+                segments: Some(if facts.is_some() { segments.clone() } else { Vec::new() }),
+                unsupported_claims: Some(0),
+            },
+        };
+        let length = payload.summary.text.expose().chars().count();
+        if TEXT_RANGE.contains(&length)
+            && validate::of_words(payload, input.context, input.catalog).is_empty()
+        {
+            return;
+        }
+    }
+}
+
+/// The caller's name, once a knowledge detail has been confirmed.
+fn name(structured: &Structured, catalog: &Catalog) -> Option<String> {
+    if structured.caller.verification.level < VerificationLevel::PartialKba {
+        return None;
+    }
+    let named = |key: &String| structured.collected.iter().find(|item| item.key == *key && is_sure(item));
+    let item = catalog.names.iter().find_map(named)?;
+    let name = item.value.as_ref()?.expose();
+    (name.chars().count() <= SPOKEN_VALUE_MAX).then(|| name.clone())
+}
+
+/// Confirmed facts as a list, and the segments that show them.
+fn confirmed(structured: &Structured, catalog: &Catalog) -> (String, Vec<u32>) {
+    let mut parts = Vec::new();
+    let mut segments = Vec::new();
+    for item in structured.collected.iter().filter(|item| is_sure(item) && !catalog.names.contains(&item.key))
+    {
+        let Some(value) = item.value.as_ref().map(Pii::expose) else { continue };
+        if value.chars().count() > SPOKEN_VALUE_MAX || parts.len() >= SPOKEN_ITEMS_MAX {
+            continue;
+        }
+        parts.push(format!("{} {value}", item.key.replace('_', " ")));
+        segments.extend(item.confirmed_segment.or(item.segment));
+    }
+    segments.sort_unstable();
+    segments.dedup();
+    (parts.join(", "), segments)
+}
+
+fn is_sure(item: &Item) -> bool {
+    (item.confirmed || item.provenance == Provenance::Crm) && item.redacted == Some(Masking::None)
+}
+
+/// Completes "Transferred because …".
+const fn reason(category: Category) -> &'static str {
+    match category {
+        Category::Regulatory => "this must be answered by a person",
+        Category::Safety => "someone may need urgent help",
+        Category::CallerRequest => "the caller asked for a person",
+        Category::ToolFailure => "a system that the assistant needs is failing",
+        Category::RoutingRule => "this type of call goes to a person",
+        Category::Topic => "this topic goes to a person",
+        Category::BrokenPromise => "a person was promised and not yet reached",
+        Category::Loop => "the conversation was going in circles",
+        Category::LowConfidence => "the assistant was not sure enough",
+        Category::ElapsedTime => "the call was taking too long",
+    }
+}
+
+fn consent(text: &str) -> Consent {
+    match text {
+        "affirmative" => Consent::Affirmative,
+        "implied_by_continuing" => Consent::ImpliedByContinuing,
+        "refused" => Consent::Refused,
+        // Whatever else stands there is no consent.
+        _ => Consent::NotAsked,
+    }
+}
+
+const fn sentiment(score_pm: i16) -> Sentiment {
+    match score_pm {
+        ..=-600 => Sentiment::Distressed,
+        -599..=-200 => Sentiment::Negative,
+        -199..=200 => Sentiment::Neutral,
+        201.. => Sentiment::Positive,
+    }
+}
+
+fn disclosed(text: &conversation::Disclosed, consent: Option<Consent>) -> Disclosed {
+    let played_pm = text.played_pm.min(1_000);
+    Disclosed {
+        status: match played_pm {
+            0 => DisclosureStatus::NotDelivered,
+            1_000.. => DisclosureStatus::Delivered,
+            1..=999 => DisclosureStatus::Interrupted,
+        },
+        text_id: Some(cut(&text.text_id, 60)).filter(|id| !id.is_empty()),
+        text_sha256: text.text_sha256.clone().filter(|digest| shape::hex(digest, 64)),
+        at: text.at.map(printable),
+        played_pm: Some(played_pm),
         consent,
         audit_seq: None,
     }
 }
 
-/// Over the size limit, what helps least goes first: the oldest actions, then unconfirmed
-/// facts from the least certain. Each dropped fact is named as missing.
-fn fitted(mut payload: Payload) -> Payload {
-    while payload.canonical_bytes().len() > PAYLOAD_LEN_MAX {
-        if payload.structured.actions_taken.as_mut().and_then(Vec::pop).is_some() {
-            continue;
-        }
-        let facts = &mut payload.structured.collected;
-        let least = facts
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, item)| (item.confirmed, item.confidence_pm))
-            .map(|(index, _)| index);
-        let Some(index) = least else { break };
-        let dropped = facts.remove(index);
-        if let Some(completeness) =
-            payload.structured.completeness.as_mut().filter(|known| known.missing.len() < 12)
-        {
-            completeness.missing.push(dropped.key);
-        }
-    }
-    payload
+/// Within the years that RFC 3339 can print, an hour of expiry included.
+fn printable(at: Timestamp) -> Timestamp {
+    const LAST: i64 = 253_402_300_799_999 - EXPIRY_MS;
+    Timestamp::from_unix_millis(at.unix_millis().clamp(0, LAST))
 }
 
-fn words(key: &str) -> String {
-    key.replace('_', " ")
+fn cleaned(text: &str, max: usize, input: &BuildInput<'_>) -> String {
+    cut(&redact::redact(&one_line(text), level(input.catalog), &PriorTurns::default()).text, max)
+}
+
+fn cut(text: &str, max: usize) -> String {
+    text.chars().take(max).collect()
+}
+
+/// White space and control characters as single spaces.
+fn one_line(text: &str) -> String {
+    let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    spaced.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// "order_number" as a person reads it.
+fn label(key: &str) -> String {
+    capitalised(&key.replace('_', " "))
 }
 
 fn capitalised(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// At most `chars` characters, cut between characters.
-fn cut(text: &str, chars: usize) -> String {
-    text.chars().take(chars).collect()
+fn filled<T>(items: Vec<T>) -> Option<Vec<T>> {
+    (!items.is_empty()).then_some(items)
 }

@@ -1,123 +1,351 @@
-//! What a tenant expects of a payload: its intents with the fields each needs, the actions
-//! that may be recommended, and where fields go in its CRM. Part of the configuration, so
-//! every table is closed and an unknown key is refused by name.
+//! What a tenant's calls can be about: intents with the fields that each needs, actions, CRM
+//! fields. It is read from the configuration, and checked there: whatever a payload takes
+//! from it fits the payload's limits and says nothing personal.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-/// The tenant's catalogue.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+use super::{Classification, CrmSystem, sentences, shape};
+use crate::id::QueueId;
+use crate::redact::{self, Level, PriorTurns};
+
+/// Most intents, and most actions. A catalogue is read by people; more is a mistake.
+const ENTRIES_MAX: usize = 200;
+
+/// Most required fields of an intent: the payload's list of missing ones holds no more.
+const REQUIRED_MAX: usize = 12;
+
+/// Most CRM fields: the payload's prefill holds no more.
+const CRM_FIELDS_MAX: usize = 40;
+
+/// The category for whatever no entry names. Part of every catalogue.
+pub(super) const OTHER: &str = "other";
+
+/// The action for whatever no entry names. Part of every catalogue.
+pub(super) const ASSIST: &str = "assist_caller";
+
+/// Intents, actions and fields of a tenant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Catalog {
-    /// Intents by category. The one named `other` stands for all that are not named.
-    pub intent: BTreeMap<String, Intent>,
-    /// Actions by code. The one named `take_over` is recommended where nothing else fits.
-    pub action: BTreeMap<String, Action>,
-    /// Field name → CRM field.
-    pub crm_field: BTreeMap<String, String>,
-    /// Calls of this tenant may carry health information.
-    pub health: bool,
+    /// What calls can be about.
+    #[serde(rename = "intent")]
+    pub intents: Vec<Intent>,
+    /// What a human agent can be asked to do first.
+    #[serde(rename = "action")]
+    pub actions: Vec<Action>,
+    /// The CRM and its fields.
+    pub crm: Crm,
+    /// What is taken out of a payload's texts; at least `R1_pci`.
+    pub redaction: Level,
+    /// What every payload of the tenant is classed as, besides what is found in it.
+    pub classification: Vec<Classification>,
+    /// Fields that prove something of the caller's identity once confirmed.
+    pub verification: Vec<String>,
+    /// Fields that hold the caller's name, best first.
+    pub names: Vec<String>,
+    /// The configured queues; the shell fills them in. Empty: routing is not checked.
+    pub queues: Vec<QueueId>,
 }
 
-/// One intent.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// One thing that calls can be about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Intent {
-    /// As people say it: `a refill of a medicine`.
+    /// `billing.refund`
+    pub category: String,
+    /// Completes "The caller is calling about …": "a refund".
     pub label: String,
-    /// Fields without which the person would have to ask.
+    /// Fields that the human agent needs.
     #[serde(default)]
     pub required: Vec<String>,
-    /// The action to recommend.
+    /// Where such calls go unless a rule says otherwise.
+    #[serde(default)]
+    pub queue: Option<QueueId>,
+    /// Code of the action to propose.
     #[serde(default)]
     pub action: Option<String>,
 }
 
-/// One action.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// Something that a human agent can be asked to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Action {
-    /// What to do, in one sentence.
+    /// `refund_review`
+    pub code: String,
+    /// In words.
     pub text: String,
+    /// A script to follow.
+    #[serde(default)]
+    pub script_ref: Option<String>,
+    /// What not to do.
+    #[serde(default)]
+    pub do_not: Vec<String>,
 }
 
-/// The intent of every call that fits no other.
-pub(super) const OTHER: &str = "other";
-/// The action where nothing else fits.
-pub(super) const TAKE_OVER: &str = "take_over";
+/// The CRM that a payload is made ready for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Crm {
+    /// Which.
+    pub system: Option<CrmSystem>,
+    /// Collected field → field of the CRM.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// Why a catalogue is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("payload catalogue: {entry}: {reason}")]
+pub struct BadCatalog {
+    /// The entry at fault.
+    pub entry: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+/// As written, before the checks.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Unchecked {
+    intent: Option<Vec<Intent>>,
+    action: Vec<Action>,
+    crm: Crm,
+    redaction: Level,
+    classification: Vec<Classification>,
+    verification: Vec<String>,
+    names: Vec<String>,
+    queues: Vec<QueueId>,
+}
+
+impl Default for Unchecked {
+    fn default() -> Self {
+        let Catalog { intents: _, actions, crm, redaction, classification, verification, names, queues } =
+            Catalog::default();
+        Self { intent: None, action: actions, crm, redaction, classification, verification, names, queues }
+    }
+}
+
+impl TryFrom<Unchecked> for Catalog {
+    type Error = BadCatalog;
+
+    fn try_from(raw: Unchecked) -> Result<Self, BadCatalog> {
+        let Unchecked { intent, action, crm, redaction, classification, verification, names, queues } = raw;
+        // The default intents stay usable beside a tenant's own actions.
+        let known = |code: &String| code == ASSIST || action.iter().any(|action| action.code == *code);
+        let intents = intent.unwrap_or_else(|| {
+            let mut intents = Self::default().intents;
+            for intent in &mut intents {
+                intent.action = intent.action.take().filter(known);
+            }
+            intents
+        });
+        let catalog =
+            Self { intents, actions: action, crm, redaction, classification, verification, names, queues };
+        catalog.check()?;
+        Ok(catalog)
+    }
+}
 
 impl Default for Catalog {
+    /// A small catalogue that suits any business until it writes its own.
     fn default() -> Self {
-        let intent = |label: &str, required: &[&str], action: &str| Intent {
+        let intent = |category: &str, label: &str, required: &[&str], action: &str| Intent {
+            category: category.to_owned(),
             label: label.to_owned(),
-            required: required.iter().map(|field| (*field).to_owned()).collect(),
+            required: required.iter().map(|key| (*key).to_owned()).collect(),
+            queue: None,
             action: Some(action.to_owned()),
         };
-        let action = |text: &str| Action { text: text.to_owned() };
+        let action = |code: &str, text: &str| Action {
+            code: code.to_owned(),
+            text: text.to_owned(),
+            script_ref: None,
+            do_not: vec!["Do not ask again for what is shown as confirmed.".to_owned()],
+        };
+        let owned = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
         Self {
-            intent: BTreeMap::from([
-                (OTHER.to_owned(), intent("a question for a person", &[], TAKE_OVER)),
-                (
-                    "clinical.medication_refill".to_owned(),
-                    intent("a refill of a medicine", &["patient_name", "medication"], "clinical_review"),
+            intents: vec![
+                intent("billing", "a billing question", &["name", "account_number"], "review_account"),
+                intent("billing.refund", "a refund", &["name", "order_number"], "review_account"),
+                intent("scheduling", "an appointment", &["name", "appointment"], "review_schedule"),
+                intent(
+                    "scheduling.move",
+                    "moving an appointment",
+                    &["name", "appointment"],
+                    "review_schedule",
                 ),
-                (
-                    "clinical.medication".to_owned(),
-                    intent("a question about a medicine", &["patient_name", "medication"], "clinical_review"),
+                intent("order.status", "an order", &["name", "order_number"], "review_account"),
+                intent("account.access", "access to an account", &["name"], "verify_caller"),
+                intent(
+                    "clinical.medication",
+                    "a medication question",
+                    &["name", "medication"],
+                    "clinical_review",
                 ),
-                ("billing.refund".to_owned(), intent("a refund", &["account"], "review_account")),
-                ("billing.question".to_owned(), intent("a bill", &["account"], "review_account")),
-                ("scheduling.move".to_owned(), intent("moving an appointment", &["name"], "offer_times")),
-            ]),
-            action: BTreeMap::from([
-                (
-                    TAKE_OVER.to_owned(),
-                    action("Confirm what the caller needs in one sentence, then take over."),
+                intent("technical", "a technical problem", &["name"], "review_account"),
+                intent("complaint", "a complaint", &["name"], "listen_first"),
+            ],
+            actions: vec![
+                action(
+                    "review_account",
+                    "Greet the caller by what is known, then review the account with them.",
                 ),
-                (
-                    "clinical_review".to_owned(),
-                    action("Confirm the medicines the caller takes, then answer the question."),
+                action(
+                    "review_schedule",
+                    "Greet the caller by what is known, then review the schedule with them.",
                 ),
-                ("review_account".to_owned(), action("Open the account, confirm the item, then settle it.")),
-                ("offer_times".to_owned(), action("Offer the next two free times.")),
-            ]),
-            crm_field: BTreeMap::new(),
-            health: false,
+                action("verify_caller", "Verify the caller before you open the account."),
+                action("clinical_review", "Answer the clinical question, then document it."),
+                action("listen_first", "Let the caller finish, then say what you can do."),
+            ],
+            crm: Crm::default(),
+            redaction: Level::R1Pci,
+            classification: Vec::new(),
+            verification: owned(&["dob", "date_of_birth", "account_number", "member_id"]),
+            names: owned(&["name", "caller_name", "patient_name", "customer_name", "full_name"]),
+            queues: Vec::new(),
         }
     }
 }
 
 impl Catalog {
-    /// The intent of a category, or the one for all others.
-    pub fn intent_of(&self, category: Option<&str>) -> (String, Intent) {
-        let named =
-            category.and_then(|name| self.intent.get(name).map(|intent| (name.to_owned(), intent.clone())));
-        named.unwrap_or_else(|| {
-            let other = self.intent.get(OTHER).cloned();
-            let fallback =
-                || Intent { label: "a question for a person".to_owned(), required: Vec::new(), action: None };
-            (OTHER.to_owned(), other.unwrap_or_else(fallback))
-        })
+    /// Whether everything in it fits a payload. Run when it is read; a catalogue that is
+    /// made in code can run it too.
+    pub fn check(&self) -> Result<(), BadCatalog> {
+        let bad = |entry: &str, reason| Err(BadCatalog { entry: entry.to_owned(), reason });
+        if self.intents.len() > ENTRIES_MAX || self.actions.len() > ENTRIES_MAX {
+            return bad("intent, action", "at most 200 of each");
+        }
+        for (at, intent) in self.intents.iter().enumerate() {
+            let entry = intent.category.as_str();
+            if !is_code(entry) {
+                return bad(entry, "a category has 1 to 60 characters out of a-z 0-9 _ . -");
+            }
+            if self.intents.iter().skip(at + 1).any(|other| other.category == intent.category) {
+                return bad(entry, "the category is listed twice");
+            }
+            if !is_phrase(&intent.label, 80) || intent.label.is_empty() {
+                return bad(entry, "a label is a phrase of at most 80 characters that ends no sentence");
+            }
+            if intent.required.len() > REQUIRED_MAX || !intent.required.iter().all(|key| shape::key(key)) {
+                return bad(entry, "required lists at most 12 field names");
+            }
+            if intent.action.as_ref().is_some_and(|code| code != ASSIST && self.action(code).is_none()) {
+                return bad(entry, "the action is not in the catalogue");
+            }
+        }
+        for action in &self.actions {
+            let entry = action.code.as_str();
+            let script = action.script_ref.as_ref().is_none_or(|script| script.chars().count() <= 120);
+            if !is_code(entry) {
+                return bad(entry, "a code has 1 to 60 characters out of a-z 0-9 _ . -");
+            }
+            if action.text.chars().count() > 240 || flagged(&action.text) || !script {
+                return bad(
+                    entry,
+                    "text has at most 240 and script_ref at most 120 characters, and nothing personal",
+                );
+            }
+            if action.do_not.len() > 4
+                || action.do_not.iter().any(|not| not.chars().count() > 120 || flagged(not))
+            {
+                return bad(entry, "do_not lists at most 4 texts of at most 120 characters");
+            }
+        }
+        let crm = &self.crm.fields;
+        if crm.len() > CRM_FIELDS_MAX
+            || !crm.iter().all(|(key, field)| shape::key(key) && shape::crm_field_name(field))
+        {
+            return bad("crm.fields", "at most 40 entries of a field name and a CRM field name");
+        }
+        if self.redaction == Level::R0None {
+            return bad("redaction", "a payload is redacted at R1_pci at least");
+        }
+        if !self.verification.iter().chain(&self.names).all(|key| shape::key(key)) {
+            return bad("verification, names", "a field name matches [a-z][a-z0-9_]{0,47}");
+        }
+        Ok(())
     }
 
-    /// The action that an intent recommends; never empty.
-    pub fn action_of(&self, intent: &Intent) -> (String, Action) {
-        let code = intent.action.as_deref().unwrap_or(TAKE_OVER);
-        let action = self.action.get(code).cloned();
-        let fallback = || Action { text: "Confirm what the caller needs, then take over.".to_owned() };
-        (code.to_owned(), action.unwrap_or_else(fallback))
+    /// The intent of `category`.
+    pub fn intent(&self, category: &str) -> Option<&Intent> {
+        self.intents.iter().find(|intent| intent.category == category)
     }
 
-    /// What is wrong with it: an intent that recommends an action which is not there.
-    pub fn faults(&self) -> Vec<String> {
-        self.intent
-            .iter()
-            .filter_map(|(category, intent)| {
-                let code = intent.action.as_deref()?;
-                (!self.action.contains_key(code))
-                    .then(|| format!("intent `{category}` recommends the unknown action `{code}`"))
-            })
-            .collect()
+    /// The action of `code`.
+    pub fn action(&self, code: &str) -> Option<&Action> {
+        self.actions.iter().find(|action| action.code == code)
+    }
+
+    /// The fields that a call about `category` needs.
+    pub fn required(&self, category: &str) -> &[String] {
+        self.intent(category).map_or(&[], |intent| &intent.required)
+    }
+}
+
+fn is_code(text: &str) -> bool {
+    (1..=60).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// A phrase that can stand inside a sentence.
+fn is_phrase(text: &str, max: usize) -> bool {
+    text.chars().count() <= max
+        && !text.chars().any(char::is_control)
+        && sentences::count(&format!("{text} x")) == 1
+        && !flagged(text)
+}
+
+fn flagged(text: &str) -> bool {
+    redact::flags(text, Level::R3Phi, &PriorTurns::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_catalogue_passes_its_own_checks() {
+        assert_eq!(Catalog::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_catalogue_is_read_from_toml_and_unknown_keys_are_refused() {
+        let catalog: Catalog = toml::from_str(
+            r#"
+            redaction = "R2_pii"
+            classification = ["phi"]
+            [[intent]]
+            category = "clinic.refill"
+            label = "a refill"
+            required = ["name", "medication"]
+            queue = "queue_nurse"
+            action = "triage"
+            [[action]]
+            code = "triage"
+            text = "Answer the question."
+            [crm]
+            system = "salesforce"
+            fields = { name = "Contact.Name" }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(catalog.required("clinic.refill"), ["name", "medication"]);
+        assert_eq!(catalog.names, Catalog::default().names);
+        assert!(toml::from_str::<Catalog>("").unwrap() == Catalog::default());
+        for (text, reason) in [
+            ("colour = 1", "unknown field"),
+            ("[[intent]]\ncategory = \"A b\"\nlabel = \"x\"", "a category has"),
+            ("[[intent]]\ncategory = \"a\"\nlabel = \"One. Two\"", "a label is a phrase"),
+            ("[[intent]]\ncategory = \"a\"\nlabel = \"x\"\naction = \"nope\"", "the action is not"),
+            ("redaction = \"R0_none\"", "R1_pci at least"),
+            ("[crm.fields]\nname = \"1x\"", "CRM field name"),
+        ] {
+            let error = toml::from_str::<Catalog>(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
     }
 }
