@@ -368,14 +368,12 @@ impl Shell {
     fn take(&mut self, outputs: Vec<EdgeOutput>) {
         let mut effects = Vec::new();
         let mut journalled = false;
+        let mut shown = Vec::new();
         for output in outputs {
             match output {
                 EdgeOutput::Fact(event) => {
-                    let _ = self.shown.send(Shown {
-                        at: event.time,
-                        call: event.call.clone(),
-                        fact: event.fact.kind().to_owned(),
-                    });
+                    let fact = event.fact.kind().to_owned();
+                    shown.push(Shown { at: event.time, call: event.call.clone(), fact });
                     self.spool.push(*event);
                     journalled = true;
                 }
@@ -395,6 +393,10 @@ impl Shell {
         }
         if journalled {
             let stored = self.spool.flush();
+            for fact in shown {
+                // Nobody listening is the normal case.
+                let _ = self.shown.send(fact);
+            }
             if self.held.len() < HELD_MAX {
                 self.held.push_back((stored, effects));
             } else {

@@ -120,12 +120,7 @@ impl Setup {
             edge: self.rules.edge.clone(),
             policy: Arc::clone(&self.rules.policy),
             catalog: Arc::clone(&self.rules.catalog),
-            queues: self
-                .config
-                .queues
-                .iter()
-                .map(|queue| (queue.id.to_string(), queue.label.clone()))
-                .collect(),
+            queues: self.config.queues.iter().map(|queue| (queue.id.clone(), queue.label.clone())).collect(),
             destinations: self.destinations.clone(),
             public_url: self.rules.public_url.clone(),
         }
@@ -169,12 +164,10 @@ pub fn policy_of(config: &Config) -> Result<Policy> {
 
 /// The tenant's catalogue from `[payload]`; the built-in one where that is empty.
 fn catalog_of(config: &Config) -> Result<Catalog> {
-    let catalog: Catalog =
-        toml::Value::Table(config.payload.clone()).try_into().context("the section [payload]")?;
-    match catalog.faults().first() {
-        None => Ok(catalog),
-        Some(fault) => anyhow::bail!("the section [payload]: {fault}"),
+    if config.payload.is_empty() {
+        return Ok(Catalog::default());
     }
+    toml::Value::Table(config.payload.clone()).try_into().context("the section [payload]")
 }
 
 fn queue_rules(queue: &crate::config::Queue) -> QueueRules {

@@ -8,7 +8,7 @@ use handoff::command::{Command, CommandBody};
 use handoff::delivery::Lane;
 use handoff::event::WebhookKind;
 use handoff::id::derived_text;
-use handoff::payload::{self, BuildInput, Grants, Payload};
+use handoff::payload::{self, BuildInput, Grants, Payload, project, thin};
 use handoff::webhook::{DataSchema, Message as Webhook};
 use rusqlite::params;
 
@@ -28,26 +28,27 @@ pub async fn run(store: &Store, settings: &Settings, wall: Timestamp, body: &[u8
     let decided: Decided =
         serde_json::from_slice(body).map_err(|error| Failure::Permanent(error.to_string()))?;
     let context = decided.evaluable.context.clone().unwrap_or_default();
-    let (queue, label) = settings.queues.first().cloned().unwrap_or_default();
+    let queue = settings.queues.first().map(|(id, label)| (id, label.as_str()));
     let payload = payload::build(&BuildInput {
         tenant: &decided.tenant,
         call: &decided.decision.call_id,
         transfer: &decided.decision.transfer_id,
         trigger: &decided.decision.trigger,
         policy_version: &decided.decision.policy_version,
+        origin: decided.decision.origin,
         context: &context,
         catalog: &settings.catalog,
-        queue: &queue,
-        queue_label: &label,
+        queue,
         revision: REVISION,
         created_at: wall,
         fired_at: decided.fired_at,
         public_url: &settings.public_url,
         audit_head: None,
+        classification: &[],
     });
     let mut messages = vec![command(&decided, &payload)?];
     for destination in settings.destinations.iter().filter(|known| known.wants(WebhookKind::Offered)) {
-        messages.push(hook(&decided, &payload, destination, wall)?);
+        messages.push(hook(settings, &decided, &payload, destination, wall)?);
     }
     messages.push(write_audit::payload_built(store, wall, &decided, &payload).await?);
     Ok(keep(store, wall, payload, messages).await?)
@@ -64,13 +65,20 @@ fn command(decided: &Decided, payload: &Payload) -> Result<Message, Failure> {
     Ok(Message { dedup: Some(command.id), ..Message::plain(COMMANDS, body) })
 }
 
-fn hook(decided: &Decided, payload: &Payload, to: &Destination, wall: Timestamp) -> Result<Message, Failure> {
+fn hook(
+    settings: &Settings,
+    decided: &Decided,
+    payload: &Payload,
+    to: &Destination,
+    wall: Timestamp,
+) -> Result<Message, Failure> {
     let broken = |error: serde_json::Error| Failure::Permanent(error.to_string());
     let grants = Grants { pii: to.pii, phi: to.phi };
     let (schema, data) = if to.full {
-        (DataSchema::Full, serde_json::to_value(payload.project(grants)).map_err(broken)?)
+        (DataSchema::Full, serde_json::to_value(project(payload, grants)).map_err(broken)?)
     } else {
-        (DataSchema::Thin, payload.thin(grants))
+        let page = format!("{}/desktop/", settings.public_url.trim_end_matches('/'));
+        (DataSchema::Thin, serde_json::to_value(thin(payload, None, Some(&page), grants)).map_err(broken)?)
     };
     let transfer = &decided.decision.transfer_id;
     let webhook = Webhook {
@@ -110,15 +118,17 @@ async fn keep(
     let key = std::sync::Arc::clone(store.key());
     store
         .write(move |connection| {
-            let transfer = payload.transfer_id().to_string();
+            let transfer = payload.transfer_id.to_string();
             let mut nonce = [0_u8; 12];
             getrandom::fill(&mut nonce).map_err(|_| StoreError::NoRandomness)?;
-            let body = key.seal(nonce, &transfer, &payload.canonical_bytes());
+            let canonical =
+                payload.canonical_bytes().map_err(|error| StoreError::Unreadable(error.to_string()))?;
+            let body = key.seal(nonce, &transfer, &canonical);
             connection
                 .prepare_cached(
                     "INSERT OR IGNORE INTO payloads (transfer, revision, call, body) VALUES (?1, ?2, ?3, ?4)",
                 )?
-                .execute(params![transfer, payload.revision(), payload.call_id().as_str(), body])?;
+                .execute(params![transfer, payload.revision(), payload.call_id.as_str(), body])?;
             queue::enqueue(connection, &key, wall, &messages)
         })
         .await

@@ -22,8 +22,8 @@ pub enum Verdict {
     Continue,
     /// Nothing: too old.
     Stale,
-    /// These messages, and this decision.
-    Transfer(Box<Decision>, Vec<Message>),
+    /// These messages, and what was decided on what.
+    Transfer(Box<Decided>, Vec<Message>),
 }
 
 /// Evaluates one message of `signals`.
@@ -54,21 +54,18 @@ pub fn evaluate(now: Timestamp, policy: &Policy, body: &[u8]) -> Result<Verdict,
     let decided = Decided {
         tenant: event.tenant,
         edge: event.edge,
-        decision: decision.clone(),
+        decision,
         evaluable: *evaluable,
         fired_at: event.time,
         sequence: event.seq,
     };
-    let call = Some(decision.call_id.to_string());
+    let call = Some(decided.decision.call_id.to_string());
+    let dedup = Some(decided.decision.decision_id.to_string());
     let messages = vec![
         Message { dedup: Some(command.id.clone()), ..Message::plain(COMMANDS, to_json(&command)?) },
-        Message {
-            call,
-            dedup: Some(decision.decision_id.to_string()),
-            ..Message::plain(DECISIONS, to_json(&decided)?)
-        },
+        Message { call, dedup, ..Message::plain(DECISIONS, to_json(&decided)?) },
     ];
-    Ok(Verdict::Transfer(Box::new(decision), messages))
+    Ok(Verdict::Transfer(Box::new(decided), messages))
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, Failure> {

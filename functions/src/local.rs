@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use handoff::clock::Timestamp;
 use handoff::command::Command;
-use handoff::id::{EdgeId, TenantId};
+use handoff::id::{EdgeId, QueueId, TenantId};
 use handoff::payload::Catalog;
 use handoff::policy::Policy;
 use tokio::sync::{mpsc, watch};
@@ -46,7 +46,7 @@ pub struct Settings {
     /// The tenant's catalogue.
     pub catalog: Arc<Catalog>,
     /// Queues: id and label, the first is the default.
-    pub queues: Vec<(String, String)>,
+    pub queues: Vec<(QueueId, String)>,
     /// Who receives webhooks.
     pub destinations: Vec<Destination>,
     /// Base of the links in a payload.
@@ -113,6 +113,8 @@ impl Workers {
 
     /// Resolves when every queue is empty and the chain of every ended call is closed.
     pub async fn idle(&self) {
+        // What was handed to the store before is counted: jobs are done in order.
+        let _ = self.store.write(|_| Ok(())).await;
         loop {
             let empty = RULES.iter().all(|rules| self.store.depth(rules.queue).is_ok_and(|depth| depth == 0));
             if empty && write_audit::open_ended(&self.store).is_ok_and(|open| open == 0) {
@@ -239,8 +241,8 @@ impl Worker {
                 info!("an event came too late to be decided here; the edge has decided");
                 Ok(())
             }
-            Verdict::Transfer(decision, mut messages) => {
-                messages.push(write_audit::trigger_evaluated(&self.settings, wall(), &decision)?);
+            Verdict::Transfer(decided, mut messages) => {
+                messages.push(write_audit::trigger_evaluated(&self.settings, wall(), &decided)?);
                 Ok(self.store.enqueue(wall(), messages).await?)
             }
         }

@@ -13,7 +13,6 @@ use handoff::audit::{
 use handoff::clock::Timestamp;
 use handoff::id::{CallId, TenantId};
 use handoff::payload::Payload;
-use handoff::policy::Decision;
 use handoff::seal::DataKey;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
@@ -248,20 +247,26 @@ pub fn job_entry(
     }
 }
 
-/// The entry of evaluate-trigger.
-pub fn trigger_evaluated(
-    settings: &Settings,
-    at: Timestamp,
-    decision: &Decision,
-) -> Result<Message, Failure> {
-    let producer = ProducerId::job("evaluate-trigger", decision.decision_id.as_str(), 0);
+/// The entry of evaluate-trigger. Each event is a job of its own: several may fire before
+/// the first decision is taken, each for its own reason.
+pub fn trigger_evaluated(settings: &Settings, at: Timestamp, decided: &Decided) -> Result<Message, Failure> {
+    let decision = &decided.decision;
+    let job = format!("{}:{}", decision.call_id, decided.sequence);
+    let producer = ProducerId::job("evaluate-trigger", &job, 0);
+    let snapshot = &decided.evaluable.snapshot;
     let body = json!({
-        "rule_ids": [decision.trigger.rule_id],
+        "rule_id": decision.trigger.rule_id,
         "ruleset": decision.policy_version,
         "result": "transfer",
         "category": decision.trigger.category,
         "evidence": decision.trigger.evidence,
         "also": decision.trigger.also,
+        "inputs": [
+            ["elapsed_ms", snapshot.elapsed_ms],
+            ["turns_caller", snapshot.turns_caller],
+            ["confidence_pm", snapshot.confidence_pm],
+            ["failed_attempts", snapshot.failed_attempts],
+        ],
         "transfer_id": decision.transfer_id,
     });
     let entry = job_entry(&settings.tenant, &decision.call_id, producer, "trigger.evaluated", at, body);
@@ -279,11 +284,12 @@ pub async fn payload_built(
     let key = Arc::clone(store.key());
     let dek: Option<DataKey> =
         store.write(move |connection| keys::find(connection, &key, &tenant, &call)).await?;
-    let payload_mac = dek.map(|dek| dek.key.payload_mac(&payload.canonical_bytes()));
-    let job = format!("{}:{}", payload.payload_id(), payload.revision());
+    let canonical = payload.canonical_bytes().map_err(|error| Failure::Permanent(error.to_string()))?;
+    let payload_mac = dek.map(|dek| dek.key.payload_mac(&canonical));
+    let job = format!("{}:{}", payload.payload_id, payload.revision());
     let producer = ProducerId::job("build-payload", &job, 0);
     let body = json!({
-        "payload_id": payload.payload_id(),
+        "payload_id": payload.payload_id,
         "revision": payload.revision(),
         "generator": payload.generator(),
         "completeness_pm": payload.completeness_pm(),

@@ -105,7 +105,8 @@ impl Shell {
             Accessor::Supervisor(_) => {
                 let payload = self.edge.call(&call).and_then(|call| call.payload());
                 payload
-                    .map(|payload| Pii::new(String::from_utf8_lossy(&payload.canonical_bytes()).into_owned()))
+                    .and_then(|payload| payload.canonical_bytes().ok())
+                    .map(|bytes| Pii::new(String::from_utf8_lossy(&bytes).into_owned()))
             }
         };
         let payload = payload.ok_or(ApiError::NotFound)?;

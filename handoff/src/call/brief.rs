@@ -4,9 +4,9 @@
 
 use crate::call::core::Core;
 use crate::call::media::{ClipId, Part, Prompt};
+use crate::call::transfer::Transfer;
 use crate::conversation::{Conversation, Disclosed, DisclosureKind};
 use crate::message;
-use crate::call::transfer::Transfer;
 use crate::payload::{self, BuildInput, Payload};
 use crate::pii::Pii;
 
