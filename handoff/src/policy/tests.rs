@@ -1,3 +1,5 @@
+//! Which rule fires on what, which of several names the decision, and which files are refused.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The media threads on real sockets: two legs, their ports, and who hears whom.
+
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 

@@ -1,3 +1,6 @@
+//! The media engine in virtual time: who hears whom by tone, one continuous stream per
+//! egress, and what strangers and late ticks leave of it.
+
 use std::cell::RefCell;
 
 use handoff::call::media::{ClipId, Part, Prompt, Source};

@@ -1,3 +1,5 @@
+//! What a conversation makes of its signals, one at a time and in any order.
+
 use core::time::Duration;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The parser of signals against the published schema, and against input that fits neither.
+
 use proptest::prelude::*;
 use serde_json::json;
 

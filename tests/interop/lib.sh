@@ -1,0 +1,250 @@
+#!/usr/bin/env bash
+# A small telephone network in namespaces of its own: an edge with one address, and around it
+# a carrier, a phone and a voice agent, each of which reaches the edge and nothing else.
+# Sourced by the scripts beside it. Everything it starts is ended by its process id, and the
+# namespaces go with the script, however that ends.
+set -u
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=${ROOT:-$(cd "$HERE/../.." && pwd)}
+BINARY=${BINARY:-$ROOT/target/release/warmbridge}
+PATH=$PATH:/usr/sbin:/sbin
+export PYTHONPATH=$HERE PYTHONDONTWRITEBYTECODE=1
+
+# Without root the same works inside a user namespace, where this user is root.
+if [ "$(id -u)" -ne 0 ]; then
+  if [ -z "${WARMBRIDGE_UNSHARED:-}" ] && unshare -rnm true 2>/dev/null; then
+    WARMBRIDGE_UNSHARED=1 exec unshare -rnm bash "$0" "$@"
+  fi
+  echo "FAILED $(basename "$0"): needs root, or user namespaces"
+  exit 1
+fi
+if [ -n "${WARMBRIDGE_UNSHARED:-}" ]; then mount -t tmpfs tmpfs /run; fi
+
+EDGE_IP=10.77.0.1
+CARRIER_IP=10.77.0.2
+PHONE_IP=10.77.0.3
+AGENT_IP=10.77.0.4
+NET=wb$$
+WORK=$(mktemp -d "${OUT:-/tmp}/interop.XXXXXX")
+PIDS=()
+FAILURES=0
+
+ok() { echo "ok $*"; }
+failed() {
+  FAILURES=$((FAILURES + 1))
+  echo "FAILED $*"
+}
+# expect WHAT COMMAND…: one check.
+expect() {
+  local what=$1 said
+  shift
+  if said=$("$@" 2>&1); then ok "$what${said:+: $(head -n 1 <<<"$said")}"; else failed "$what: $said"; fi
+}
+
+# ended PID: waits a little for a process to go by itself after it was told to.
+ended() {
+  local i
+  for i in $(seq 40); do
+    kill -0 "$1" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  return 1
+}
+
+tear_down() {
+  local pid name
+  trap - EXIT
+  for pid in "${PIDS[@]}"; do kill -TERM "$pid" 2>/dev/null; done
+  for pid in "${PIDS[@]}"; do ended "$pid" || kill -KILL "$pid" 2>/dev/null; done
+  for name in edge carrier phone agent; do ip netns del "$NET-$name" 2>/dev/null; done
+  if [ "$FAILURES" -gt 0 ] && [ -n "${KEEP:-}" ]; then echo "kept: $WORK"; else rm -rf "$WORK"; fi
+}
+trap tear_down EXIT
+trap 'exit 130' INT TERM
+
+# Point to point links: the edge has one address on all of them and a route to each peer.
+set_up() {
+  local name address
+  mkdir -p /run/netns
+  ip netns add "$NET-edge" || { failed "network namespaces cannot be made here"; exit 1; }
+  ip -n "$NET-edge" link set dev lo up
+  for name in carrier phone agent; do
+    case $name in
+      carrier) address=$CARRIER_IP ;;
+      phone) address=$PHONE_IP ;;
+      agent) address=$AGENT_IP ;;
+    esac
+    ip netns add "$NET-$name"
+    ip -n "$NET-edge" link add name "to-$name" type veth peer name uplink netns "$NET-$name"
+    ip -n "$NET-edge" address add "$EDGE_IP/32" dev "to-$name"
+    ip -n "$NET-edge" link set dev "to-$name" up
+    ip -n "$NET-edge" route add "$address/32" dev "to-$name"
+    ip -n "$NET-$name" link set dev lo up
+    ip -n "$NET-$name" address add "$address/32" dev uplink
+    ip -n "$NET-$name" link set dev uplink up
+    ip -n "$NET-$name" route add "$EDGE_IP/32" dev uplink
+  done
+}
+
+# at PLACE COMMAND…: runs it there.
+at() {
+  local place=$1
+  shift
+  ip netns exec "$NET-$place" "$@"
+}
+
+# start PLACE NAME COMMAND…: runs it there in the background; its output is WORK/NAME.log and
+# its process id is in $STARTED.
+start() {
+  local place=$1 name=$2
+  shift 2
+  ip netns exec "$NET-$place" "$@" >"$WORK/$name.log" 2>&1 </dev/null &
+  STARTED=$!
+  PIDS+=("$STARTED")
+}
+
+# stop PID: ends one process and waits for it, so that what it writes at its end is there.
+stop() {
+  kill -TERM "$1" 2>/dev/null
+  ended "$1" || kill -KILL "$1" 2>/dev/null
+}
+
+# wait_for SECONDS COMMAND…: until it succeeds.
+wait_for() {
+  local deadline=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$deadline" ] || return 1
+    sleep 0.2
+  done
+}
+
+# listens IP PORT: until somebody takes a connection there, seen from the edge.
+listens() {
+  wait_for 15 at edge python3 -c "import socket; socket.create_connection(('$1', $2), 1)" || failed "nobody listens at $1:$2"
+}
+
+show_logs() {
+  local log
+  for log in "$WORK"/*.log; do
+    echo "--- $(basename "$log")"
+    tail -n "${1:-25}" "$log"
+  done
+}
+
+# tone HZ SECONDS FILE
+tone() { python3 "$HERE/ears.py" tone "$1" "$2" "$3"; }
+
+# carrier_scenario QUIET_MS: the carrier's scenario with this quiet time, as a file; SIPp takes
+# no variable there.
+carrier_scenario() {
+  sed "s/timeout=\"16000\"/timeout=\"$1\"/" "$HERE/sipp/carrier.xml" >"$WORK/carrier.xml"
+  echo "$WORK/carrier.xml"
+}
+
+# The edge's configuration: one carrier, one voice agent, one nurse with a softphone, one CRM.
+PASSWORD=interop-softphone-password
+PAGE_TOKEN=interop-desktop-token-0123456789
+CRM_SECRET=whsec_aW50ZXJvcC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5
+write_config() {
+  cp "$ROOT/handoff/policies/default.toml" "$WORK/policy.toml"
+  cat >"$WORK/warmbridge.toml" <<TOML
+[edge]
+id = "edge_interop"
+tenant = "t_interop"
+sip_udp = "$EDGE_IP:5060"
+sip_tcp = "$EDGE_IP:5060"
+http = "$EDGE_IP:8080"
+public_ip = "$EDGE_IP"
+public_url = "https://handoff.example"
+rtp_ports = [20000, 20198]
+data_dir = "$WORK/data"
+
+[[trunk]]
+name = "carrier"
+addresses = ["$CARRIER_IP/32"]
+
+[voice_agent]
+url = "ws://$AGENT_IP:8765/media"
+
+[[agent]]
+id = "agent_dana"
+name = "Dana"
+user = "dana"
+password = "$PASSWORD"
+desktop_token = "$PAGE_TOKEN"
+ring_timeout_s = 20
+
+[[queue]]
+id = "nurse_line"
+label = "Nurse line"
+spoken = "dest.nurse"
+agents = ["agent_dana"]
+fallback = ["voice_agent"]
+
+[policy]
+file = "policy.toml"
+
+[[webhook]]
+id = "crm"
+url = "http://$AGENT_IP:8766/warmbridge"
+secret = "$CRM_SECRET"
+mode = "full"
+allow_private = ["$AGENT_IP/32"]
+grants = ["pii", "phi"]
+TOML
+}
+
+# start_edge: checks the configuration, serves it, and waits until the page answers.
+start_edge() {
+  write_config
+  expect "the edge's configuration is in order" "$BINARY" check --config "$WORK/warmbridge.toml"
+  start edge edge env WARMBRIDGE_LOG="${WARMBRIDGE_LOG:-info}" "$BINARY" serve --config "$WORK/warmbridge.toml"
+  EDGE_PID=$STARTED
+  listens "$EDGE_IP" 8080
+  if [ "$FAILURES" -gt 0 ]; then
+    show_logs
+    exit 1
+  fi
+}
+
+# start_baresip PLACE DIR LISTEN ACCOUNT WAV: a softphone under control of port 4444.
+start_baresip() {
+  local place=$1 dir=$2 listen=$3 account=$4 wav=$5
+  mkdir -p "$dir"
+  cat >"$dir/config" <<CONF
+poll_method epoll
+sip_listen $listen:5060
+audio_player aubridge,nil
+audio_source aufile,$wav
+audio_alert aubridge,alert
+auplay_srate 8000
+ausrc_srate 8000
+ausrc_channels 1
+auplay_channels 1
+net_interface uplink
+rtp_ports 12000-12098
+call_local_timeout 60
+ctrl_tcp_listen 127.0.0.1:4444
+snd_path $dir
+module_path /usr/lib/baresip/modules
+module g711.so
+module aufile.so
+module aubridge.so
+module sndfile.so
+module_tmp uuid.so
+module_tmp account.so
+module_app menu.so
+module_app ctrl_tcp.so
+CONF
+  echo "$account" >"$dir/accounts"
+  : >"$dir/contacts"
+  start "$place" baresip baresip -f "$dir"
+  BARESIP_PID=$STARTED
+}
+
+finish() {
+  [ "$FAILURES" -eq 0 ] && exit 0
+  show_logs
+  exit 1
+}

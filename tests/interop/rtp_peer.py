@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""One end of an RTP stream: sends a tone in PCMU and keeps what it hears. It sends to the
+address from which it is sent to, like a phone behind a carrier. At SIGTERM it writes a WAV in
+which a lost packet is silence, and a JSON line of what it counted.
+
+  rtp_peer.py BIND_IP PORT HZ WAV STATS [--to IP:PORT]"""
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+import ears
+
+FRAME = 160
+# Five minutes: no scenario is longer, and a runaway timestamp cannot fill the disk.
+SAMPLES_MAX = 5 * 60 * ears.RATE
+
+
+def main(arguments):
+    ip, port, hz, wav, stats = arguments[0], int(arguments[1]), float(arguments[2]), arguments[3], arguments[4]
+    remote = None
+    if "--to" in arguments:
+        host, _, number = arguments[arguments.index("--to") + 1].rpartition(":")
+        remote = (host, int(number))
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind((ip, port))
+    running = True
+
+    def leave(*_):
+        nonlocal running
+        running = False
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+    ssrc, sequence, timestamp = os.getpid(), os.getpid() & 0x7FFF, 1000
+    tone = bytes(ears.encode(x) for x in ears.sine(hz, ears.RATE))
+    counts = {"packets": 0, "ssrcs": 0, "seq_breaks": 0, "timestamp_breaks": 0, "longest_gap_ms": 0, "strange": 0}
+    sources, last, last_at, first, heard = set(), None, None, None, {}
+    due = time.monotonic()
+    while running:
+        wait = max(due - time.monotonic(), 0)
+        readable, _, _ = select.select([udp], [], [], wait)
+        now = time.monotonic()
+        if readable:
+            packet, source = udp.recvfrom(2048)
+            if len(packet) < 12 or packet[0] >> 6 != 2 or packet[1] & 0x7F != 0:
+                # Comfort noise and telephone events are not audio.
+                counts["strange"] += 1
+                continue
+            remote = remote or source
+            number, stamp, sender = struct.unpack("!HII", packet[2:12])
+            audio = packet[12 + 4 * (packet[0] & 0x0F) :]
+            sources.add(sender)
+            if last is not None:
+                counts["longest_gap_ms"] = max(counts["longest_gap_ms"], round((now - last_at) * 1000))
+                steps = (number - last[0]) & 0xFFFF
+                counts["seq_breaks"] += steps != 1
+                counts["timestamp_breaks"] += (stamp - last[1]) & 0xFFFFFFFF != (FRAME * steps) & 0xFFFFFFFF
+            else:
+                first = stamp
+                counts["first_at_ms"] = round(time.time() * 1000)
+            last, last_at = (number, stamp), now
+            counts["packets"] += 1
+            offset = (stamp - first) & 0xFFFFFFFF
+            if offset < SAMPLES_MAX:
+                heard[offset] = audio
+        if now >= due:
+            due += 0.02
+            if now > due + 1:
+                due = now
+            if remote:
+                start = timestamp % ears.RATE
+                payload = (tone + tone)[start : start + FRAME]
+                head = struct.pack("!BBHII", 0x80, 0, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc)
+                try:
+                    udp.sendto(head + payload, remote)
+                except OSError:
+                    pass  # The other side has closed its port.
+                sequence, timestamp = sequence + 1, timestamp + FRAME
+    length = max((offset + len(audio) for offset, audio in heard.items()), default=0)
+    samples = [0] * length
+    for offset, audio in heard.items():
+        samples[offset : offset + len(audio)] = [ears.DECODE[byte] for byte in audio]
+    ears.write(wav, samples)
+    counts["ssrcs"] = len(sources)
+    with open(stats, "w", encoding="utf-8") as file:
+        json.dump(counts, file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,493 @@
+//! What the repository promises of itself, checked: pure code stays pure, a foreign crate has
+//! its owners, every file opens with its purpose and stays readable, documents name files
+//! that exist. The tables at the top are the rules; a finding names the file, the line and
+//! the rule. Text is read as text, so a rule that needs the compiler is Clippy's, not ours.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Code without sockets, clocks, threads, files or chance. Each decides, and none acts.
+const PURE: &[&str] = &[
+    "handoff/src/",
+    "edge-media/src/sip.rs",
+    "edge-media/src/sip/",
+    "edge-media/src/media.rs",
+    "edge-media/src/media/",
+    "edge-media/src/link.rs",
+    "edge-media/src/link/",
+    "edge-media/src/desktop.rs",
+    "edge-media/src/desktop/",
+    "edge-media/src/edge.rs",
+    "edge-media/src/edge/",
+];
+
+/// What pure code never says, and what it gets instead.
+const IMPURE: &[(&str, &str)] = &[
+    ("Instant::now", "time comes in as `Now`"),
+    ("SystemTime", "wall time comes in as `Timestamp`"),
+    ("tokio", "only the shell is asynchronous"),
+    ("async fn", "only the shell is asynchronous"),
+    ("async move", "only the shell is asynchronous"),
+    ("await", "only the shell is asynchronous"),
+    ("HashMap", "its order does not repeat: use `BTreeMap`"),
+    ("HashSet", "its order does not repeat: use `BTreeSet`"),
+    ("UdpSocket", "datagrams come in and go out as values"),
+    ("TcpStream", "bytes come in and go out as values"),
+    ("TcpListener", "bytes come in and go out as values"),
+    ("std::fs", "files are the shell's"),
+    ("std::env", "the environment is the shell's"),
+    ("std::process", "processes are the shell's"),
+    ("std::thread", "threads are the shell's"),
+    ("Mutex", "pure code shares nothing"),
+    ("RwLock", "pure code shares nothing"),
+    ("rand", "chance comes in as an argument"),
+    ("getrandom", "chance comes in as an argument"),
+    ("functions", "the edge reaches the functions through its shell"),
+];
+
+/// Who may name a foreign crate, so that replacing one touches these files and no others.
+/// A folder ends in `/`. Crates that are vocabulary (`serde`, `thiserror`, `base64`, digests)
+/// have no owner.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("sipx_sip", &["edge-media/src/sip/message.rs", "edge-media/src/sip/transaction.rs"]),
+    ("sdp_types", &["edge-media/src/sip/sdp.rs"]),
+    (
+        "tokio_tungstenite",
+        &["edge-media/src/io/stream.rs", "edge-media/src/io/stream/", "edge-media/src/demo/"],
+    ),
+    ("rustls_native_certs", &["edge-media/src/io/stream.rs"]),
+    ("axum", &["edge-media/src/io/http.rs", "edge-media/src/io/http/"]),
+    ("hyper_util", &["edge-media/src/io/http.rs"]),
+    ("socket2", &["edge-media/src/io/"]),
+    ("thread_priority", &["edge-media/src/io/media/"]),
+    ("nix", &["edge-media/src/io/", "edge-media/src/demo/phone.rs"]),
+    (
+        "tokio",
+        &[
+            "edge-media/src/io.rs",
+            "edge-media/src/io/",
+            "edge-media/src/cli.rs",
+            "edge-media/src/local.rs",
+            "edge-media/src/demo.rs",
+            "edge-media/src/demo/",
+            "functions/src/",
+        ],
+    ),
+    ("clap", &["edge-media/src/cli.rs", "edge-media/src/cli/"]),
+    ("tracing_subscriber", &["edge-media/src/cli.rs"]),
+    ("hound", &["edge-media/src/io/recording.rs", "edge-media/src/demo/"]),
+    ("reqwest", &["functions/src/guard.rs"]),
+    // The embedded store. `build_payload` and `write_audit` keep rows of their own in the
+    // transaction of their queue message, so that a message and its effect commit together.
+    (
+        "rusqlite",
+        &[
+            "functions/src/sqlite.rs",
+            "functions/src/sqlite/",
+            "functions/src/audit_read.rs",
+            "functions/src/build_payload.rs",
+            "functions/src/write_audit.rs",
+        ],
+    ),
+    ("aes_gcm", &["handoff/src/seal.rs"]),
+    ("hkdf", &["handoff/src/seal.rs"]),
+    ("md5", &["edge-media/src/sip/auth.rs"]),
+    ("sha1", &["edge-media/src/link/twilio.rs"]),
+    // On one machine the edge links the functions as a library; nothing pure knows of it.
+    (
+        "functions",
+        &[
+            "edge-media/src/local.rs",
+            "edge-media/src/setup.rs",
+            "edge-media/src/io.rs",
+            "edge-media/src/io/",
+            "edge-media/src/cli/",
+            "edge-media/src/demo/",
+            "functions/src/",
+            "tests/",
+        ],
+    ),
+];
+
+/// What the pure crate may depend on: computation only.
+const HANDOFF_DEPENDENCIES: &[&str] = &[
+    "aes-gcm",
+    "base64",
+    "hkdf",
+    "hmac",
+    "serde",
+    "serde_json",
+    "sha2",
+    "subtle",
+    "thiserror",
+    "toml",
+    "zeroize",
+];
+
+/// No crate below `handoff` is one of these.
+const IO_CRATES: &[&str] = &[
+    "axum",
+    "futures-util",
+    "hyper",
+    "libsqlite3-sys",
+    "mio",
+    "nix",
+    "reqwest",
+    "rusqlite",
+    "rustls",
+    "socket2",
+    "tokio",
+    "tokio-tungstenite",
+    "tracing",
+];
+
+/// Beyond this a file is two files; a reader loses the thread well before.
+const LINES_MAX: usize = 900;
+/// From here on a file is named, for whoever next has a reason to split it.
+const LINES_COMFORTABLE: usize = 600;
+
+#[test]
+fn pure_code_names_nothing_impure() {
+    let findings = lines_of_code(|path| within(path, PURE)).flat_map(|line| {
+        let why = |(word, instead): &(&str, &str)| {
+            says(&line.text, word).then(|| finding(&line, &format!("`{word}` in pure code: {instead}")))
+        };
+        IMPURE.iter().filter_map(why).collect::<Vec<_>>()
+    });
+    none(findings);
+}
+
+#[test]
+fn a_foreign_crate_is_named_by_its_owners_only() {
+    let findings = lines_of_code(|path| path.contains("/src/")).flat_map(|line| {
+        let stray = |(name, owners): &(&str, &[&str])| {
+            let foreign = names_crate(&line.text, name) && !within(&line.path, owners);
+            foreign.then(|| finding(&line, &format!("`{name}` belongs to {}", owners.join(", "))))
+        };
+        OWNERS.iter().filter_map(stray).collect::<Vec<_>>()
+    });
+    none(findings);
+}
+
+#[test]
+fn the_table_of_owners_names_files_that_exist() {
+    let owners = OWNERS.iter().flat_map(|(name, owners)| owners.iter().map(move |owner| (name, owner)));
+    none(
+        owners
+            .chain(PURE.iter().map(|pure| (&"purity", pure)))
+            .filter(|(_, path)| !root().join(path).exists())
+            .map(|(rule, path)| format!("tests/system/tidy.rs: {rule}: there is no {path}")),
+    );
+}
+
+#[test]
+fn dependencies_point_at_the_pure_crate() {
+    let mut findings = Vec::new();
+    for dependency in dependencies("handoff") {
+        if !HANDOFF_DEPENDENCIES.contains(&dependency.as_str()) {
+            findings.push(format!(
+                "handoff/Cargo.toml: `{dependency}`: the pure crate depends on computation only"
+            ));
+        }
+    }
+    for (from, to) in [("handoff", "functions"), ("handoff", "edge-media"), ("functions", "edge-media")] {
+        if dependencies(from).contains(to) {
+            findings.push(format!("{from}/Cargo.toml: `{to}`: arrows run edge-media → handoff ← functions"));
+        }
+    }
+    for user in ["edge-media", "functions", "tests"] {
+        if !dependencies(user).contains("handoff") {
+            findings.push(format!("{user}/Cargo.toml: does not use `handoff`, so a contract exists twice"));
+        }
+    }
+    for name in tree("handoff") {
+        if IO_CRATES.contains(&name.as_str()) {
+            findings.push(format!("handoff/Cargo.toml: `{name}` below the pure crate"));
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn without_the_feature_nothing_of_aws_is_compiled() {
+    let below = ["edge-media", "functions"].map(|krate| (krate, tree(krate)));
+    none(below.iter().flat_map(|(krate, names)| {
+        let foreign = |name: &&String| name.starts_with("aws-") && !name.starts_with("aws-lc");
+        names.iter().filter(foreign).map(move |name| format!("{krate}/Cargo.toml: `{name}` by default"))
+    }));
+}
+
+#[test]
+fn every_file_says_first_what_it_is() {
+    none(
+        files()
+            .iter()
+            .filter(|path| is_rust(path))
+            .filter(|path| !text(path).trim_start().starts_with("//!"))
+            .map(|path| format!("{path}:1: opens without `//!`")),
+    );
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    let lengths = files().into_iter().filter(|path| is_rust(path)).map(|path| {
+        let lines = text(&path).lines().count();
+        (path, lines)
+    });
+    let long: Vec<_> = lengths.filter(|(_, lines)| *lines > LINES_COMFORTABLE).collect();
+    for (path, lines) in &long {
+        println!("{path}: {lines} lines; comfortable is {LINES_COMFORTABLE}");
+    }
+    none(
+        long.iter()
+            .filter(|(_, lines)| *lines > LINES_MAX)
+            .map(|(path, lines)| format!("{path}:{lines}: over {LINES_MAX} lines")),
+    );
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Written apart, so that this file does not find itself.
+    let marks = [["TO", "DO"], ["FIX", "ME"], ["XX", "X"]].map(|parts| parts.concat());
+    let calls = [["todo", "!("], ["unimplemented", "!("], ["#[ig", "nore"]].map(|parts| parts.concat());
+    let findings = files().into_iter().filter(|path| is_source(path)).flat_map(|path| {
+        let mut found = Vec::new();
+        for (number, line) in text(&path).lines().enumerate() {
+            let mark = marks.iter().find(|mark| says(line, mark));
+            let call = calls.iter().find(|call| is_rust(&path) && line.contains(call.as_str()));
+            if let Some(word) = mark.or(call) {
+                found.push(format!("{path}:{}: `{word}`: finish it or write down the limit", number + 1));
+            }
+        }
+        found
+    });
+    none(findings.collect::<Vec<_>>());
+}
+
+#[test]
+fn nothing_refers_to_what_a_clone_does_not_hold() {
+    // The one file that may, where a corpus is at hand that is not ours to copy.
+    const ALLOWED: &[&str] = &[".ci/", "edge-media/tests/corpus.rs"];
+    let outside = ["../sha", "red"].concat();
+    let findings =
+        files().into_iter().filter(|path| is_source(path) && !within(path, ALLOWED)).flat_map(|path| {
+            let text = text(&path);
+            let numbered = text.lines().enumerate().filter(|(_, line)| line.contains(&outside));
+            numbered
+                .map(|(at, _)| format!("{path}:{}: `{outside}` is not in the repository", at + 1))
+                .collect::<Vec<_>>()
+        });
+    none(findings.collect::<Vec<_>>());
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let known = files();
+    let mut findings = Vec::new();
+    for document in ["README.md", "ARCHITECTURE.md"] {
+        for (number, line) in text(document).lines().enumerate() {
+            for name in links(line).into_iter().chain(paths_in_code(line)) {
+                let name = name.trim_end_matches('/');
+                let full = format!("/{name}");
+                let exists = |path: &String| {
+                    path == name
+                        || path.ends_with(&full)
+                        || path.starts_with(&format!("{name}/"))
+                        || path.contains(&format!("{full}/"))
+                };
+                if !known.iter().any(exists) {
+                    findings.push(format!("{document}:{}: there is no `{name}`", number + 1));
+                }
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn the_code_map_names_every_file() {
+    let map = text("ARCHITECTURE.md");
+    let listed: BTreeSet<&str> = map.lines().flat_map(code_spans).collect();
+    none(
+        files()
+            .iter()
+            .filter(|path| is_rust(path) && path.contains("/src/") && !is_test(path))
+            .filter(|path| !listed.contains(path.as_str()))
+            .map(|path| format!("ARCHITECTURE.md: the code map lacks a line for `{path}`")),
+    );
+}
+
+/// One line of shipped Rust that is not a comment.
+struct Line {
+    path: String,
+    number: usize,
+    text: String,
+}
+
+/// The shipped lines of the files that are wanted: without comments, and without the tests,
+/// which stand at the end of their file or in one of their own.
+fn lines_of_code(wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = Line> {
+    let mut found = Vec::new();
+    for path in files() {
+        if !is_rust(&path) || is_test(&path) || !wanted(&path) {
+            continue;
+        }
+        let text = text(&path);
+        let mut lines = text.lines().enumerate().peekable();
+        while let Some((at, line)) = lines.next() {
+            let tests_follow = lines.peek().is_some_and(|(_, next)| next.trim_start().starts_with("mod "));
+            if line.trim() == "#[cfg(test)]" && tests_follow {
+                break;
+            }
+            if !line.trim_start().starts_with("//") {
+                found.push(Line { path: path.clone(), number: at + 1, text: line.to_owned() });
+            }
+        }
+    }
+    found.into_iter()
+}
+
+fn finding(line: &Line, rule: &str) -> String {
+    format!("{}:{}: {rule}", line.path, line.number)
+}
+
+fn none(findings: impl IntoIterator<Item = String>) {
+    let findings: Vec<String> = findings.into_iter().collect();
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+fn within(path: &str, places: &[&str]) -> bool {
+    places.iter().any(|place| path == *place || (place.ends_with('/') && path.starts_with(place)))
+}
+
+/// Whether `word` stands in `line` by itself and not as a part of a longer name.
+fn says(line: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line.get(..at).and_then(|text| text.chars().next_back());
+        let after = line.get(at + word.len()..).and_then(|text| text.chars().next());
+        !before.is_some_and(part) && !after.is_some_and(part)
+    })
+}
+
+/// Whether a line uses the crate: `name::…` or `use name;`, but not `crate::name::…`.
+fn names_crate(line: &str, name: &str) -> bool {
+    let path = format!("{name}::");
+    let by_path = line.match_indices(&path).any(|(at, _)| {
+        let before = line.get(..at).and_then(|text| text.chars().next_back());
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    });
+    by_path || line.trim() == format!("use {name};")
+}
+
+/// Targets of relative links, without their fragments.
+fn links(line: &str) -> Vec<String> {
+    let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.filter_map(|target| target.split('#').next());
+    files.filter(|file| !file.is_empty() && !file.contains("://")).map(str::to_owned).collect()
+}
+
+/// Code spans that are paths in the repository: they end in `/` or in an extension of ours.
+fn paths_in_code(line: &str) -> Vec<String> {
+    const EXTENSIONS: &[&str] = &[".rs", ".toml", ".md", ".sh", ".py", ".yaml", ".xml"];
+    // A user's own files, and what the programs write.
+    const ELSEWHERE: &[&str] = &["warmbridge.toml", "policy.toml", "template.yaml"];
+    let is_path = |span: &&str| {
+        let plain = span.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        let ours = EXTENSIONS.iter().any(|extension| span.ends_with(extension));
+        plain && !span.starts_with(['/', '.']) && (span.ends_with('/') || ours) && !ELSEWHERE.contains(span)
+    };
+    code_spans(line).filter(is_path).map(|span| span.trim_start_matches("./").to_owned()).collect()
+}
+
+fn code_spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+fn is_rust(path: &str) -> bool {
+    path.ends_with(".rs")
+}
+
+fn is_test(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/") || path.starts_with("tests/")
+}
+
+/// Text that people write and read.
+fn is_source(path: &str) -> bool {
+    let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
+    matches!(path, "test" | ".ci/run" | ".gitignore")
+        || extension.is_some_and(|e| {
+            ["rs", "toml", "md", "sh", "py", "yaml", "json", "xml", "js", "html", "css"].contains(&e)
+        })
+}
+
+/// Names in `[dependencies]` of a member.
+fn dependencies(member: &str) -> BTreeSet<String> {
+    let text = text(&format!("{member}/Cargo.toml"));
+    let section = text.lines().skip_while(|line| line.trim() != "[dependencies]").skip(1);
+    let lines = section.take_while(|line| !line.starts_with('['));
+    let names = lines.filter(|line| !line.trim_start().starts_with('#'));
+    let names = names.filter_map(|line| line.split(['.', '=', ' ']).next());
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Every crate that a member is compiled with by default.
+fn tree(member: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "-p",
+            member,
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "-f",
+            "{p}",
+        ])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let listing = String::from_utf8_lossy(&output.stdout);
+    listing.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member lies in the workspace").to_owned()
+}
+
+fn text(path: &str) -> String {
+    let bytes = fs::read(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Every file of the repository, relative to its root: what Git does not track, and what is
+/// built or fetched, is left out by name, so that the test needs no Git.
+fn files() -> Vec<String> {
+    const SKIPPED: &[&str] = &[".git", "target", ".tools", "warmbridge-data", "__pycache__", ".aws-sam"];
+    let root = root();
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder can be listed").flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if SKIPPED.contains(&name) {
+                continue;
+            }
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if let Ok(path) = path.strip_prefix(&root) {
+                found.push(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
