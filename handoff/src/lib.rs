@@ -4,6 +4,7 @@
 //!
 //! In reading order:
 pub mod call;
+pub mod canonical;
 pub mod clock;
 pub mod command;
 pub mod conversation;
@@ -13,4 +14,6 @@ pub mod message;
 pub mod payload;
 pub mod pii;
 pub mod policy;
+pub mod redact;
 pub mod signal;
+mod words;

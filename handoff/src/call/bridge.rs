@@ -122,7 +122,7 @@ fn connect(core: &mut Core, mut transfer: Transfer, accepted: Accepted) -> State
     core.tell_voice("connected", None);
     core.release_voice(Some(transfer.id.clone()), "bridged");
     if let Some(queue) = core.queue(transfer.queue).map(|queue| queue.id.clone()) {
-        let waited = now.since(transfer.decided_at).as_secs();
+        let waited = now.since(transfer.decided_at.now).as_secs();
         core.out.push(Output::Learn { queue, waited_s: u32::try_from(waited).unwrap_or(u32::MAX) });
     }
     State::Bridged(Box::new(Bridge {
@@ -141,7 +141,7 @@ fn connect(core: &mut Core, mut transfer: Transfer, accepted: Accepted) -> State
         degraded,
         missed: transfer.missed,
         proof_due: now + AUDIO_PROOF_LIMIT,
-        settles_at: transfer.decided_at + DELIVERY_SETTLES,
+        settles_at: transfer.decided_at.now + DELIVERY_SETTLES,
         recorded: false,
         held: false,
         silent: false,
