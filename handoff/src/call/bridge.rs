@@ -98,7 +98,7 @@ pub(super) fn try_bridge(core: &mut Core, mut transfer: Box<Transfer>) -> State 
     if !matches!(transfer.announcement, Announcement::Played(_)) || !transfer.offer.is_ready() {
         return State::Transferring(transfer);
     }
-    let offer = core::mem::replace(&mut transfer.offer, Offer::Withdrawn);
+    let offer = std::mem::replace(&mut transfer.offer, Offer::Withdrawn);
     let Offer::Accepted(accepted) = offer else { return State::Transferring(transfer) };
     connect(core, *transfer, accepted)
 }
@@ -122,7 +122,7 @@ fn connect(core: &mut Core, mut transfer: Transfer, accepted: Accepted) -> State
     core.tell_voice("connected", None);
     core.release_voice(Some(transfer.id.clone()), "bridged");
     if let Some(queue) = core.queue(transfer.queue).map(|queue| queue.id.clone()) {
-        let waited = now.since(transfer.decided_at).as_secs();
+        let waited = now.since(transfer.decided_at.now).as_secs();
         core.out.push(Output::Learn { queue, waited_s: u32::try_from(waited).unwrap_or(u32::MAX) });
     }
     State::Bridged(Box::new(Bridge {
@@ -141,7 +141,7 @@ fn connect(core: &mut Core, mut transfer: Transfer, accepted: Accepted) -> State
         degraded,
         missed: transfer.missed,
         proof_due: now + AUDIO_PROOF_LIMIT,
-        settles_at: transfer.decided_at + DELIVERY_SETTLES,
+        settles_at: transfer.decided_at.now + DELIVERY_SETTLES,
         recorded: false,
         held: false,
         silent: false,
@@ -201,7 +201,7 @@ fn judge(core: &mut Core, mut bridge: Box<Bridge>) -> State {
 
 /// Records the outcome with what is known now. Exactly once.
 pub(super) fn settle(core: &mut Core, bridge: &mut Bridge) {
-    if !core::mem::replace(&mut bridge.recorded, true) {
+    if !std::mem::replace(&mut bridge.recorded, true) {
         let (outcome, skew_ms) = (bridge.outcome(), bridge.skew_ms());
         transfer::record_end(core, bridge.transfer.clone(), outcome, FallbackTaken::None, skew_ms);
     }
@@ -219,7 +219,7 @@ pub(super) fn human_gone(core: &mut Core, mut bridge: Box<Bridge>, leg: LegId, c
         settle(core, &mut bridge);
         return ending::end(core, "normal", "human_agent", LegCause::LocalHangUp);
     }
-    if !core::mem::replace(&mut bridge.recorded, true) {
+    if !std::mem::replace(&mut bridge.recorded, true) {
         let outcome = Outcome::AgentLost { phase: Phase::Bridged };
         let skew_ms = bridge.skew_ms();
         transfer::record_end(core, bridge.transfer.clone(), outcome, FallbackTaken::None, skew_ms);

@@ -4,36 +4,34 @@
 
 use crate::call::core::Core;
 use crate::call::media::{ClipId, Part, Prompt};
-use crate::call::transfer::Transfer;
+use crate::clock::Timestamp;
 use crate::conversation::{Conversation, Disclosed, DisclosureKind};
 use crate::message;
 use crate::payload::{self, BuildInput, Payload};
 use crate::pii::Pii;
+use crate::policy::Decision;
 
 /// Revision of the payload that the edge builds; those of the functions are higher.
-pub(super) const TEMPLATE_REVISION: u32 = 1;
+const TEMPLATE_REVISION: u32 = 1;
 
-/// The generator named in the record for a payload that the edge built.
-pub(super) const TEMPLATE_GENERATOR: &str = "template_fallback";
-
-/// The payload from what the edge knows itself.
-pub(super) fn template(core: &Core, transfer: &Transfer) -> Payload {
+/// The payload from what the edge knows itself. `fired_at` is when the decision was made.
+pub(super) fn template(core: &Core, decision: &Decision, queue: usize, fired_at: Timestamp) -> Payload {
     let context = core.conversation.context();
-    let queue = core.queue(transfer.queue).map(|queue| (&queue.id, queue.id.as_str()));
+    let rules = &core.rules;
     payload::template(&BuildInput {
-        tenant: &core.rules.tenant,
-        call: &core.arrival.call,
-        transfer: &transfer.id,
-        trigger: &transfer.decision.trigger,
-        policy_version: &transfer.decision.policy_version,
-        origin: transfer.decision.origin,
+        tenant: &rules.tenant,
+        call: &decision.call_id,
+        transfer: &decision.transfer_id,
+        trigger: &decision.trigger,
+        policy_version: &decision.policy_version,
+        origin: decision.origin,
         context: &context,
-        catalog: &core.rules.catalog,
-        queue,
+        catalog: &rules.catalog,
+        queue: core.queue(queue).map(|queue| (&queue.id, queue.id.as_str())),
         revision: TEMPLATE_REVISION,
         created_at: core.at.wall,
-        fired_at: core.at.wall,
-        public_url: &core.rules.public_url,
+        fired_at,
+        public_url: &rules.public_url,
         audit_head: None,
         classification: &[],
     })
@@ -88,9 +86,38 @@ pub(super) fn announced(conversation: &mut Conversation, disclosed: Disclosed) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::conversation::Context;
+    use crate::id::{CallId, TenantId, TransferId};
+    use crate::payload::Catalog;
+    use crate::policy::{Category, Origin, Trigger};
 
-    /// A payload of the functions, as far as the call machine looks at one.
+    /// A payload of the functions for the first transfer of the bench's call.
     pub(in crate::call) fn revision(revision: u32) -> Payload {
-        Payload { revision, whisper: Some(Pii::new("Refill question.".to_owned())) }
+        let call = CallId::from_random(7);
+        let trigger = Trigger {
+            category: Category::CallerRequest,
+            rule_id: "asked".to_owned(),
+            evidence: String::new(),
+            mandatory: true,
+            waives_waits: false,
+            also: Vec::new(),
+        };
+        payload::build(&BuildInput {
+            tenant: &TenantId::parse("t_acme").unwrap(),
+            call: &call,
+            transfer: &TransferId::of(&call, 1),
+            trigger: &trigger,
+            policy_version: "rules@0",
+            origin: Origin::Function,
+            context: &Context::default(),
+            catalog: &Catalog::default(),
+            queue: None,
+            revision,
+            created_at: Timestamp::from_unix_millis(1_795_330_895_000),
+            fired_at: Timestamp::from_unix_millis(1_795_330_895_000),
+            public_url: "https://warmbridge.example",
+            audit_head: None,
+            classification: &[],
+        })
     }
 }

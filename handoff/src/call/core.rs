@@ -145,7 +145,7 @@ impl Core {
 
     /// Milliseconds from the answer to `now`.
     pub(super) fn offset_ms(&self, now: Now) -> u64 {
-        millis(self.answered_at.map_or(core::time::Duration::ZERO, |since| now.since(since)))
+        millis(self.answered_at.map_or(std::time::Duration::ZERO, |since| now.since(since)))
     }
 
     pub(super) fn emit(&mut self, fact: Fact) {
@@ -188,7 +188,7 @@ impl Core {
 
     /// Lets the voice agent go.
     pub(super) fn release_voice(&mut self, transfer_id: Option<TransferId>, reason: &str) {
-        let link = core::mem::replace(&mut self.voice, VoiceLink::Gone);
+        let link = std::mem::replace(&mut self.voice, VoiceLink::Gone);
         let Some(leg) = link.leg() else { return };
         if link.up().is_some() {
             self.emit(Fact::VoiceAgentReleased { transfer_id, reason: reason.to_owned() });
@@ -321,6 +321,6 @@ pub(super) fn earliest<const N: usize>(deadlines: [Option<Now>; N]) -> Option<No
 }
 
 /// A duration in whole milliseconds.
-pub(super) fn millis(duration: core::time::Duration) -> u64 {
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -113,7 +113,7 @@ fn expect(expected: &mut Option<Box<Expected>>, trigger: Trigger, evaluable: Box
     };
     let waives_waits = known.trigger.waives_waits || trigger.waives_waits;
     let joined = if trigger.category < known.trigger.category {
-        let weaker = core::mem::replace(&mut known.trigger, trigger);
+        let weaker = std::mem::replace(&mut known.trigger, trigger);
         known.evaluable = evaluable;
         weaker
     } else {

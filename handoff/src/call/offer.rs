@@ -5,7 +5,7 @@
 use crate::call::State;
 use crate::call::bridge;
 use crate::call::brief;
-use crate::call::core::Core;
+use crate::call::core::{Core, earliest};
 use crate::call::io::{DesktopPush, Output, PayloadAck, QueueRules, Target};
 use crate::call::media::Purpose;
 use crate::call::outcome::{DegradedReason, FailureCause, LegCause, Outcome};
@@ -156,7 +156,7 @@ impl Offer {
                     Ack::Waiting { until } => Some(until),
                     Ack::At(_) | Ack::Given(_) => None,
                 };
-                crate::call::core::earliest([whisper, ack])
+                earliest([whisper, ack])
             }
             Self::Withdrawn => None,
         }
@@ -255,7 +255,7 @@ pub(super) fn ringing(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId) 
 /// The phone was answered: the caller's leg is taken back from hold now, so that nothing is
 /// left to negotiate at the bridge, and the briefing starts at once.
 pub(super) fn answered(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId) -> State {
-    let offer = core::mem::replace(&mut transfer.offer, Offer::Withdrawn);
+    let offer = std::mem::replace(&mut transfer.offer, Offer::Withdrawn);
     let Offer::Calling(calling) = offer else {
         transfer.offer = offer;
         return State::Transferring(transfer);
@@ -395,7 +395,7 @@ pub(super) fn declined_by(core: &mut Core, transfer: Box<Transfer>, agent: &Huma
 
 /// The yes: it freezes the payload and opens the wait for its acknowledgement.
 fn accept(core: &mut Core, mut transfer: Box<Transfer>, method: Means) -> State {
-    let offer = core::mem::replace(&mut transfer.offer, Offer::Withdrawn);
+    let offer = std::mem::replace(&mut transfer.offer, Offer::Withdrawn);
     let Offer::Briefing(briefing) = offer else {
         transfer.offer = offer;
         return State::Transferring(transfer);
@@ -577,7 +577,7 @@ fn failed(core: &mut Core, mut transfer: Box<Transfer>, outcome: Outcome) -> Sta
     let Some(queue) = core.queue(transfer.queue).cloned() else {
         return transfer::fall_back(core, transfer);
     };
-    if transfer.attempts >= queue.attempts_max.clamp(1, ATTEMPTS_LIMIT) {
+    if !outcome.is_retried() || transfer.attempts >= queue.attempts_max.clamp(1, ATTEMPTS_LIMIT) {
         return transfer::fall_back(core, transfer);
     }
     transfer.offer = Offer::search(core, &queue, &transfer.tried);

@@ -266,3 +266,64 @@ pub enum LegCause {
     /// The edge drained.
     Drained,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Outcome> {
+        let failed = [
+            FailureCause::NobodyAvailable,
+            FailureCause::SignallingRefused,
+            FailureCause::Unreachable,
+            FailureCause::OneWayAudio,
+            FailureCause::NoResources,
+            FailureCause::Drained,
+        ];
+        let degraded = [
+            DegradedReason::NoDesktop,
+            DegradedReason::AckTimeout,
+            DegradedReason::DestinationMissed,
+            DegradedReason::OneWayAudio,
+        ];
+        let phase = Phase::Briefing;
+        let mut all = vec![
+            Outcome::Completed,
+            Outcome::AbandonedByCaller { phase },
+            Outcome::NoAnswer,
+            Outcome::Busy,
+            Outcome::Declined,
+            Outcome::Voicemail,
+            Outcome::AgentLost { phase },
+            Outcome::ReturnedToVoiceAgent,
+            Outcome::CallbackScheduled,
+            Outcome::Cancelled,
+        ];
+        all.extend(failed.map(|cause| Outcome::Failed { cause }));
+        all.extend(degraded.map(|reason| Outcome::CompletedDegraded { reason }));
+        all
+    }
+
+    #[test]
+    fn names_are_those_of_the_record() {
+        for outcome in all() {
+            let value = serde_json::to_value(outcome).unwrap();
+            assert_eq!(value["name"], outcome.name());
+            assert_eq!(serde_json::to_value(outcome.class()).unwrap(), outcome.class().as_str());
+            if let Outcome::CompletedDegraded { reason } = outcome {
+                assert_eq!(value["reason"], reason.as_str());
+            }
+            if let Outcome::AgentLost { phase } | Outcome::AbandonedByCaller { phase } = outcome {
+                assert_eq!(value["phase"], phase.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_retried_was_no_success_and_nobody_is_retried_without_the_caller() {
+        for outcome in all().into_iter().filter(|outcome| outcome.is_retried()) {
+            assert_eq!(outcome.class(), OutcomeClass::UpstreamError, "{outcome:?}");
+        }
+        assert!(!Outcome::AbandonedByCaller { phase: Phase::Barrier }.is_retried());
+    }
+}

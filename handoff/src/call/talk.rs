@@ -3,7 +3,7 @@
 //! nobody else decides in time, the same policy is obeyed here.
 
 use crate::call::State;
-use crate::call::core::{Core, VoiceLink};
+use crate::call::core::{Core, VoiceLink, earliest};
 use crate::call::decide::{self, Expected};
 use crate::call::ending;
 use crate::call::io::OnVoiceAgentBye;
@@ -55,7 +55,7 @@ impl Disclosing {
     pub(super) fn next_timeout(&self, core: &Core) -> Option<Now> {
         let decision = self.expected.as_ref().map(|expected| expected.until());
         let clock = core.clock_due().filter(|_| self.is_idle());
-        crate::call::core::earliest([Some(self.until), decision, clock])
+        earliest([Some(self.until), decision, clock])
     }
 }
 
@@ -70,7 +70,7 @@ impl Conversing {
         let notice = self.notice.map(|notice| notice.until);
         let decision = self.expected.as_ref().map(|expected| expected.until());
         let clock = core.clock_due().filter(|_| self.is_idle());
-        crate::call::core::earliest([notice, decision, clock])
+        earliest([notice, decision, clock])
     }
 }
 
@@ -223,7 +223,7 @@ pub(super) fn voice_up(core: &mut Core, leg: LegId) {
 /// The link to the voice agent is over. Before a transfer there is one more try, then a
 /// person; during one the transfer goes on without it.
 pub(super) fn voice_gone(core: &mut Core, state: State, cause: LegCause) -> State {
-    let link = core::mem::replace(&mut core.voice, VoiceLink::Gone);
+    let link = std::mem::replace(&mut core.voice, VoiceLink::Gone);
     if link.up().is_some() {
         let reason = if cause == LegCause::RemoteHangUp { "left" } else { "lost" };
         core.emit(Fact::VoiceAgentReleased { transfer_id: None, reason: reason.to_owned() });

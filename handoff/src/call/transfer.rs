@@ -17,7 +17,7 @@ use crate::call::{
     DRAIN_LIMIT, EDGE_FALLBACK, HOLD_UPDATE_EVERY, NOTICE_LIMIT, PROMPT_LIMIT, SPOKEN_WAIT_MIN_S,
     TRANSFERS_MAX,
 };
-use crate::clock::Now;
+use crate::clock::{Moment, Now};
 use crate::event::{Evaluable, Fact};
 use crate::id::{HumanAgentId, LegId, PayloadId, PlayId, TransferId};
 use crate::message;
@@ -38,7 +38,7 @@ pub(super) struct Transfer {
     pub(super) decision: Decision,
     /// Index of its queue in the rules.
     pub(super) queue: usize,
-    pub(super) decided_at: Now,
+    pub(super) decided_at: Moment,
     /// Wait to announce, in seconds from the decision.
     pub(super) estimate_s: u32,
     pub(super) announcement: Announcement,
@@ -171,7 +171,7 @@ fn start(
         id,
         decision,
         queue,
-        decided_at: now,
+        decided_at: core.at,
         estimate_s: rules.wait_default_s,
         announcement: Announcement::Draining { until: now + DRAIN_LIMIT },
         offer: Offer::search(core, &rules, &tried),
@@ -189,11 +189,8 @@ fn start(
     if apologise {
         let play = core.play(Purpose::Unrecorded, message::apology(&core.rules.lang));
         transfer.announcement = Announcement::Playing { play, until: now + PROMPT_LIMIT };
-    } else {
-        match core.voice.up() {
-            Some(leg) if !transfer.waived() => core.out.push(Output::DrainVoiceAgent { leg }),
-            Some(_) | None => announce(core, &mut transfer),
-        }
+    } else if transfer.waived() || core.voice.up().is_none() {
+        announce(core, &mut transfer);
     }
     State::Transferring(transfer)
 }
@@ -295,7 +292,7 @@ pub(super) fn tick(core: &mut Core, mut transfer: Box<Transfer>) -> State {
 /// Tells the caller how long it still takes, unless a person has said yes.
 fn update(core: &mut Core, transfer: &mut Transfer) {
     let now = core.at.now;
-    let waited_s = u32::try_from(now.since(transfer.decided_at).as_secs()).unwrap_or(u32::MAX);
+    let waited_s = u32::try_from(now.since(transfer.decided_at.now).as_secs()).unwrap_or(u32::MAX);
     let remaining_s = transfer.estimate_s.saturating_sub(waited_s).max(SPOKEN_WAIT_MIN_S);
     let accepted = matches!(transfer.offer, Offer::Accepted(_));
     let spoken = core.queue(transfer.queue).map(|queue| queue.spoken.clone()).unwrap_or_default();
@@ -318,11 +315,11 @@ pub(super) fn build_payload(core: &mut Core, transfer: &mut Transfer) {
     if transfer.payload.is_some() {
         return;
     }
-    let payload = brief::template(core, transfer);
+    let payload = brief::template(core, &transfer.decision, transfer.queue, transfer.decided_at.wall);
     core.emit(Fact::PayloadBuilt {
         payload_id: PayloadId::of(&transfer.id),
         revision: payload.revision,
-        generator: brief::TEMPLATE_GENERATOR.to_owned(),
+        generator: payload.generator().to_owned(),
         completeness_pm: payload.completeness_pm(),
         canonical: brief::canonical(&payload),
     });
@@ -433,5 +430,5 @@ pub(super) fn record_end(
 
 /// How long the caller has waited since the decision, in milliseconds.
 pub(super) fn waited_ms(core: &Core, transfer: &Transfer) -> u64 {
-    millis(core.at.now.since(transfer.decided_at))
+    millis(core.at.now.since(transfer.decided_at.now))
 }

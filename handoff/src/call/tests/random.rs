@@ -20,6 +20,7 @@ struct Judge {
     decided: Vec<TransferId>,
     ended: Vec<TransferId>,
     accepted: Option<LegId>,
+    accepted_at: Timestamp,
     acked: bool,
     whispered: bool,
     bridged: Option<LegId>,
@@ -35,11 +36,11 @@ impl Judge {
         assert!(!self.finished || outputs.is_empty(), "nothing follows the end: {:?}", names(outputs));
         for output in outputs {
             match output {
-                Output::Emit { seq, fact, .. } => {
+                Output::Emit { seq, fact, at, .. } => {
                     assert_eq!(*seq, self.next_seq, "facts are contiguous");
                     self.next_seq += 1;
                     assert_eq!(self.finals, 0, "no fact after the last");
-                    self.fact(fact);
+                    self.fact(fact, *at);
                 }
                 Output::Desktop { push: DesktopPush::Incoming { .. }, .. } => self.incoming += 1,
                 Output::Invite { .. } => {
@@ -57,7 +58,7 @@ impl Judge {
         }
     }
 
-    fn fact(&mut self, fact: &Fact) {
+    fn fact(&mut self, fact: &Fact, at: Timestamp) {
         match fact {
             Fact::LegOpened { leg, role } => {
                 assert!(self.roles.insert(*leg, *role).is_none(), "{leg} is not reused");
@@ -74,12 +75,18 @@ impl Judge {
                 self.ended.push(transfer_id.clone());
             }
             Fact::AgentOffered { .. } => (self.accepted, self.acked, self.whispered) = (None, false, false),
-            Fact::AgentAccepted { leg, .. } => self.accepted = Some(*leg),
+            Fact::AgentAccepted { leg, .. } => {
+                self.accepted = Some(*leg);
+                self.accepted_at = at;
+            }
             Fact::ScreenpopAcked { .. } => self.acked = true,
             Fact::WhisperEnded { .. } => self.whispered = true,
             Fact::BridgeCompleted { degraded, .. } => {
                 assert!(self.accepted.is_some(), "no bridge without a yes");
                 assert!(self.acked || degraded.is_some(), "no bridge without a receipt or a reason");
+                let waited = at.unix_millis() - self.accepted_at.unix_millis();
+                let gave_up = degraded.as_deref() == Some("ack_timeout");
+                assert!(!gave_up || waited >= 3_000, "gave up on the receipt after {waited} ms");
                 assert!(self.whispered, "no bridge without a briefing");
                 self.bridged = self.accepted;
             }

@@ -113,7 +113,7 @@ fn who_hears_whom() {
         announcing: caller < reason.caller_request.en+dest.nurse.en+time.20.en | voice agent < leg-0 | human < -
         offering: caller < hold bed | voice agent < silence | human < -
         proving: caller < hold bed | voice agent < silence | human < presence.en
-        briefing: caller < hold bed | voice agent < silence | human < whisper.generic.en+press_to_accept.en
+        briefing: caller < hold bed | voice agent < silence | human < say+press_to_accept.en
         barrier: caller < hold bed | voice agent < silence | human < connecting.en
         bridged: caller < leg-2 | voice agent < - | human < leg-0
         returned: caller < returning.en | voice agent < leg-0 | human < -
