@@ -4,7 +4,11 @@
 //! trigger a transfer, the snapshot that makes evaluation stateless. A fact carries no
 //! personal data except inside `Pii`, which the shell seals before the fact is stored.
 
+mod codec;
+
 use serde::{Deserialize, Serialize};
+
+pub use codec::{BadEvent, DATA_VERSION, EVENT_LEN_MAX, sequence_text, webhook_of};
 
 use crate::call::outcome::{FallbackTaken, LegCause, Outcome};
 use crate::clock::Timestamp;
@@ -76,7 +80,7 @@ pub enum DeclineReason {
 /// Everything that can be recorded of a call by the edge. The serialised tag is the audit
 /// record's `type`; the fields are its body.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "body")]
+#[serde(tag = "type", content = "body", deny_unknown_fields)]
 pub enum Fact {
     /// An INVITE was accepted from a trunk.
     #[serde(rename = "call.received")]
@@ -376,6 +380,7 @@ pub enum Fact {
 
 /// What `evaluate-trigger` needs, on the copy of an event that goes to `signals`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Evaluable {
     /// Names and numbers of the call so far, the stimulus included.
     pub snapshot: Snapshot,

@@ -3,11 +3,13 @@
 //! the functions and the simulator run the same code byte for byte.
 //!
 //! In reading order:
+pub mod audit;
 pub mod call;
 pub mod canonical;
 pub mod clock;
 pub mod command;
 pub mod conversation;
+pub mod delivery;
 pub mod event;
 pub mod id;
 pub mod message;
@@ -15,5 +17,7 @@ pub mod payload;
 pub mod pii;
 pub mod policy;
 pub mod redact;
+pub mod seal;
 pub mod signal;
+pub mod webhook;
 mod words;

@@ -143,6 +143,9 @@ pub enum Verdict {
     Skip(&'static str),
 }
 
+/// The built-in policy, annotated: a file to start from.
+pub const DEFAULT_TOML: &str = include_str!("../policies/default.toml");
+
 /// The rules, loaded from a TOML file. Its version names the file and its content, so two
 /// different files never share one.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,9 +181,8 @@ impl Default for Policy {
     /// Never in a build that passed its tests: the file is part of the program.
     fn default() -> Self {
         static BUILT_IN: OnceLock<Policy> = OnceLock::new();
-        let built_in = BUILT_IN.get_or_init(|| {
-            Self::from_toml(include_str!("../policies/default.toml")).expect("the built-in policy loads")
-        });
+        let built_in =
+            BUILT_IN.get_or_init(|| Self::from_toml(DEFAULT_TOML).expect("the built-in policy loads"));
         built_in.clone()
     }
 }

@@ -265,6 +265,12 @@ pub enum Output {
     },
     /// Apply this plan.
     Media(MediaPlan),
+    /// Report `Drained` when the queued speech of the voice agent has been played out, at
+    /// once where there is none.
+    DrainVoiceAgent {
+        /// Its leg.
+        leg: LegId,
+    },
     /// Drop queued speech of the voice agent and echo its pending marks.
     ClearVoiceAgent {
         /// Its leg.

@@ -14,6 +14,7 @@ use crate::conversation::{
 use crate::pii::Pii;
 use crate::policy::phrase::Words;
 use crate::policy::{Category, Policy, Trigger};
+use crate::redact::{self, Level, PriorTurns};
 use crate::signal::{ConfidenceOf, PiiClass, Signal, SignalBody, Speaker, TransferRequest};
 
 /// Most turns kept: an hour of quick talk. Older ones are in the audit chain.
@@ -537,7 +538,10 @@ impl Conversation {
     }
 
     fn redact(&mut self, text: &str) -> String {
-        let redacted = redact::pci(text);
+        // A bare answer is judged by the question that it answers.
+        let asked = self.turns.iter().rev().find(|kept| kept.turn.speaker == Speaker::Agent);
+        let question = asked.map(|kept| kept.turn.text.expose().as_str());
+        let redacted = redact::redact(text, Level::R1Pci, &PriorTurns { question, payment: false });
         for (class, count) in redacted.counts {
             let class = class.as_str();
             if self.redactions.contains_key(class) || self.redactions.len() < CLASSES_MAX {
@@ -576,55 +580,6 @@ fn push_recent<T>(recent: &mut VecDeque<T>, item: T, max: usize) {
 
 fn millis(now: Now, since: Now) -> u64 {
     u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Card numbers only, until the detector of `crate::redact` is merged; replace this module
-/// by `use crate::redact;`.
-mod redact {
-    /// A text without payment data, and what was taken out, by class.
-    pub(super) struct Redacted {
-        pub(super) text: String,
-        pub(super) counts: Vec<(String, u32)>,
-    }
-
-    /// Masks card numbers (13 to 19 digits that pass the Luhn check) but for their last four.
-    pub(super) fn pci(text: &str) -> Redacted {
-        let mut characters: Vec<char> = text.chars().collect();
-        let mut run: Vec<usize> = Vec::new();
-        let mut count = 0;
-        for at in 0..=characters.len() {
-            match characters.get(at) {
-                Some(character) if character.is_ascii_digit() => run.push(at),
-                Some(' ' | '-') if !run.is_empty() => {}
-                Some(_) | None => {
-                    count += u32::from(mask(&mut characters, &run));
-                    run.clear();
-                }
-            }
-        }
-        let counts = if count > 0 { vec![("PAN".to_owned(), count)] } else { Vec::new() };
-        Redacted { text: characters.into_iter().collect(), counts }
-    }
-
-    fn mask(characters: &mut [char], run: &[usize]) -> bool {
-        let digits: Vec<u32> =
-            run.iter().filter_map(|at| characters.get(*at).and_then(|digit| digit.to_digit(10))).collect();
-        let doubled = |(place, digit): (usize, &u32)| match (place % 2, digit * 2) {
-            (1, double) if double > 9 => double - 9,
-            (1, double) => double,
-            _ => *digit,
-        };
-        let sum: u32 = digits.iter().rev().enumerate().map(doubled).sum();
-        let card = (13..=19).contains(&digits.len()) && sum.is_multiple_of(10);
-        if card {
-            for at in run.iter().rev().skip(4) {
-                if let Some(place) = characters.get_mut(*at) {
-                    *place = '*';
-                }
-            }
-        }
-        card
-    }
 }
 
 #[cfg(test)]

@@ -12,13 +12,13 @@ use super::{
     Disclosure, DisclosureStatus, EXPIRY_MS, Generator, Grounding, IntentView, Item, Masking, Match,
     MatchMethod, MatchStatus, NextAction, Payload, Presentation, Redaction, Routing, Schema, Sentiment,
     Structured, Summary, ToolOutcome, Transcript, TriggerView, Verification, VerificationLevel, catalog,
-    limits, sentences, shape,
+    fallback, limits, sentences, shape,
 };
 use crate::clock::Timestamp;
 use crate::conversation::{self, Collected, Context, Provenance};
 use crate::id::{CallId, PayloadId, QueueId, TenantId, TransferId};
 use crate::pii::Pii;
-use crate::policy::{Category, Origin, Trigger};
+use crate::policy::{Origin, Trigger};
 use crate::redact::{self, PriorTurns};
 use crate::signal::PiiClass;
 
@@ -29,19 +29,13 @@ const ENGINE: &str = "warmbridge-redact@1";
 const VOICE_AGENT: &str = "voice-agent";
 
 /// Limits of the schema that building has to respect, in characters or entries.
-const TEXT_RANGE: core::ops::RangeInclusive<usize> = 20..=600;
-const WHISPER_MAX: usize = 320;
+pub(super) const TEXT_RANGE: core::ops::RangeInclusive<usize> = 20..=600;
+pub(super) const WHISPER_MAX: usize = 320;
 const NEXT_ACTION_MAX: usize = 240;
 const VALUE_MAX: usize = 500;
 const ITEMS_MAX: usize = 40;
 const CITED_MAX: usize = 16;
 const ACTIONS_MAX: usize = 20;
-
-/// Longest value that the template reads out; a longer one is on the card anyway.
-const SPOKEN_VALUE_MAX: usize = 60;
-
-/// Facts that the template reads out: more make a sentence that nobody remembers.
-const SPOKEN_ITEMS_MAX: usize = 4;
 
 /// Everything that a payload is made from.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +82,13 @@ pub fn template(input: &BuildInput<'_>) -> Payload {
     finished(input, Words::Template)
 }
 
+/// The template without any collected value: what is sent where a later scan of a payload
+/// finds what should not be in it.
+pub fn bare_template(input: &BuildInput<'_>) -> Payload {
+    let context = Context { collected: Vec::new(), request: None, ..input.context.clone() };
+    finished(&BuildInput { context: &context, ..*input }, Words::Template)
+}
+
 /// The link to a transfer's transcript, or `None` where `public_url` cannot form one. The
 /// contract allows `https` alone, so a plain address of one machine is written as one: it
 /// names the transcript even where only a local page can fetch it.
@@ -121,7 +122,7 @@ fn finished(input: &BuildInput<'_>, words: Words) -> Payload {
     }
     // A dropped fact may have been what the words rested on.
     if !fits || !validate::of_words(&payload, input.context, input.catalog).is_empty() {
-        use_template(&mut payload, input);
+        fallback::apply(&mut payload, input.context, input.catalog);
     }
     payload
 }
@@ -175,7 +176,7 @@ fn draft(input: &BuildInput<'_>) -> (Payload, Vec<String>) {
             hash: None,
         }),
     };
-    use_template(&mut payload, input);
+    fallback::apply(&mut payload, input.context, input.catalog);
     (payload, dropped)
 }
 
@@ -222,7 +223,7 @@ fn structured(input: &BuildInput<'_>, collected: Vec<Item>) -> Structured {
             queue: Some(cut(label, 60)),
             ..Routing::default()
         }),
-        crm: (crm.system.is_some() || !crm.fields.is_empty()).then(|| CrmView {
+        crm: (crm.system.is_some() || !crm.fields.is_empty()).then_some(CrmView {
             system: crm.system,
             screen_pop: None,
             prefill: Some(prefill),
@@ -512,100 +513,6 @@ fn cited(payload: &Payload, input: &BuildInput<'_>, text: &str, known: &[u32]) -
     (cited.len() <= CITED_MAX).then_some(cited)
 }
 
-/// The template: who and what, then why and what is confirmed. Two sentences, whatever the
-/// values hold: a value that would break a rule is left out, first the name, then the facts.
-fn use_template(payload: &mut Payload, input: &BuildInput<'_>) {
-    let structured = &payload.structured;
-    let name = name(structured, input.catalog);
-    let (facts, segments) = confirmed(structured, input.catalog);
-    let about = structured.intent.label.clone();
-    let why = reason(structured.trigger.code);
-    let tries = [
-        (name.as_deref(), Some(facts.as_str())),
-        (None, Some(facts.as_str())),
-        (name.as_deref(), None),
-        (None, None),
-    ];
-    for (name, facts) in tries {
-        let facts = facts.filter(|facts| !facts.is_empty());
-        let text = format!(
-            "{} is calling about {about}. Transferred because {why}; {}.",
-            name.unwrap_or("The caller"),
-            facts.map_or_else(|| "no details confirmed".to_owned(), |facts| format!("confirmed: {facts}")),
-        );
-        let whisper =
-            format!("{}, calling about {about}. Transferred because {why}.", name.unwrap_or("A caller"));
-        payload.summary = Summary {
-            text: Pii::new(text),
-            sentence_count: 2,
-            headline: Some(Pii::new(cut(&capitalised(&about), 90))),
-            whisper_text: Some(Pii::new(whisper)).filter(|text| text.expose().chars().count() <= WHISPER_MAX),
-            generator: Generator::TemplateFallback,
-            model_ref: None,
-            grounding: Grounding {
-                verified: true,
-                segments: Some(if facts.is_some() { segments.clone() } else { Vec::new() }),
-                unsupported_claims: Some(0),
-            },
-        };
-        let length = payload.summary.text.expose().chars().count();
-        if TEXT_RANGE.contains(&length)
-            && validate::of_words(payload, input.context, input.catalog).is_empty()
-        {
-            return;
-        }
-    }
-}
-
-/// The caller's name, once a knowledge detail has been confirmed.
-fn name(structured: &Structured, catalog: &Catalog) -> Option<String> {
-    if structured.caller.verification.level < VerificationLevel::PartialKba {
-        return None;
-    }
-    let named = |key: &String| structured.collected.iter().find(|item| item.key == *key && is_sure(item));
-    let item = catalog.names.iter().find_map(named)?;
-    let name = item.value.as_ref()?.expose();
-    (name.chars().count() <= SPOKEN_VALUE_MAX).then(|| name.clone())
-}
-
-/// Confirmed facts as a list, and the segments that show them.
-fn confirmed(structured: &Structured, catalog: &Catalog) -> (String, Vec<u32>) {
-    let mut parts = Vec::new();
-    let mut segments = Vec::new();
-    for item in structured.collected.iter().filter(|item| is_sure(item) && !catalog.names.contains(&item.key))
-    {
-        let Some(value) = item.value.as_ref().map(Pii::expose) else { continue };
-        if value.chars().count() > SPOKEN_VALUE_MAX || parts.len() >= SPOKEN_ITEMS_MAX {
-            continue;
-        }
-        parts.push(format!("{} {value}", item.key.replace('_', " ")));
-        segments.extend(item.confirmed_segment.or(item.segment));
-    }
-    segments.sort_unstable();
-    segments.dedup();
-    (parts.join(", "), segments)
-}
-
-fn is_sure(item: &Item) -> bool {
-    (item.confirmed || item.provenance == Provenance::Crm) && item.redacted == Some(Masking::None)
-}
-
-/// Completes "Transferred because …".
-const fn reason(category: Category) -> &'static str {
-    match category {
-        Category::Regulatory => "this must be answered by a person",
-        Category::Safety => "someone may need urgent help",
-        Category::CallerRequest => "the caller asked for a person",
-        Category::ToolFailure => "a system that the assistant needs is failing",
-        Category::RoutingRule => "this type of call goes to a person",
-        Category::Topic => "this topic goes to a person",
-        Category::BrokenPromise => "a person was promised and not yet reached",
-        Category::Loop => "the conversation was going in circles",
-        Category::LowConfidence => "the assistant was not sure enough",
-        Category::ElapsedTime => "the call was taking too long",
-    }
-}
-
 fn consent(text: &str) -> Consent {
     match text {
         "affirmative" => Consent::Affirmative,
@@ -652,7 +559,7 @@ fn cleaned(text: &str, max: usize, input: &BuildInput<'_>) -> String {
     cut(&redact::redact(&one_line(text), level(input.catalog), &PriorTurns::default()).text, max)
 }
 
-fn cut(text: &str, max: usize) -> String {
+pub(super) fn cut(text: &str, max: usize) -> String {
     text.chars().take(max).collect()
 }
 
@@ -667,7 +574,7 @@ fn label(key: &str) -> String {
     capitalised(&key.replace('_', " "))
 }
 
-fn capitalised(text: &str) -> String {
+pub(super) fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

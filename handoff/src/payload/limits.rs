@@ -1,7 +1,10 @@
 //! Completeness, and the way to 64 KB: what is dropped first, and that each drop is said.
 
+use std::collections::BTreeMap;
+
 use super::validate::size;
 use super::{Catalog, Completeness, Item, Masking, PAYLOAD_BYTES_MAX, Payload};
+use crate::pii::Pii;
 
 /// Entries of `completeness.missing`, and characters of each, by the schema.
 const MISSING_MAX: usize = 12;
@@ -82,9 +85,7 @@ fn drop_one(payload: &mut Payload, catalog: &Catalog) -> Option<String> {
     Some(spare)
 }
 
-fn prefill(
-    payload: &mut Payload,
-) -> Option<&mut std::collections::BTreeMap<String, Option<crate::pii::Pii<String>>>> {
+fn prefill(payload: &mut Payload) -> Option<&mut BTreeMap<String, Option<Pii<String>>>> {
     payload.structured.crm.as_mut().and_then(|crm| crm.prefill.as_mut())
 }
 

@@ -119,6 +119,11 @@ fn structured(check: &mut Check, structured: &Structured) {
         collected(check, item);
     }
 
+    hand_over(check, structured);
+}
+
+/// What comes next: action, routing, CRM, completeness.
+fn hand_over(check: &mut Check, structured: &Structured) {
     let next = &structured.next_action;
     check.text(&next.code, 60, "structured.next_action.code");
     check.text(next.text.expose(), 240, "structured.next_action.text");

@@ -2,12 +2,19 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::conversation::{CallerIdentity, Collected, Context, Disclosed as Played, Named, ToolRun, Turn};
-use crate::policy::{Origin, Trigger};
+use crate::conversation::{
+    CallerIdentity, Collected, Context, Disclosed as Played, Named, Provenance, ToolRun, Turn,
+};
+use crate::id::{HumanAgentId, QueueId};
+use crate::policy::{Category, Origin, Trigger};
 use crate::signal::{PiiClass, RequestReason, Speaker, TransferRequest};
 
 const SCHEMA: &str = include_str!("../../schemas/handoff-1-0.schema.json");
 const EXAMPLE: &str = include_str!("../../schemas/handoff-1-0.example.json");
+
+/// The example of each version that was ever published: add to it, never take one away.
+const PUBLISHED: &[&str] = &[EXAMPLE];
+const THIN_SCHEMA: &str = include_str!("../../schemas/handoff-thin-1-0.schema.json");
 
 fn schema() -> jsonschema::Validator {
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
@@ -178,8 +185,7 @@ fn the_published_example_parses_and_keeps_its_canonical_bytes() {
 
 #[test]
 fn every_published_version_still_parses() {
-    // Add the example of each version that is published; never take one away.
-    for golden in [EXAMPLE] {
+    for golden in PUBLISHED {
         let payload = Payload::parse(golden.as_bytes()).unwrap();
         let inside: Payload = serde_json::from_str(&serde_json::to_string(&payload).unwrap()).unwrap();
         assert_eq!(inside, payload);
@@ -190,15 +196,12 @@ fn change(pointer: &str, value: Value) -> String {
     let mut example: Value = serde_json::from_str(EXAMPLE).unwrap();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     let parent = example.pointer_mut(parent).unwrap();
-    match parent {
-        Value::Object(members) => {
-            if value == json!("(absent)") {
-                members.remove(key).unwrap();
-            } else {
-                members.insert(key.to_owned(), value);
-            }
-        }
-        other => *other.pointer_mut(&format!("/{key}")).unwrap() = value,
+    if value == json!("(absent)") {
+        parent.as_object_mut().unwrap().remove(key).unwrap();
+    } else if let Some(members) = parent.as_object_mut() {
+        members.insert(key.to_owned(), value);
+    } else {
+        *parent.pointer_mut(&format!("/{key}")).unwrap() = value;
     }
     example.to_string()
 }
@@ -529,6 +532,31 @@ fn a_thin_message_has_a_headline_only_where_the_grants_reach() {
     assert_eq!(line(Grants { pii: true, phi: false }), None);
     expect_test::expect![[r#"{"tenant_id":"t_acme","call_id":"call_01JDA3V7","transfer_id":"xfer_01JDA3W1","payload_id":"hp_01JDA3V7K8Q2M4N6P8R0S2T4V6","revision":2,"pop_url":"https://h.example/p/x","expires_at":"2026-11-22T08:01:35.000Z"}"#]]
     .assert_eq(&serde_json::to_string(&thin(&example, None, Some("https://h.example/p/x"), Grants::default())).unwrap());
+}
+
+#[test]
+fn a_thin_message_has_the_shape_of_its_schema() {
+    let schema: Value = serde_json::from_str(THIN_SCHEMA).unwrap();
+    let schema = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    let example = Payload::parse(EXAMPLE.as_bytes()).unwrap();
+    let agent = HumanAgentId::parse("agent_ana").unwrap();
+    for (agent, url) in [(None, None), (Some(&agent), Some("https://h.example/p/x"))] {
+        let message = thin(&example, agent, url, Grants { pii: true, phi: true });
+        let value = serde_json::to_value(&message).unwrap();
+        assert!(schema.is_valid(&value), "{value}");
+        assert_eq!(serde_json::from_value::<ThinPayload>(value).unwrap(), message);
+    }
+}
+
+#[test]
+fn the_bare_template_holds_no_collected_value() {
+    let context = dana();
+    let payload = with_input(&context, &Catalog::default(), bare_template);
+    assert_eq!(faults(&payload), Vec::<String>::new());
+    let bytes = String::from_utf8(payload.canonical_bytes().unwrap()).unwrap();
+    for value in ["Dana", "4711", "88412"] {
+        assert!(!bytes.contains(value), "{value}");
+    }
 }
 
 #[test]

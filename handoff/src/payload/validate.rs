@@ -196,12 +196,9 @@ pub(super) fn facts(payload: &Payload) -> Evidence {
             evidence.add(value.expose());
         }
     }
-    for value in
-        structured.crm.iter().filter_map(|crm| crm.prefill.as_ref()).flat_map(|fields| fields.values())
-    {
-        if let Some(value) = value {
-            evidence.add(value.expose());
-        }
+    let prefill = structured.crm.iter().filter_map(|crm| crm.prefill.as_ref());
+    for value in prefill.flat_map(|fields| fields.values()).flatten() {
+        evidence.add(value.expose());
     }
     if let Some(number) = &structured.caller.ani.e164 {
         evidence.add(number.expose());

@@ -1,0 +1,190 @@
+//! The command line: what a person or a script can ask for, and the exit code of each
+//! answer. Results go to stdout, logs to stderr, JSON where a program may read it.
+
+mod audit;
+mod policy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Exit code of a scenario or an option that is declared and not built yet.
+pub const NOT_BUILT: u8 = 64;
+
+/// Warm transfers from voice AI to people.
+#[derive(Debug, Parser)]
+#[command(name = "warmbridge", version, about)]
+struct Arguments {
+    /// How logs are written to stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Play one whole warm transfer on this machine and measure it.
+    Demo(DemoArguments),
+    /// Run the edge.
+    Serve {
+        /// The configuration.
+        #[arg(long, default_value = "warmbridge.toml")]
+        config: PathBuf,
+    },
+    /// Say what is wrong with a configuration, with the line, or `ok`.
+    Check {
+        /// The configuration.
+        #[arg(long, default_value = "warmbridge.toml")]
+        config: PathBuf,
+    },
+    /// Read and verify the audit trail.
+    Audit {
+        /// Where the embedded store is.
+        #[arg(long, global = true, default_value = "./warmbridge-data")]
+        data: PathBuf,
+        /// Print JSON.
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        what: audit::What,
+    },
+    /// Check a policy.
+    Policy {
+        #[command(subcommand)]
+        what: policy::What,
+    },
+}
+
+/// Options of `warmbridge demo`.
+#[derive(Debug, clap::Args)]
+pub struct DemoArguments {
+    /// Write the report as JSON to this file.
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+    /// What happens in the call.
+    #[arg(long, value_enum, default_value_t = Scenario::Happy)]
+    pub scenario: Scenario,
+    /// Where the store and the recordings go; a new folder under the temporary folder
+    /// where it is left out.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Open the human agent's page in the browser of this machine.
+    #[arg(long)]
+    pub open: bool,
+}
+
+/// The scenarios of the demo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Everything works.
+    Happy,
+    /// The human agent's phone rings and nobody answers.
+    NoAnswer,
+    /// The human agent declines.
+    Declined,
+    /// A voicemail answers.
+    Voicemail,
+    /// The caller leaves while the phone rings.
+    CallerHangsUp,
+    /// The voice agent's link breaks during the transfer.
+    VoiceAgentDies,
+    /// The CRM answers 500.
+    CrmDown,
+    /// All functions stop before the trigger and start again after the bridge.
+    FunctionsDown,
+}
+
+impl Scenario {
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Happy => "happy",
+            Self::NoAnswer => "no-answer",
+            Self::Declined => "declined",
+            Self::Voicemail => "voicemail",
+            Self::CallerHangsUp => "caller-hangs-up",
+            Self::VoiceAgentDies => "voice-agent-dies",
+            Self::CrmDown => "crm-down",
+            Self::FunctionsDown => "functions-down",
+        }
+    }
+}
+
+/// Parses the command line, runs the command, and returns its exit code.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging(arguments.log);
+    // One crypto provider for the process; a second call would be a fault of ours.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::error!("a crypto provider was already installed");
+    }
+    match arguments.command {
+        Command::Demo(options) => on_runtime(crate::demo::run(options)),
+        Command::Serve { config } => on_runtime(crate::io::serve(config)),
+        Command::Check { config } => check(&config),
+        Command::Audit { data, json, what } => audit::run(&data, json, what),
+        Command::Policy { what } => policy::run(what),
+    }
+}
+
+fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("the runtime cannot start")),
+    };
+    let code = runtime.block_on(work).unwrap_or_else(|error| fail(&error));
+    // Tasks that still wait for a slow peer must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    code
+}
+
+fn check(config: &std::path::Path) -> ExitCode {
+    match crate::config::Config::load(config) {
+        Ok(config) => {
+            // The policy is read as well: a configuration whose policy does not load is not ok.
+            if let Err(error) = crate::setup::policy_of(&config) {
+                print_line(&format!("{error:#}"));
+                return ExitCode::FAILURE;
+            }
+            print_line(&config.check().to_string());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => {
+            print_line(&errors.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("WARMBRIDGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => builder.compact().init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Says what went wrong, with its causes, and gives the exit code of a failure.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    tracing::error!("{error:#}");
+    ExitCode::FAILURE
+}
+
+/// Writes one line of a result. A closed pipe ends the output, not the program with a panic.
+pub(crate) fn print_line(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}

@@ -1,0 +1,126 @@
+//! `warmbridge audit`: the trail as a person reads it, and the verdict on it. The exit codes
+//! of `verify` are a contract: 0 verified, 1 tampered, 2 incomplete, 3 policy, 4 unreadable.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use functions::audit_read::Reader;
+use functions::local::wall;
+use functions::sqlite::StoreError;
+use handoff::audit::verify::Report;
+use serde_json::json;
+
+use super::print_line;
+
+/// Exit code for a store that cannot be read.
+const UNREADABLE: u8 = 4;
+
+/// What to do with the trail.
+#[derive(Debug, Subcommand)]
+pub(super) enum What {
+    /// One line a call, newest first.
+    List,
+    /// Every record of one call.
+    Show {
+        /// The call.
+        call: String,
+    },
+    /// The verdict on one call, or on all.
+    Verify {
+        /// The call; all where it is left out.
+        call: Option<String>,
+    },
+    /// One call as a bundle: one canonical record a line, byte for byte.
+    Export {
+        /// The call.
+        call: String,
+    },
+}
+
+pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
+    let done = Reader::open(data).and_then(|reader| match what {
+        What::List => list(&reader, as_json),
+        What::Show { call } => show(&reader, &call, as_json),
+        What::Verify { call } => {
+            let report = reader.verify(call.as_deref(), wall())?;
+            print_report(&report, as_json);
+            Ok(ExitCode::from(report.exit_code()))
+        }
+        What::Export { call } => export(&reader, &call),
+    });
+    done.unwrap_or_else(|error| {
+        print_report(&Report::unreadable(&format!("{}: {error}", data.display())), as_json);
+        ExitCode::from(UNREADABLE)
+    })
+}
+
+fn list(reader: &Reader, as_json: bool) -> Result<ExitCode, StoreError> {
+    for chain in reader.list()? {
+        if as_json {
+            let line = json!({"chain": chain.chain, "records": chain.records, "state": chain.state, "began": chain.began});
+            print_line(&line.to_string());
+        } else {
+            print_line(&format!(
+                "{}  {:<38} {:>4} records  {}",
+                chain.began, chain.chain, chain.records, chain.state
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(reader: &Reader, call: &str, as_json: bool) -> Result<ExitCode, StoreError> {
+    let records = reader.show(call)?;
+    if records.is_empty() {
+        print_line("the store holds no such call; `warmbridge audit list` names those it holds");
+        return Ok(ExitCode::from(UNREADABLE));
+    }
+    for record in records {
+        if as_json {
+            let line = json!({"seq": record.seq, "type": record.kind, "occurred_at": record.occurred_at,
+                "actor": record.actor, "body": record.body, "text": record.text});
+            print_line(&line.to_string());
+        } else {
+            let text = record.text.map(|text| format!("  “{text}”")).unwrap_or_default();
+            print_line(&format!(
+                "{:>4}  {}  {:<24} {:<26} {}{text}",
+                record.seq, record.occurred_at, record.kind, record.actor, record.body
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(reader: &Reader, call: &str) -> Result<ExitCode, StoreError> {
+    let bundle = reader.export(call)?;
+    if bundle.is_empty() {
+        print_line("the store holds no such call; `warmbridge audit list` names those it holds");
+        return Ok(ExitCode::from(UNREADABLE));
+    }
+    // A closed pipe ends the output.
+    let _ = std::io::stdout().lock().write_all(&bundle);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_report(report: &Report, as_json: bool) {
+    if as_json {
+        let mut value = json!(report);
+        if let Some(members) = value.as_object_mut() {
+            members.insert("exit_code".to_owned(), json!(report.exit_code()));
+        }
+        return print_line(&value.to_string());
+    }
+    for finding in &report.findings {
+        let record = finding.seq.map(|seq| format!(" record {seq}")).unwrap_or_default();
+        let class = json!(finding.class);
+        let class = class.as_str().unwrap_or_default();
+        print_line(&format!("{class}: {}{record}: {}", finding.chain, finding.text));
+    }
+    for note in &report.notes {
+        print_line(&format!("note: {note}"));
+    }
+    let verdict = if report.is_verified() { "verified" } else { "NOT verified" };
+    print_line(&format!("{verdict}: {} calls, {} records", report.chains, report.records));
+}

@@ -1,0 +1,467 @@
+//! The configuration of one edge, read from TOML and checked whole before a port is bound.
+//! An unknown key is refused by name and line; every other fault is collected, so that one
+//! run of `warmbridge check` names them all. Secrets never appear in a message, a log or a
+//! `Debug` line. Nothing here opens a socket or looks a name up.
+
+mod check;
+mod document;
+
+use core::fmt;
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Target};
+use handoff::event::WebhookKind;
+use handoff::id::{DestinationId, EdgeId, HumanAgentId, QueueId, TenantId};
+use handoff::pii::Pii;
+use ipnet::IpNet;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+/// A configuration in which every value has been checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This edge.
+    pub edge: Edge,
+    /// Where calls come from.
+    pub trunks: Vec<Trunk>,
+    /// The machine that answers first.
+    pub voice_agent: VoiceAgent,
+    /// The people who take over.
+    pub agents: Vec<Agent>,
+    /// Groups of people; the first is the default.
+    pub queues: Vec<Queue>,
+    /// The file with the rules that decide transfers.
+    pub policy_file: PathBuf,
+    /// `[payload]`: intents, actions and CRM fields, in the form that the catalogue parses.
+    pub payload: toml::Table,
+    /// Receivers of webhooks.
+    pub webhooks: Vec<Webhook>,
+    /// Keys of the audit trail.
+    pub audit: Audit,
+    /// People and programs that may ask the HTTP API.
+    pub operators: Vec<Operator>,
+    warnings: Vec<Problem>,
+}
+
+/// `[edge]`.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// Its id: the `source` of every event.
+    pub id: EdgeId,
+    /// Whose calls it carries.
+    pub tenant: TenantId,
+    /// SIP over UDP listens here.
+    pub sip_udp: Option<SocketAddr>,
+    /// SIP over TCP listens here.
+    pub sip_tcp: Option<SocketAddr>,
+    /// The desktop page and the API listen here.
+    pub http: SocketAddr,
+    /// The address that SDP and Contact advertise.
+    pub public_ip: IpAddr,
+    /// Base of the links in a payload, without a trailing slash.
+    pub public_url: String,
+    /// First and last RTP port (both even; RTCP is the next one).
+    pub rtp_ports: (u16, u16),
+    /// Where the embedded store lives.
+    pub data_dir: PathBuf,
+    /// Accept loopback addresses in SDP and webhooks.
+    pub allow_loopback: bool,
+    /// Tell the caller's trunk about hold.
+    pub hold_signalling: HoldSignalling,
+    /// The caller may cancel a transfer by key or word while waiting.
+    pub cancel_while_waiting: bool,
+    /// BCP 47 language of prompts.
+    pub lang: String,
+    /// Clip and text id of the AI and recording disclosure.
+    pub disclosure: String,
+    /// Record the legs.
+    pub recording: bool,
+}
+
+/// How the caller's trunk learns of hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HoldSignalling {
+    /// Re-INVITE with `sendonly`.
+    #[default]
+    Reinvite,
+    /// Not at all: the caller's audio keeps coming.
+    None,
+}
+
+/// `[[trunk]]`: a peer that may send calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trunk {
+    /// Its name in records.
+    pub name: String,
+    /// Its source addresses.
+    pub addresses: Vec<IpNet>,
+    /// The type of its calls, for routing rules.
+    pub call_type: Option<String>,
+}
+
+/// `[voice_agent]`: the WebSocket that the edge dials for each call.
+#[derive(Clone, Debug)]
+pub struct VoiceAgent {
+    /// `ws://` or `wss://`.
+    pub url: String,
+    /// Key of the signature over the URL; no header is sent without it.
+    pub auth_token: Option<Secret>,
+    /// Bearer token with which the voice agent may post signals over HTTP.
+    pub signal_token: Option<Secret>,
+    /// What happens when it leaves by itself.
+    pub on_bye: OnVoiceAgentBye,
+}
+
+/// How an agent's phone is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phone {
+    /// A softphone that registers with this user name and password.
+    Registered {
+        /// User part of its address of record.
+        user: String,
+        /// Digest password.
+        password: Secret,
+    },
+    /// A fixed address.
+    Fixed(Pii<String>),
+}
+
+/// `[[agent]]`: a person who takes calls.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Who.
+    pub id: HumanAgentId,
+    /// As shown on the desktop.
+    pub name: Pii<String>,
+    /// Their phone.
+    pub phone: Phone,
+    /// BCP 47 language of the whisper.
+    pub lang: String,
+    /// How long the phone rings.
+    pub ring_timeout: Duration,
+    /// Answering the phone counts as accepting.
+    pub accept_on_answer: bool,
+    /// Presence is proven by registration, so the whisper may be personal at once.
+    pub trusted: bool,
+    /// Opens this person's desktop.
+    pub desktop_token: Option<Secret>,
+    /// For routing by skill.
+    pub skills: BTreeSet<String>,
+}
+
+/// `[[queue]]`: a group of people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Its id.
+    pub id: QueueId,
+    /// Its name on screens.
+    pub label: String,
+    /// The clip that names it to the caller.
+    pub spoken: String,
+    /// Its members, in the order in which ties are broken.
+    pub agents: Vec<HumanAgentId>,
+    /// Most people tried in one transfer.
+    pub attempts_max: u32,
+    /// Whose acknowledgement opens the barrier.
+    pub payload_ack: PayloadAck,
+    /// What happens when nobody takes the call, in order.
+    pub fallback: Vec<Fallback>,
+    /// Seconds to announce until there is a history to measure.
+    pub wait_default_s: u32,
+}
+
+impl Agent {
+    /// This person as a target of one attempt.
+    pub fn target(&self, desktop: bool) -> Target {
+        Target {
+            agent: self.id.clone(),
+            ring_timeout: self.ring_timeout,
+            lang: self.lang.clone(),
+            trusted: self.trusted,
+            accept_on_answer: self.accept_on_answer,
+            desktop,
+        }
+    }
+}
+
+impl Queue {
+    /// The rules that a call is pinned to.
+    pub fn rules(&self) -> QueueRules {
+        QueueRules {
+            id: self.id.clone(),
+            spoken: self.spoken.clone(),
+            attempts_max: self.attempts_max,
+            payload_ack: self.payload_ack.clone(),
+            fallback: self.fallback.clone(),
+            wait_default_s: self.wait_default_s,
+        }
+    }
+}
+
+/// How much a webhook carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebhookMode {
+    /// Ids, headline and link.
+    #[default]
+    Thin,
+    /// The payload, projected by the destination's grants.
+    Full,
+}
+
+/// A class of data that a destination may receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grant {
+    /// Personal data.
+    Pii,
+    /// Health information.
+    Phi,
+}
+
+/// `[[webhook]]`: a receiver.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Its id in records and in `payload_ack`.
+    pub id: DestinationId,
+    /// Where to.
+    pub url: String,
+    /// Signing key, decoded: 24 to 64 bytes.
+    pub secret: Secret,
+    /// What it receives.
+    pub events: BTreeSet<WebhookKind>,
+    /// How much.
+    pub mode: WebhookMode,
+    /// A transfer that it missed counts as degraded.
+    pub required: bool,
+    /// Private addresses that this destination alone may have.
+    pub allow_private: Vec<IpNet>,
+    /// What it may receive.
+    pub grants: BTreeSet<Grant>,
+}
+
+/// `[audit]`.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Key of the pseudonym of callers' numbers; without it the edge makes one in its data
+    /// directory.
+    pub tag_key: Option<Secret>,
+}
+
+/// What an operator's token opens. Agents have their own tokens and their own transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorRole {
+    /// Lists of calls, without personal data.
+    Monitor,
+    /// Also payloads and transcripts; each look is recorded.
+    Supervisor,
+}
+
+/// `[[operator]]`: a person or a program that may ask the API.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    /// Who, as written into the access record.
+    pub id: String,
+    /// What the token opens.
+    pub role: OperatorRole,
+    /// Bearer token.
+    pub token: Secret,
+}
+
+/// A secret: compared in constant time, wiped when dropped, never printed.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes the bytes of a secret.
+    pub const fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret itself. Each use is a decision; search for `reveal()` to audit them.
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Compares without telling by its duration where the difference is.
+    pub fn matches(&self, presented: &[u8]) -> bool {
+        self.0.ct_eq(presented).into()
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(&other.0)
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// One thing that is wrong, or doubtful, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line of the file, from 1; `None` where it concerns the file as a whole.
+    pub line: Option<usize>,
+    /// What, in words an operator understands.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+/// Why a configuration was refused: every problem, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors {
+    /// Which file.
+    pub path: PathBuf,
+    /// What is wrong with it; never empty.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}: {problem}", self.path.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// What `warmbridge check` says about a configuration that loads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Doubtful, but allowed.
+    pub warnings: Vec<Problem>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        f.write_str("ok")
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration with the files that it names.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let text = read_bounded(path).map_err(|error| ConfigErrors {
+            path: path.to_owned(),
+            problems: vec![Problem { line: None, message: format!("cannot be read: {error}") }],
+        })?;
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        Self::parse(&text, &|file| read_bounded(&base.join(file)))
+            .map(|config| config.in_directory(base))
+            .map_err(|problems| ConfigErrors { path: path.to_owned(), problems })
+    }
+
+    /// Checks the text of a configuration. `read` yields the files that it names, by the
+    /// path as written.
+    pub fn parse(text: &str, read: &dyn Fn(&Path) -> io::Result<String>) -> Result<Self, Vec<Problem>> {
+        let document = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| line_at(text, span.start));
+            vec![Problem { line, message: without_value(error.message()) }]
+        })?;
+        check::Checker::new(text, read).run(document)
+    }
+
+    /// What is allowed but doubtful: secrets written into the file itself, unencrypted
+    /// links, people without a desktop, no speech synthesis for the whisper.
+    pub fn check(&self) -> Report {
+        let mut warnings = self.warnings.clone();
+        if !synthesis_installed() {
+            let message =
+                "espeak-ng is not installed: the whisper is a generic clip beside the card".to_owned();
+            warnings.push(Problem { line: None, message });
+        }
+        Report { warnings }
+    }
+
+    /// The agent whose desktop this token opens. Every token is compared, so that the time
+    /// taken does not tell whose it resembles.
+    pub fn agent_by_token(&self, presented: &[u8]) -> Option<&Agent> {
+        let mut found = None;
+        for agent in &self.agents {
+            if agent.desktop_token.as_ref().is_some_and(|token| token.matches(presented)) {
+                found = Some(agent);
+            }
+        }
+        found
+    }
+
+    /// The operator to whom this token belongs; compared like [`Config::agent_by_token`].
+    pub fn operator_by_token(&self, presented: &[u8]) -> Option<&Operator> {
+        let mut found = None;
+        for operator in &self.operators {
+            if operator.token.matches(presented) {
+                found = Some(operator);
+            }
+        }
+        found
+    }
+
+    fn in_directory(mut self, base: &Path) -> Self {
+        self.policy_file = base.join(&self.policy_file);
+        self.edge.data_dir = base.join(&self.edge.data_dir);
+        self
+    }
+}
+
+/// Reads a file of at most [`FILE_BYTES_MAX`] bytes.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {FILE_BYTES_MAX} bytes"),
+        ));
+    }
+    std::fs::read_to_string(path)
+}
+
+/// The line, from 1, on which a byte offset lies.
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+/// What the TOML reader says, without the value that it quotes: that may be a password.
+fn without_value(message: &str) -> String {
+    match message.split_once(": ") {
+        Some((fault @ ("invalid type" | "invalid value" | "invalid length"), rest)) => {
+            let expected = rest.rfind("expected ").and_then(|at| rest.get(at..)).unwrap_or_default();
+            format!("{fault}, {expected}")
+        }
+        Some(_) | None => message.replace('\n', ", "),
+    }
+}
+
+fn synthesis_installed() -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("espeak-ng").is_file()))
+}
+
+/// Largest file read: a thousand agents fit into a fifth of it, and a wrong path to a disk
+/// image does not fill the memory.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests;

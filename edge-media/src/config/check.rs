@@ -1,0 +1,340 @@
+//! Judges the values of a configuration. Nothing stops at the first fault: each value that
+//! cannot be used is named with its line, and the configuration exists only when there is
+//! none. Files that hold secrets are read here, once.
+
+mod people;
+mod values;
+mod webhook;
+
+use core::ops::Range;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use handoff::call::OnVoiceAgentBye;
+use handoff::call::media::ClipId;
+use handoff::message;
+use hyper::Uri;
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::document::{
+    AuditTable, Document, EdgeTable, OperatorTable, PolicyTable, TrunkTable, VoiceAgentTable,
+};
+use super::{
+    Agent, Audit, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk, VoiceAgent,
+};
+use values::{SecretSource, literal_ip};
+
+/// Collects what is wrong while it turns tables into values.
+pub(super) struct Checker<'a> {
+    text: &'a str,
+    read: &'a dyn Fn(&Path) -> io::Result<String>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) const fn new(text: &'a str, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
+        Self { text, read, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// The configuration, or everything that is wrong with it, in the order of the file.
+    pub(super) fn run(mut self, document: Document) -> Result<Config, Vec<Problem>> {
+        self.bounded("trunk", document.trunk.len(), 1..=TRUNKS_MAX);
+        self.bounded("agent", document.agent.len(), 1..=AGENTS_MAX);
+        self.bounded("queue", document.queue.len(), 1..=QUEUES_MAX);
+        self.bounded("webhook", document.webhook.len(), 0..=WEBHOOKS_MAX);
+        self.bounded("operator", document.operator.len(), 0..=OPERATORS_MAX);
+
+        let loopback = document.edge.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
+        let edge = self.edge(&document.edge);
+        let trunks = self.trunks(&document.trunk, loopback);
+        let voice_agent = self.voice_agent(&document.voice_agent);
+        let agents = self.agents(&document.agent);
+        let webhooks = self.webhooks(&document.webhook, loopback);
+        let queues = self.queues(&document.queue, &document.agent, &document.webhook);
+        let operators = self.operators(&document.operator);
+        let audit = self.audit(&document.audit);
+        let policy_file = self.policy_file(&document.policy);
+        self.distinct_tokens(&agents, &operators);
+
+        let order = |problem: &Problem| problem.line.unwrap_or(usize::MAX);
+        self.problems.sort_by_key(order);
+        self.warnings.sort_by_key(order);
+        match (edge, voice_agent) {
+            (Some(edge), Some(voice_agent)) if self.problems.is_empty() => Ok(Config {
+                edge,
+                trunks,
+                voice_agent,
+                agents,
+                queues,
+                policy_file,
+                payload: document.payload,
+                webhooks,
+                audit,
+                operators,
+                warnings: self.warnings,
+            }),
+            (Some(_) | None, Some(_) | None) => Err(self.problems),
+        }
+    }
+
+    fn edge(&mut self, table: &EdgeTable) -> Option<Edge> {
+        let id = self.parsed(&table.id, "id");
+        let tenant = self.parsed(&table.tenant, "tenant");
+        let sip_udp = table.sip_udp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_udp"));
+        let sip_tcp = table.sip_tcp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_tcp"));
+        let http = self.parsed::<SocketAddr>(&table.http, "http");
+        if sip_udp.is_none() && sip_tcp.is_none() {
+            self.refuse(&table.id.span(), "[edge] needs sip_udp or sip_tcp: no call could arrive");
+        }
+        let allow_loopback = table.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
+        let listeners = [sip_udp.flatten(), sip_tcp.flatten(), http];
+        let open = listeners.iter().flatten().find(|address| !address.ip().is_loopback());
+        if let (Some(allow), true, Some(open)) = (&table.allow_loopback, allow_loopback, open) {
+            let why =
+                format!("allow_loopback beside the listener {open}: strangers could reach local services");
+            self.refuse(&allow.span(), why);
+        }
+        if http.is_some_and(|address| !address.ip().is_loopback()) {
+            let why = "http is not a loopback address: put a TLS proxy before it, tokens travel in it";
+            self.warn(&table.http.span(), why);
+        }
+        let public_ip = self.public_ip(&table.public_ip, allow_loopback);
+        let public_url = self.public_url(&table.public_url);
+        let rtp_ports = self.rtp_ports(table.rtp_ports.as_ref());
+        let (hold_signalling, cancel_while_waiting) = self.hold(table);
+        let lang = self.lang(table.lang.as_ref(), "en");
+        let disclosure = self.name(table.disclosure.as_ref(), "disclosure", "disclosure.ai_recording");
+        if let (Some(lang), Some(disclosure)) = (&lang, &disclosure) {
+            let place = table.disclosure.as_ref().or(table.lang.as_ref()).unwrap_or(&table.id).span();
+            self.spoken_in(&place, disclosure, lang);
+        }
+        Some(Edge {
+            id: id?,
+            tenant: tenant?,
+            sip_udp: sip_udp.flatten(),
+            sip_tcp: sip_tcp.flatten(),
+            http: http?,
+            public_ip: public_ip?,
+            public_url: public_url?,
+            rtp_ports: rtp_ports?,
+            data_dir: table.data_dir.clone().unwrap_or_else(|| PathBuf::from("warmbridge-data")),
+            allow_loopback,
+            hold_signalling: hold_signalling?,
+            cancel_while_waiting,
+            lang: lang?,
+            disclosure: disclosure?,
+            recording: table.recording,
+        })
+    }
+
+    /// The first thing that a caller hears must exist in the language of the prompts.
+    fn spoken_in(&mut self, place: &Range<usize>, disclosure: &str, lang: &str) {
+        let primary = lang.split('-').next().unwrap_or(lang);
+        if !message::catalogue().contains_key(&ClipId(format!("{disclosure}.{primary}"))) {
+            self.refuse(place, format!("there is no clip \"{disclosure}\" in the language \"{primary}\""));
+        }
+    }
+
+    fn public_ip(&mut self, field: &Spanned<String>, allow_loopback: bool) -> Option<IpAddr> {
+        let ip = self.parsed::<IpAddr>(field, "public_ip")?;
+        if ip.is_unspecified() || ip.is_multicast() {
+            self.refuse(&field.span(), "public_ip must be an address that peers can send to");
+        } else if ip.is_loopback() && !allow_loopback {
+            self.refuse(&field.span(), "public_ip is a loopback address without allow_loopback");
+        }
+        Some(ip)
+    }
+
+    fn public_url(&mut self, field: &Spanned<String>) -> Option<String> {
+        let url = field.get_ref().trim_end_matches('/').to_owned();
+        let uri = self.url(field, "public_url")?;
+        if uri.scheme_str() != Some("https") {
+            self.refuse(&field.span(), "public_url must begin with https://: its links carry callers' data");
+        }
+        if uri.query().is_some() || url.len() > PUBLIC_URL_LEN_MAX {
+            let why = format!("public_url has a query, or more than {PUBLIC_URL_LEN_MAX} characters");
+            self.refuse(&field.span(), why);
+        }
+        Some(url)
+    }
+
+    fn rtp_ports(&mut self, field: Option<&Spanned<(u16, u16)>>) -> Option<(u16, u16)> {
+        let Some(field) = field else { return Some(RTP_PORTS_DEFAULT) };
+        let (low, high) = *field.get_ref();
+        if low < 1024 || low % 2 != 0 || high % 2 != 0 || low >= high {
+            self.refuse(&field.span(), "rtp_ports must be two even ports from 1024 on, the lower one first");
+            return None;
+        }
+        if (high - low) / 2 < RTP_PAIRS_MIN {
+            let why = format!(
+                "rtp_ports hold fewer than {RTP_PAIRS_MIN} pairs: not enough for quarantine and calls"
+            );
+            self.refuse(&field.span(), why);
+        }
+        Some((low, high))
+    }
+
+    fn hold(&mut self, table: &EdgeTable) -> (Option<HoldSignalling>, bool) {
+        let choices = [("reinvite", HoldSignalling::Reinvite), ("none", HoldSignalling::None)];
+        let hold = self.choice(table.hold_signalling.as_ref(), "hold_signalling", &choices);
+        let cancel = table.cancel_while_waiting.as_ref();
+        let cancels = cancel.is_some_and(|cancel| *cancel.get_ref());
+        if let (Some(cancel), true, Some(HoldSignalling::Reinvite)) = (cancel, cancels, hold) {
+            let why = "cancel_while_waiting needs hold_signalling = \"none\": a held caller may stop sending";
+            self.refuse(&cancel.span(), why);
+        }
+        (hold, cancels)
+    }
+
+    fn trunks(&mut self, tables: &[TrunkTable], allow_loopback: bool) -> Vec<Trunk> {
+        let mut names = BTreeSet::new();
+        let mut taken: Vec<(IpNet, String)> = Vec::new();
+        let mut trunks = Vec::new();
+        for table in tables {
+            self.unique(&mut names, &table.name, "trunk");
+            let name = self.name(Some(&table.name), "name", "");
+            let call_type = table.call_type.as_ref().map(|field| self.name(Some(field), "call_type", ""));
+            if table.addresses.get_ref().is_empty() {
+                self.refuse(&table.addresses.span(), "a trunk without addresses could never call");
+            }
+            let mut addresses = Vec::new();
+            for field in table.addresses.get_ref() {
+                let Some(net) = self.network(field) else { continue };
+                let wide = if net.addr().is_ipv4() { PREFIX_MIN_V4 } else { PREFIX_MIN_V6 };
+                if net.prefix_len() < wide {
+                    let why = format!("{net} is wider than /{wide}: a trunk may not be half the internet");
+                    self.refuse(&field.span(), why);
+                }
+                if net.addr().is_loopback() && !allow_loopback {
+                    self.refuse(&field.span(), format!("{net} is loopback without [edge] allow_loopback"));
+                }
+                if let Some((_, other)) =
+                    taken.iter().find(|(other, _)| other.contains(&net) || net.contains(other))
+                {
+                    let why = format!("{net} belongs to trunk \"{other}\" already");
+                    self.refuse(&field.span(), why);
+                }
+                taken.push((net, table.name.get_ref().clone()));
+                addresses.push(net);
+            }
+            if let (Some(name), Some(call_type)) =
+                (name, call_type.map_or(Some(None), |given| given.map(Some)))
+            {
+                trunks.push(Trunk { name, addresses, call_type });
+            }
+        }
+        trunks
+    }
+
+    fn voice_agent(&mut self, table: &VoiceAgentTable) -> Option<VoiceAgent> {
+        let uri = self.url(&table.url, "url");
+        match uri.as_ref().and_then(Uri::scheme_str) {
+            Some("wss") | None => {}
+            Some("ws") => {
+                let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+                if host != "localhost" && !literal_ip(host).is_some_and(|ip| ip.is_loopback()) {
+                    self.warn(&table.url.span(), "ws:// carries the caller's voice unencrypted: use wss://");
+                }
+            }
+            Some(_) => self.refuse(&table.url.span(), "[voice_agent] url must begin with ws:// or wss://"),
+        }
+        let auth_token = self.secret(SecretSource {
+            key: "auth_token",
+            inline: table.auth_token.as_ref(),
+            file: table.auth_token_file.as_ref(),
+        });
+        let signal_token = self.token(SecretSource {
+            key: "signal_token",
+            inline: table.signal_token.as_ref(),
+            file: table.signal_token_file.as_ref(),
+        });
+        let choices =
+            [("transfer_default", OnVoiceAgentBye::TransferDefault), ("hangup", OnVoiceAgentBye::Hangup)];
+        let on_bye = self.choice(table.on_bye.as_ref(), "on_bye", &choices);
+        uri?;
+        Some(VoiceAgent { url: table.url.get_ref().clone(), auth_token, signal_token, on_bye: on_bye? })
+    }
+
+    fn operators(&mut self, tables: &[OperatorTable]) -> Vec<Operator> {
+        let mut ids = BTreeSet::new();
+        let mut operators = Vec::new();
+        for table in tables {
+            self.unique(&mut ids, &table.id, "operator");
+            let id = self.name(Some(&table.id), "id", "");
+            let choices = [("monitor", OperatorRole::Monitor), ("supervisor", OperatorRole::Supervisor)];
+            let role = self.choice(Some(&table.role), "role", &choices);
+            let source =
+                SecretSource { key: "token", inline: table.token.as_ref(), file: table.token_file.as_ref() };
+            let given = source.is_given();
+            let token = self.token(source);
+            if !given {
+                self.refuse(&table.id.span(), "an operator needs token_file (or token)");
+            }
+            if let (Some(id), Some(role), Some(token)) = (id, role, token) {
+                operators.push(Operator { id, role, token });
+            }
+        }
+        operators
+    }
+
+    fn audit(&mut self, table: &AuditTable) -> Audit {
+        let tag_key = self.key(SecretSource {
+            key: "tag_key",
+            inline: table.tag_key.as_ref(),
+            file: table.tag_key_file.as_ref(),
+        });
+        Audit { tag_key }
+    }
+
+    /// The file must be there; its rules are judged by the policy itself.
+    fn policy_file(&mut self, table: &PolicyTable) -> PathBuf {
+        let file = table.file.get_ref();
+        if let Err(error) = (self.read)(file) {
+            self.refuse(
+                &table.file.span(),
+                format!("[policy] file {} cannot be read: {error}", file.display()),
+            );
+        }
+        file.clone()
+    }
+
+    /// A token names one person: two equal ones would open somebody else's desktop.
+    fn distinct_tokens(&mut self, agents: &[Agent], operators: &[Operator]) {
+        let of_agents = agents.iter().filter_map(|agent| {
+            agent.desktop_token.as_ref().map(|token| (agent.id.as_str().to_owned(), token))
+        });
+        let of_operators = operators.iter().map(|operator| (operator.id.clone(), &operator.token));
+        let tokens: Vec<(String, &Secret)> = of_agents.chain(of_operators).collect();
+        for (index, (holder, token)) in tokens.iter().enumerate() {
+            if let Some((other, _)) = tokens.iter().take(index).find(|(_, other)| other == token) {
+                let message = format!("\"{other}\" and \"{holder}\" have the same token: each needs its own");
+                self.problems.push(Problem { line: None, message });
+            }
+        }
+    }
+}
+
+/// A trunk stands for one network; more are better described by fewer, wider ones.
+const TRUNKS_MAX: usize = 64;
+/// A team of this size needs several edges long before; it bounds the directory's scans.
+const AGENTS_MAX: usize = 1_000;
+/// Each queue has a spoken name, and no catalogue has more.
+const QUEUES_MAX: usize = 100;
+/// Every event is projected and signed per receiver: more belong behind one of them.
+const WEBHOOKS_MAX: usize = 32;
+/// Every request compares all tokens.
+const OPERATORS_MAX: usize = 64;
+/// The payload allows 512 characters for a link; paths and ids need the rest.
+const PUBLIC_URL_LEN_MAX: usize = 384;
+/// Nobody is assigned more at once; a shorter prefix is a mistake.
+const PREFIX_MIN_V4: u8 = 8;
+/// The same for IPv6.
+const PREFIX_MIN_V6: u8 = 19;
+/// Outside the range that systems use for outbound connections on their own.
+const RTP_PORTS_DEFAULT: (u16, u16) = (20_000, 29_998);
+/// Four legs, each with its port and one in quarantine.
+const RTP_PAIRS_MIN: u16 = 8;

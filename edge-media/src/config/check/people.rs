@@ -1,0 +1,299 @@
+//! Agents and queues: who can be reached how, and what the caller hears of it.
+
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use handoff::call::{Fallback, PayloadAck};
+use handoff::id::{DestinationId, HumanAgentId};
+use handoff::message;
+use handoff::pii::Pii;
+use toml::Spanned;
+
+use super::Checker;
+use super::values::SecretSource;
+use crate::config::document::{AgentTable, QueueTable, WebhookTable};
+use crate::config::{Agent, Phone, Queue};
+
+impl Checker<'_> {
+    pub(super) fn agents(&mut self, tables: &[AgentTable]) -> Vec<Agent> {
+        let mut ids = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        let mut users = BTreeSet::new();
+        let mut agents = Vec::new();
+        for table in tables {
+            self.unique(&mut ids, &table.id, "agent id");
+            if !names.insert(table.name.get_ref().clone()) {
+                // The name itself is personal and stays out of the message.
+                let why = format!("agent \"{}\" has the name of another agent", table.id.get_ref());
+                self.refuse(&table.name.span(), why);
+            }
+            if let Some(user) = &table.user {
+                self.unique(&mut users, user, "agent user");
+            }
+            if let Some(agent) = self.agent(table) {
+                agents.push(agent);
+            }
+        }
+        agents
+    }
+
+    fn agent(&mut self, table: &AgentTable) -> Option<Agent> {
+        let id = self.parsed::<HumanAgentId>(&table.id, "id");
+        let name = self.display_name(&table.name);
+        let phone = self.phone(table);
+        let lang = self.lang(table.lang.as_ref(), "en");
+        let ring = self.in_range(
+            table.ring_timeout_s.as_ref(),
+            "ring_timeout_s",
+            RING_TIMEOUT_S,
+            RING_TIMEOUT_DEFAULT_S,
+        );
+        let registered = table.user.is_some();
+        let trusted = table.trusted.as_ref().map_or(registered, |trusted| *trusted.get_ref());
+        if let (Some(field), true, false) = (&table.trusted, trusted, registered) {
+            let why = "trusted, but nobody registers at a fixed uri: whoever answers hears caller data";
+            self.warn(&field.span(), why);
+        }
+        let accept_on_answer = table.accept_on_answer.as_ref().is_some_and(|accept| *accept.get_ref());
+        if let (Some(field), true, false) = (&table.accept_on_answer, accept_on_answer, registered) {
+            let why =
+                "accept_on_answer needs a registered user: a voicemail behind a uri would take the caller";
+            self.refuse(&field.span(), why);
+        }
+        let desktop_token = self.token(SecretSource {
+            key: "desktop_token",
+            inline: table.desktop_token.as_ref(),
+            file: table.desktop_token_file.as_ref(),
+        });
+        if table.desktop_token.is_none() && table.desktop_token_file.is_none() {
+            let why = format!(
+                "agent \"{}\" has no desktop_token: no card, and degraded transfers",
+                table.id.get_ref()
+            );
+            self.warn(&table.id.span(), why);
+        }
+        let skills = table.skills.iter().filter_map(|skill| self.name(Some(skill), "skill", "")).collect();
+        Some(Agent {
+            id: id?,
+            name: name?,
+            phone: phone?,
+            lang: lang?,
+            ring_timeout: Duration::from_secs(ring?.into()),
+            accept_on_answer,
+            trusted,
+            desktop_token,
+            skills,
+        })
+    }
+
+    fn display_name(&mut self, field: &Spanned<String>) -> Option<Pii<String>> {
+        let name = field.get_ref().trim();
+        if name.is_empty()
+            || name.chars().count() > DISPLAY_NAME_LEN_MAX
+            || name.chars().any(char::is_control)
+        {
+            self.refuse(
+                &field.span(),
+                format!("name must be 1 to {DISPLAY_NAME_LEN_MAX} printable characters"),
+            );
+            return None;
+        }
+        Some(Pii::new(name.to_owned()))
+    }
+
+    fn phone(&mut self, table: &AgentTable) -> Option<Phone> {
+        let source = SecretSource {
+            key: "password",
+            inline: table.password.as_ref(),
+            file: table.password_file.as_ref(),
+        };
+        match (&table.user, &table.uri) {
+            (Some(_), Some(uri)) => {
+                self.refuse(&uri.span(), "an agent has a user that registers or a fixed uri, not both");
+                None
+            }
+            (None, None) => {
+                let why = format!("agent \"{}\" needs user and password_file, or uri", table.id.get_ref());
+                self.refuse(&table.id.span(), why);
+                None
+            }
+            (None, Some(uri)) => {
+                if source.is_given() {
+                    self.refuse(&uri.span(), "a fixed uri does not register: it has no password");
+                }
+                self.dial_uri(uri).map(Phone::Fixed)
+            }
+            (Some(user), None) => {
+                let (given, place) = (source.is_given(), source.place());
+                let password = self.secret(source);
+                if !given {
+                    self.refuse(&user.span(), "a user needs password_file (or password)");
+                } else if password.as_ref().is_some_and(|password| password.reveal().len() < PASSWORD_LEN_MIN)
+                {
+                    self.refuse(&place, format!("password must have at least {PASSWORD_LEN_MIN} characters"));
+                }
+                let plain = user.get_ref().bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
+                if user.get_ref().is_empty() || user.get_ref().len() > USER_LEN_MAX || !plain {
+                    let why = format!("user must be 1 to {USER_LEN_MAX} letters, digits or . _ - +");
+                    self.refuse(&user.span(), why);
+                    return None;
+                }
+                Some(Phone::Registered { user: user.get_ref().clone(), password: password? })
+            }
+        }
+    }
+
+    /// A URI that the operator wrote; numbers from outside never reach a phone.
+    fn dial_uri(&mut self, field: &Spanned<String>) -> Option<Pii<String>> {
+        let uri = field.get_ref();
+        let scheme = ["sip:", "sips:", "tel:"]
+            .iter()
+            .any(|scheme| uri.starts_with(scheme) && uri.len() > scheme.len());
+        let plain = uri.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"".contains(&byte));
+        if !scheme || !plain || uri.len() > DIAL_URI_LEN_MAX {
+            self.refuse(
+                &field.span(),
+                "uri must be a sip:, sips: or tel: URI without spaces, quotes or brackets",
+            );
+            return None;
+        }
+        Some(Pii::new(uri.clone()))
+    }
+
+    pub(super) fn queues(
+        &mut self,
+        tables: &[QueueTable],
+        agents: &[AgentTable],
+        webhooks: &[WebhookTable],
+    ) -> Vec<Queue> {
+        let known: BTreeSet<&str> = agents.iter().map(|agent| agent.id.get_ref().as_str()).collect();
+        let mut ids = BTreeSet::new();
+        let mut queues = Vec::new();
+        for table in tables {
+            self.unique(&mut ids, &table.id, "queue");
+            let id = self.parsed(&table.id, "id");
+            let label = self.name(Some(&table.label), "label", "");
+            let spoken = self.spoken(&table.spoken);
+            let members = self.members(table, &known);
+            let attempts =
+                self.in_range(table.attempts_max.as_ref(), "attempts_max", ATTEMPTS, *ATTEMPTS.end());
+            let payload_ack = self.payload_ack(table.payload_ack.as_ref(), webhooks);
+            let fallback = self.fallback(&table.fallback);
+            let wait = self.in_range(
+                table.wait_default_s.as_ref(),
+                "wait_default_s",
+                WAIT_DEFAULT_S,
+                WAIT_DEFAULT_DEFAULT_S,
+            );
+            if let (Some(id), Some(label), Some(spoken), Some(attempts_max), Some(payload_ack), Some(wait)) =
+                (id, label, spoken, attempts, payload_ack, wait)
+            {
+                queues.push(Queue {
+                    id,
+                    label,
+                    spoken,
+                    agents: members,
+                    attempts_max,
+                    payload_ack,
+                    fallback,
+                    wait_default_s: wait,
+                });
+            }
+        }
+        queues
+    }
+
+    fn spoken(&mut self, field: &Spanned<String>) -> Option<String> {
+        let spoken = field.get_ref();
+        if message::is_destination(spoken) {
+            return Some(spoken.clone());
+        }
+        let known: BTreeSet<&str> = message::catalogue()
+            .keys()
+            .filter_map(|clip| clip.0.rsplit_once('.'))
+            .map(|(name, _lang)| name)
+            .collect();
+        let known: Vec<&str> = known.into_iter().filter(|name| message::is_destination(name)).collect();
+        self.refuse(
+            &field.span(),
+            format!("spoken: there is no clip \"{spoken}\"; known: {}", known.join(", ")),
+        );
+        None
+    }
+
+    fn members(&mut self, table: &QueueTable, known: &BTreeSet<&str>) -> Vec<HumanAgentId> {
+        if table.agents.get_ref().is_empty() {
+            self.refuse(&table.agents.span(), format!("queue \"{}\" has nobody in it", table.id.get_ref()));
+        }
+        let mut seen = BTreeSet::new();
+        let mut members = Vec::new();
+        for field in table.agents.get_ref() {
+            self.unique(&mut seen, field, "queue member");
+            if !known.contains(field.get_ref().as_str()) {
+                let why =
+                    format!("queue \"{}\": there is no agent \"{}\"", table.id.get_ref(), field.get_ref());
+                self.refuse(&field.span(), why);
+            } else if let Ok(id) = HumanAgentId::parse(field.get_ref()) {
+                members.push(id);
+            }
+        }
+        members
+    }
+
+    fn payload_ack(
+        &mut self,
+        field: Option<&Spanned<String>>,
+        webhooks: &[WebhookTable],
+    ) -> Option<PayloadAck> {
+        let Some(field) = field else { return Some(PayloadAck::Desktop) };
+        let name = field.get_ref();
+        if name == "desktop" {
+            return Some(PayloadAck::Desktop);
+        }
+        if !webhooks.iter().any(|webhook| webhook.id.get_ref() == name) {
+            self.refuse(
+                &field.span(),
+                format!("payload_ack: \"{name}\" is neither \"desktop\" nor a webhook"),
+            );
+            return None;
+        }
+        DestinationId::parse(name).ok().map(PayloadAck::Destination)
+    }
+
+    fn fallback(&mut self, fields: &[Spanned<String>]) -> Vec<Fallback> {
+        let choices = [("voice_agent", Fallback::VoiceAgent), ("closing", Fallback::Closing)];
+        let mut chain = Vec::new();
+        for field in fields {
+            let Some(link) = self.choice(Some(field), "fallback", &choices) else { continue };
+            if chain.contains(&link) || chain.contains(&Fallback::Closing) {
+                self.refuse(
+                    &field.span(),
+                    format!("fallback: \"{}\" could never be reached", field.get_ref()),
+                );
+            }
+            chain.push(link);
+        }
+        chain
+    }
+}
+
+/// Shorter, and nobody reaches the phone; longer, and the caller waits two minutes for one
+/// person.
+const RING_TIMEOUT_S: RangeInclusive<u32> = 5..=120;
+/// Four rings.
+const RING_TIMEOUT_DEFAULT_S: u32 = 20;
+/// Every attempt costs the caller a ring timeout, and a trunk may bill it.
+const ATTEMPTS: RangeInclusive<u32> = 1..=3;
+/// What the catalogue can say: five seconds to ten minutes.
+const WAIT_DEFAULT_S: RangeInclusive<u32> = 5..=600;
+/// A usual ring and a usual whisper.
+const WAIT_DEFAULT_DEFAULT_S: u32 = 30;
+/// Fits the desktop's header.
+const DISPLAY_NAME_LEN_MAX: usize = 80;
+/// Digest does not slow guessing down, so the password must.
+const PASSWORD_LEN_MIN: usize = 8;
+/// Fits a SIP line with its domain.
+const USER_LEN_MAX: usize = 64;
+/// Fits a SIP request line.
+const DIAL_URI_LEN_MAX: usize = 256;

@@ -1,0 +1,330 @@
+//! Each refusal with its line; the annotated example; nothing secret in any message.
+
+use super::*;
+
+const MINIMAL: &str = r#"
+[edge]
+id = "edge-1"
+tenant = "t_acme"
+sip_udp = "127.0.0.1:5060"
+http = "127.0.0.1:8080"
+public_ip = "192.0.2.7"
+public_url = "https://handoff.example/"
+[[trunk]]
+name = "carrier"
+addresses = ["203.0.113.0/24"]
+[voice_agent]
+url = "wss://bot.example/media"
+[[agent]]
+id = "agent_ana"
+name = "Ana Lind"
+user = "ana"
+password_file = "ana.sip"
+[[queue]]
+id = "queue_nurse"
+label = "Nurse line"
+spoken = "dest.nurse"
+agents = ["agent_ana"]
+[policy]
+file = "policy.toml"
+"#;
+
+/// Every file that a configuration names, with fitting contents.
+fn files(path: &Path) -> io::Result<String> {
+    let name = path.to_string_lossy();
+    Ok(match &*name {
+        "missing" => return Err(io::Error::from(io::ErrorKind::NotFound)),
+        _ if name.ends_with(".key") => "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=\n".to_owned(),
+        _ if name.ends_with(".webhook") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n".to_owned(),
+        _ => format!("a-secret-of-{name}-that-is-long\n"),
+    })
+}
+
+fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    Config::parse(text, &files)
+}
+
+/// The minimal configuration with one line replaced, or lines added after one.
+fn with(old: &str, new: &str) -> String {
+    assert_eq!(MINIMAL.matches(old).count(), 1, "{old:?} must be in the minimal configuration once");
+    MINIMAL.replace(old, new)
+}
+
+#[track_caller]
+fn refused(text: &str, expected: &[&str]) {
+    let problems = parse(text).map(|_| ()).unwrap_err();
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn the_annotated_example_is_valid_and_gives_no_warning_about_itself() {
+    let text = include_str!("../../../warmbridge.example.toml");
+    let config = parse(text).unwrap();
+    assert_eq!(config.agents.len(), 2);
+    assert_eq!(config.queues[0].fallback, [Fallback::VoiceAgent, Fallback::Closing]);
+    assert_eq!(config.edge.public_url, "https://handoff.example");
+    assert!(config.audit.tag_key.is_some());
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn a_minimal_configuration_gets_the_documented_defaults() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.edge.public_url, "https://handoff.example");
+    assert_eq!(config.edge.hold_signalling, HoldSignalling::Reinvite);
+    assert_eq!(config.edge.rtp_ports, (20_000, 29_998));
+    assert_eq!(config.voice_agent.on_bye, OnVoiceAgentBye::TransferDefault);
+    let agent = &config.agents[0];
+    assert!(agent.trusted && !agent.accept_on_answer);
+    assert_eq!(agent.ring_timeout, Duration::from_secs(20));
+    assert_eq!(config.queues[0].payload_ack, PayloadAck::Desktop);
+    assert_eq!(config.queues[0].wait_default_s, 30);
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name_and_line() {
+    let text = with("tenant = \"t_acme\"\n", "tenant = \"t_acme\"\nsip_upd = \"127.0.0.1:5060\"\n");
+    let problems = parse(&text).map(|_| ()).unwrap_err();
+    assert_eq!(problems[0].line, Some(5));
+    assert!(problems[0].message.contains("unknown field `sip_upd`"), "{}", problems[0]);
+}
+
+#[test]
+fn a_missing_key_and_broken_toml_are_refused_with_a_line() {
+    let problems = parse(&with("label = \"Nurse line\"\n", "")).map(|_| ()).unwrap_err();
+    assert!(problems[0].to_string().contains("missing field `label`"), "{}", problems[0]);
+    assert!(problems[0].line.is_some());
+    let problems = parse(&with("[policy]", "[policy")).map(|_| ()).unwrap_err();
+    assert_eq!(problems[0].line, Some(24));
+}
+
+#[test]
+fn every_problem_is_collected_in_the_order_of_the_file() {
+    let text = MINIMAL
+        .replace("public_url = \"https://handoff.example/\"", "public_url = \"http://handoff.example\"")
+        .replace("spoken = \"dest.nurse\"", "spoken = \"dest.moon\"")
+        .replace("agents = [\"agent_ana\"]", "agents = [\"agent_bob\"]")
+        .replace("user = \"ana\"", "user = \"ana\"\nring_timeout_s = 3");
+    refused(
+        &text,
+        &[
+            "line 8: public_url must begin with https://: its links carry callers' data",
+            "line 18: ring_timeout_s is 3: 5 to 120 allowed",
+            "line 23: spoken: there is no clip \"dest.moon\"; known: dest.billing, dest.nurse, dest.sales, \
+             dest.scheduling, dest.specialist, dest.support, dest.team",
+            "line 24: queue \"queue_nurse\": there is no agent \"agent_bob\"",
+        ],
+    );
+}
+
+#[test]
+fn names_ids_and_users_of_agents_are_their_own() {
+    let twice = "[[agent]]\nid = \"agent_ana\"\nname = \"Ana Lind\"\nuser = \"ana\"\npassword_file = \"b\"\n[[queue]]";
+    refused(
+        &with("[[queue]]", twice),
+        &[
+            "line 20: agent id \"agent_ana\" is there twice",
+            "line 21: agent \"agent_ana\" has the name of another agent",
+            "line 22: agent user \"ana\" is there twice",
+        ],
+    );
+}
+
+#[test]
+fn loopback_is_refused_beside_a_listener_that_strangers_reach() {
+    let text = MINIMAL
+        .replace("sip_udp = \"127.0.0.1:5060\"", "sip_udp = \"0.0.0.0:5060\"\nallow_loopback = true")
+        .replace("192.0.2.7", "127.0.0.1");
+    refused(
+        &text,
+        &["line 6: allow_loopback beside the listener 0.0.0.0:5060: strangers could reach local services"],
+    );
+    let text = MINIMAL.replace("192.0.2.7", "127.0.0.1").replace("203.0.113.0/24", "127.0.0.1");
+    refused(
+        &text,
+        &[
+            "line 7: public_ip is a loopback address without allow_loopback",
+            "line 11: 127.0.0.1/32 is loopback without [edge] allow_loopback",
+        ],
+    );
+    let text = text.replace("tenant =", "allow_loopback = true\ntenant =");
+    assert!(parse(&text).is_ok());
+}
+
+#[test]
+fn cancelling_while_waiting_needs_hold_without_signalling() {
+    let waiting = |hold: &str| {
+        with("tenant =", &format!("hold_signalling = \"{hold}\"\ncancel_while_waiting = true\ntenant ="))
+    };
+    refused(
+        &waiting("reinvite"),
+        &["line 5: cancel_while_waiting needs hold_signalling = \"none\": a held caller may stop sending"],
+    );
+    assert!(parse(&waiting("none")).is_ok());
+    refused(&waiting("moh"), &["line 4: hold_signalling is \"moh\": choose \"reinvite\" or \"none\""]);
+}
+
+#[test]
+fn a_secret_in_the_file_is_a_warning_and_never_printed() {
+    let text = with("password_file = \"ana.sip\"", "password = \"correct horse battery\"");
+    let config = parse(&text).unwrap();
+    let warnings: Vec<String> = config.check().warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warnings
+            .contains(&"line 18: password is written into this file: password_file keeps it out".to_owned())
+    );
+    assert!(!format!("{config:?} {:?}", config.check()).contains("horse"));
+    let text = with("password_file = \"ana.sip\"", "password = \"horse\"");
+    refused(&text, &["line 18: password must have at least 8 characters"]);
+    let text = with("password_file = \"ana.sip\"", "password = \"horse\"\npassword_file = \"ana.sip\"");
+    refused(&text, &["line 18: give password or password_file, not both"]);
+    let text = with("password_file = \"ana.sip\"", "password_file = \"missing\"");
+    refused(&text, &["line 18: password_file missing cannot be read: entity not found"]);
+}
+
+#[test]
+fn the_disclosure_exists_in_the_language_of_the_prompts() {
+    assert!(parse(&with("tenant =", "lang = \"es-MX\"\ntenant =")).is_ok());
+    refused(
+        &with("tenant =", "lang = \"de\"\ntenant ="),
+        &["line 4: there is no clip \"disclosure.ai_recording\" in the language \"de\""],
+    );
+}
+
+#[test]
+fn a_secret_of_the_wrong_type_is_not_repeated() {
+    let text = with("password_file = \"ana.sip\"", "password = 19451103");
+    refused(&text, &["line 18: invalid type, expected a string"]);
+}
+
+#[test]
+fn tokens_are_long_and_nobody_shares_one() {
+    let text = with("user = \"ana\"", "user = \"ana\"\ndesktop_token = \"short\"");
+    refused(&text, &["line 18: desktop_token must be 24 to 256 visible ASCII characters"]);
+    let text = with("user = \"ana\"", "user = \"ana\"\ndesktop_token = \"0123456789-0123456789-0123\"")
+        + "[[operator]]\nid = \"wallboard\"\nrole = \"monitor\"\ntoken = \"0123456789-0123456789-0123\"\n";
+    refused(&text, &["\"agent_ana\" and \"wallboard\" have the same token: each needs its own"]);
+}
+
+#[test]
+fn a_token_finds_its_holder_and_nothing_else_does() {
+    let text = with("user = \"ana\"", "user = \"ana\"\ndesktop_token_file = \"ana.desktop\"")
+        + "[[operator]]\nid = \"lead\"\nrole = \"supervisor\"\ntoken_file = \"lead.token\"\n";
+    let config = parse(&text).unwrap();
+    let found = config.agent_by_token(b"a-secret-of-ana.desktop-that-is-long").map(|agent| agent.id.as_str());
+    assert_eq!(found, Some("agent_ana"));
+    assert!(config.agent_by_token(b"a-secret-of-lead.token-that-is-long").is_none());
+    assert!(config.agent_by_token(b"").is_none());
+    let found =
+        config.operator_by_token(b"a-secret-of-lead.token-that-is-long").map(|operator| operator.role);
+    assert_eq!(found, Some(OperatorRole::Supervisor));
+}
+
+#[test]
+fn a_phone_is_registered_or_fixed_and_a_fixed_one_never_accepts_by_answering() {
+    let phone = |lines: &str| with("user = \"ana\"\npassword_file = \"ana.sip\"", lines);
+    refused(&phone(""), &["line 15: agent \"agent_ana\" needs user and password_file, or uri"]);
+    refused(&phone("user = \"ana\""), &["line 17: a user needs password_file (or password)"]);
+    refused(
+        &phone("user = \"ana\"\nuri = \"tel:+15555550100\"\npassword_file = \"p\""),
+        &["line 18: an agent has a user that registers or a fixed uri, not both"],
+    );
+    refused(
+        &phone("uri = \"sip:ben@pbx.example\"\naccept_on_answer = true"),
+        &[
+            "line 18: accept_on_answer needs a registered user: a voicemail behind a uri would take the caller",
+        ],
+    );
+    refused(
+        &phone("uri = \"sip:ben@pbx.example>\\r\\nX: y\""),
+        &["line 17: uri must be a sip:, sips: or tel: URI without spaces, quotes or brackets"],
+    );
+    let config = parse(&phone("uri = \"sip:ben@pbx.example\"")).unwrap();
+    assert!(!config.agents[0].trusted);
+}
+
+#[test]
+fn webhooks_stay_outside_the_private_network_unless_it_is_named() {
+    let webhook = |url: &str, rest: &str| {
+        format!(
+            "{MINIMAL}[[webhook]]\nid = \"crm\"\nurl = \"{url}\"\nsecret_file = \"crm.webhook\"\n{rest}\n"
+        )
+    };
+    for (url, rest, problem) in [
+        (
+            "http://crm.example/x",
+            "",
+            "url must begin with https://; http:// is for addresses in allow_private only",
+        ),
+        (
+            "https://10.0.0.8/x",
+            "",
+            "url is inside a private network: name it in allow_private if that is meant",
+        ),
+        (
+            "https://[::ffff:169.254.169.254]/",
+            "",
+            "url is inside a private network: name it in allow_private if that is meant",
+        ),
+        (
+            "https://crm.example:8443/x",
+            "",
+            "url must use port 443; other ports are for addresses in allow_private only",
+        ),
+        ("https://user:pw@crm.example/", "", "url must be an absolute URL without user name and password"),
+    ] {
+        refused(&webhook(url, rest), &[&format!("line 28: {problem}")]);
+    }
+    assert!(parse(&webhook("http://10.0.0.8:9000/x", "allow_private = [\"10.0.0.8/32\"]")).is_ok());
+    refused(
+        &webhook("https://crm.example/", "events = [\"warmbridge.transfer.won.v1\"]\nmode = \"fat\""),
+        &[
+            "line 30: events: there is no \"warmbridge.transfer.won.v1\" (such as warmbridge.call.closed.v1)",
+            "line 31: mode is \"fat\": choose \"thin\" or \"full\"",
+        ],
+    );
+}
+
+#[test]
+fn a_queue_acknowledges_by_the_desktop_or_by_a_webhook_that_exists() {
+    refused(
+        &with("spoken =", "payload_ack = \"crm\"\nspoken ="),
+        &["line 22: payload_ack: \"crm\" is neither \"desktop\" nor a webhook"],
+    );
+    let text = with("spoken =", "payload_ack = \"crm\"\nspoken =")
+        + "[[webhook]]\nid = \"crm\"\nurl = \"https://crm.example/\"\nsecret_file = \"crm.webhook\"\n";
+    let config = parse(&text).unwrap();
+    assert!(matches!(&config.queues[0].payload_ack, PayloadAck::Destination(id) if id.as_str() == "crm"));
+}
+
+#[test]
+fn overlapping_trunks_and_trunks_of_half_the_internet_are_refused() {
+    let second = "[[trunk]]\nname = \"other\"\naddresses = [\"203.0.113.9\", \"0.0.0.0/0\"]\n[voice_agent]";
+    refused(
+        &with("[voice_agent]", second),
+        &[
+            "line 14: 203.0.113.9/32 belongs to trunk \"carrier\" already",
+            "line 14: 0.0.0.0/0 is wider than /8: a trunk may not be half the internet",
+            "line 14: 0.0.0.0/0 belongs to trunk \"carrier\" already",
+        ],
+    );
+}
+
+#[test]
+fn a_configuration_on_disk_names_its_file_and_finds_its_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("warmbridge.toml");
+    let errors = Config::load(&path).map(|_| ()).unwrap_err();
+    assert!(errors.to_string().contains("cannot be read"));
+    std::fs::write(&path, MINIMAL).unwrap();
+    let errors = Config::load(&path).map(|_| ()).unwrap_err();
+    assert!(errors.to_string().contains("warmbridge.toml: line 18: password_file ana.sip cannot be read"));
+    std::fs::write(dir.path().join("ana.sip"), "long enough\n").unwrap();
+    std::fs::write(dir.path().join("policy.toml"), "").unwrap();
+    let config = Config::load(&path).unwrap();
+    assert_eq!(config.policy_file, dir.path().join("policy.toml"));
+    assert!(
+        matches!(&config.agents[0].phone, Phone::Registered { password, .. } if password.matches(b"long enough"))
+    );
+}

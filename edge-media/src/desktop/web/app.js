@@ -1,0 +1,476 @@
+// The human agent's page. It shows what the edge says, in the order of its sequence numbers,
+// and reconnects whenever it may have missed something: the first message after connecting
+// is the whole truth. It decides nothing. Text from outside only ever becomes text nodes.
+'use strict';
+
+(() => {
+  const KEY = 'warmbridge.token';
+  const BACKOFF_MS = [250, 500, 1000, 2000, 5000];
+  const SILENCE_MAX_MS = 12000; // the edge gives a sign of life every five seconds
+  const KEEP_ENDED_MS = 10 * 60 * 1000;
+  const $ = (id) => document.getElementById(id);
+
+  let token = fragmentToken() || sessionStorage.getItem(KEY) || '';
+  let socket = null;
+  let attempts = 0;
+  let retry = 0;
+  let heardAt = 0;
+  let sequence = 0;
+  let offers = [];
+  let ended = null;
+  let shownTranscript = null;
+  const acknowledged = new Set();
+
+  /** A token in the fragment never reaches a server's log; it does not stay in the bar. */
+  function fragmentToken() {
+    const found = /^#token=(.+)$/.exec(location.hash);
+    if (!found) return '';
+    history.replaceState(null, '', location.pathname);
+    try {
+      return decodeURIComponent(found[1]);
+    } catch {
+      return '';
+    }
+  }
+
+  // --- the link -------------------------------------------------------------------------
+
+  function connect() {
+    if (!token) return signIn('');
+    if (socket) return undefined;
+    link('Connecting', false);
+    const encoded = btoa(token).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
+    const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
+    const opened = new WebSocket(`${scheme}//${location.host}/v1/desktop/ws`, [
+      'warmbridge.desktop.v1',
+      `bearer.${encoded}`,
+    ]);
+    socket = opened;
+    heardAt = performance.now();
+    opened.onmessage = (event) => {
+      if (socket === opened) hear(event.data);
+    };
+    opened.onclose = () => {
+      if (socket === opened) again();
+    };
+  }
+
+  /** A link that has gone silent is not waited for: its close could take minutes. */
+  function watch() {
+    if (!socket || performance.now() - heardAt < SILENCE_MAX_MS) return;
+    socket.close();
+    again();
+  }
+
+  async function again() {
+    socket = null;
+    link('Reconnecting', false);
+    const wait = BACKOFF_MS[Math.min(attempts, BACKOFF_MS.length - 1)];
+    attempts += 1;
+    const refused = await isRefused();
+    if (socket) return undefined; // the network came back meanwhile
+    if (refused) {
+      token = '';
+      sessionStorage.removeItem(KEY);
+      return signIn('This token is not known here.');
+    }
+    clearTimeout(retry);
+    retry = setTimeout(connect, wait * (0.75 + Math.random() / 2));
+    return undefined;
+  }
+
+  /** A browser does not say why a socket was refused; any other route does. */
+  async function isRefused() {
+    try {
+      const answer = await fetch('/v1/calls', {
+        headers: { authorization: `Bearer ${token}` },
+        signal: AbortSignal.timeout(2000),
+      });
+      return answer.status === 401;
+    } catch {
+      return false;
+    }
+  }
+
+  function say(message) {
+    if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  }
+
+  function hear(text) {
+    heardAt = performance.now();
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return;
+    }
+    if (message.type === 'beat') return;
+    if (message.type === 'refused') return announce(`Not possible: ${message.reason}`);
+    if (message.type !== 'state' && message.seq !== sequence + 1) {
+      // Something was missed. The next connection begins with the truth.
+      if (socket) socket.close();
+      return;
+    }
+    sequence = message.seq;
+    apply(message);
+    render();
+    acknowledge();
+  }
+
+  // --- what holds -----------------------------------------------------------------------
+
+  function received(offer) {
+    return { ...offer, at: performance.now(), bridgedAt: null };
+  }
+
+  function apply(message) {
+    const offer = offers.find((known) => known.transfer === message.transfer);
+    switch (message.type) {
+      case 'state':
+        attempts = 0;
+        sessionStorage.setItem(KEY, token);
+        $('who').textContent = message.agent.name;
+        link('Connected', true);
+        offers = message.offers.map(received);
+        acknowledged.clear();
+        break;
+      case 'incoming':
+        offers = offers.filter((known) => known.transfer !== message.offer.transfer);
+        offers.push(received(message.offer));
+        ended = null;
+        announce('Incoming transfer');
+        break;
+      case 'card':
+        if (offer) offer.payload = message.payload;
+        if (offer) announce(`Incoming transfer. ${headline(message.payload)}`);
+        break;
+      case 'caption':
+        if (offer) offer.caption = message.text;
+        break;
+      case 'accepted':
+        if (offer) Object.assign(offer, { stage: 'accepted', frozen: message.revision });
+        break;
+      case 'bridged':
+        if (offer) Object.assign(offer, { stage: 'bridged', bridgedAt: performance.now() });
+        announce('Connected to the caller');
+        break;
+      case 'ended':
+        offers = offers.filter((known) => known.transfer !== message.transfer);
+        finish(offer, message.reason);
+        break;
+      default:
+        break;
+    }
+  }
+
+  /** After a call the card stays for the notes; an offer that is over leaves a line. */
+  function finish(offer, reason) {
+    const text = REASONS[reason] || 'The call is over.';
+    announce(text);
+    ended = { offer: offer && offer.stage === 'bridged' ? offer : null, text };
+    const mine = ended;
+    setTimeout(() => {
+      if (ended === mine) {
+        ended = null;
+        render();
+      }
+    }, mine.offer ? KEEP_ENDED_MS : 8000);
+  }
+
+  /** Two animation frames after a change of the page, the change is on the screen. A page
+      that nobody can see paints nothing, and acknowledges nothing. */
+  function acknowledge() {
+    const offer = current();
+    if (!offer || !offer.payload) return;
+    const { transfer, payload, stage } = offer;
+    const step = `${transfer} ${payload.revision} ${stage === 'incoming' ? 'offered' : 'accepted'}`;
+    if (acknowledged.has(step)) return;
+    const asked = socket;
+    requestAnimationFrame(() =>
+      requestAnimationFrame(() => {
+        const shown = current();
+        if (asked !== socket || acknowledged.has(step)) return;
+        if (!shown || shown.transfer !== transfer || shown.payload.revision !== payload.revision) return;
+        acknowledged.add(step);
+        say({ type: 'ack', transfer, revision: payload.revision });
+      }),
+    );
+  }
+
+  const current = () => offers[offers.length - 1] || null;
+
+  // --- the page -------------------------------------------------------------------------
+
+  function render() {
+    const offer = current() || (ended && ended.offer);
+    const over = Boolean(offer) && !current();
+    $('sign-in').hidden = true;
+    $('idle').hidden = Boolean(offer);
+    $('offer').hidden = !offer;
+    $('actions').hidden = !offer;
+    $('idle-title').textContent = ended && !offer ? ended.text : 'Ready';
+    document.title = title(offer, over);
+    if (!offer) return;
+
+    const stage = over ? 'ended' : offer.stage;
+    $('strip').className = `strip ${stage}`;
+    setText($('stage'), over ? ended.text : STAGES[stage]);
+    tick();
+    $('accept').hidden = stage !== 'incoming';
+    $('decline').hidden = stage !== 'incoming';
+    $('hand-back').hidden = stage !== 'bridged';
+    $('done').hidden = !over;
+    for (const id of ['accept', 'decline', 'hand-back']) $(id).disabled = Boolean(offer.asked);
+    card(offer);
+  }
+
+  function card(offer) {
+    const payload = offer.payload;
+    for (const id of ['next', 'details', 'tier-three']) $(id).hidden = !payload;
+    $('caption').hidden = !offer.caption;
+    setText($('caption'), offer.caption || '');
+    if (!payload) {
+      $('headline').textContent = 'A caller is being transferred to you';
+      $('summary').textContent = 'The briefing is on its way.';
+      $('banner').hidden = $('incomplete').hidden = true;
+      return;
+    }
+    const { summary, structured } = payload;
+    setText($('headline'), headline(payload));
+    setText($('summary'), summary.text);
+    verification(structured.caller);
+    const completeness = structured.completeness;
+    $('incomplete').hidden = !completeness || completeness.score_pm >= 700;
+    if (completeness) $('incomplete').textContent = `Briefing incomplete. Missing: ${completeness.missing.map(words).join(', ')}`;
+    $('next-text').textContent = structured.next_action.text;
+    fill($('do-not'), (structured.next_action.do_not || []).map((text) => el('li', '', text)));
+    fill($('facts').tBodies[0], facts(structured.collected));
+    fill($('about'), about(structured));
+    $('tier-three').hidden = !payload.transcript || payload.transcript.availability !== 'on_demand';
+    if (shownTranscript !== offer.transfer) {
+      $('transcript').hidden = true;
+      $('transcript-load').hidden = false;
+      $('transcript-note').textContent = 'Looking at it is recorded.';
+      fill($('transcript'), []);
+    }
+  }
+
+  const headline = (payload) => payload.summary.headline || payload.structured.intent.label;
+
+  function verification(caller) {
+    const banner = $('banner');
+    const failed = caller.ani.stir && caller.ani.stir.verstat === 'failed';
+    const [text, kind] = failed
+      ? ['The carrier could not confirm this number. Take nothing for granted.', 'bad']
+      : VERIFICATION[caller.verification.level] || VERIFICATION.unverified;
+    banner.hidden = false;
+    banner.className = `banner ${kind}`;
+    banner.textContent = text;
+  }
+
+  function facts(collected) {
+    if (!collected.length) {
+      const cell = el('td', '', 'Nothing yet.');
+      return [el('tr', '', cell)];
+    }
+    return collected.map((item) => {
+      const value = item.redacted === 'removed' ? 'given, not shown' : item.value;
+      const cell = el('td', 'value', value === null ? '–' : value, el('span', 'from', PROVENANCE[item.provenance] || ''));
+      const mark = item.confirmed ? el('td', 'mark-cell yes', '✓ confirmed') : el('td', 'mark-cell', 'not confirmed');
+      const name = el('th', '', item.label || words(item.key));
+      name.scope = 'row';
+      return el('tr', '', name, cell, mark);
+    });
+  }
+
+  function about(structured) {
+    const { caller, intent, trigger } = structured;
+    const rows = [
+      ['Caller', number(caller)],
+      ['Why a person', trigger.explanation || words(trigger.code)],
+      ['About', intent.label],
+      ['Record', MATCH[caller.match.status] || caller.match.status],
+      ['Mood', intent.sentiment && intent.sentiment !== 'unknown' ? words(intent.sentiment) : null],
+      ['Already done', (structured.actions_taken || []).map((done) => `${done.tool}: ${done.outcome}`).join(', ')],
+      ['Still open', (structured.unresolved || []).join(' · ')],
+    ];
+    const pop = structured.crm && structured.crm.screen_pop;
+    const out = [];
+    for (const [name, value] of rows) if (value) out.push(el('dt', '', name), el('dd', '', value));
+    if (pop && /^https:\/\//.test(pop.url || '')) {
+      const anchor = el('a', '', `Open ${pop.object}`);
+      Object.assign(anchor, { href: pop.url, target: '_blank', rel: 'noopener noreferrer' });
+      out.push(el('dt', '', 'In the CRM'), el('dd', '', anchor));
+    }
+    return out;
+  }
+
+  /** Who has not been verified is shown by the last four digits only. */
+  function number(caller) {
+    const { e164, presentation } = caller.ani;
+    if (!e164) return presentation === 'restricted' ? 'number withheld' : 'number unknown';
+    const proven = ['partial_kba', 'verified'].includes(caller.verification.level);
+    return proven ? e164 : `number ending in ${e164.slice(-4)}`;
+  }
+
+  async function showTranscript() {
+    const offer = current() || (ended && ended.offer);
+    if (!offer) return;
+    const note = $('transcript-note');
+    note.textContent = 'Fetching…';
+    try {
+      const path = `/v1/transcripts/${encodeURIComponent(offer.transfer)}`;
+      const answer = await fetch(path, { headers: { authorization: `Bearer ${token}` } });
+      if (!answer.ok) throw new Error(String(answer.status));
+      const { segments, partial } = await answer.json();
+      shownTranscript = offer.transfer;
+      fill($('transcript'), segments.map(turn));
+      $('transcript').hidden = false;
+      $('transcript-load').hidden = true;
+      note.textContent = partial ? 'Older turns are not included.' : 'Transcript';
+      $('transcript').focus();
+    } catch {
+      note.textContent = 'The transcript is not available now.';
+    }
+  }
+
+  function turn(segment) {
+    const line = el('li', segment.speaker === 'caller' ? 'caller' : '');
+    line.append(el('time', '', minutes(segment.at_ms)), el('b', '', SPEAKERS[segment.speaker] || ''), el('span', '', segment.text));
+    return line;
+  }
+
+  function tick() {
+    const offer = current();
+    if (!offer) {
+      $('clock').textContent = '';
+      return;
+    }
+    const since = offer.bridgedAt === null ? offer.waited_ms + performance.now() - offer.at : performance.now() - offer.bridgedAt;
+    const restored = offer.stage === 'bridged' && offer.bridgedAt === null;
+    $('clock').textContent = restored ? '' : `${offer.stage === 'bridged' ? '' : 'waiting '}${minutes(since)}`;
+  }
+
+  // --- asking ---------------------------------------------------------------------------
+
+  function ask(type, stage) {
+    const offer = current();
+    if (!offer || offer.stage !== stage || offer.asked) return;
+    offer.asked = true;
+    say({ type, transfer: offer.transfer });
+    render();
+    // Whatever becomes of it comes as a message; without one, the button is offered again.
+    setTimeout(() => {
+      offer.asked = false;
+      render();
+    }, 3000);
+  }
+
+  function signIn(why) {
+    if (socket) socket.onclose = null;
+    for (const id of ['idle', 'offer', 'actions']) $(id).hidden = true;
+    $('sign-in').hidden = false;
+    if (why) $('sign-in-why').textContent = why;
+    link('Signed out', false);
+    $('token').focus();
+  }
+
+  function link(text, up) {
+    setText($('link'), text);
+    $('link').classList.toggle('up', up);
+  }
+
+  function announce(text) {
+    $('announce').textContent = text;
+  }
+
+  function title(offer, over) {
+    if (!offer || over) return 'Warmbridge';
+    return offer.stage === 'incoming' ? '● Incoming – Warmbridge' : 'On a call – Warmbridge';
+  }
+
+  // --- small things ---------------------------------------------------------------------
+
+  function el(tag, name, ...children) {
+    const element = document.createElement(tag);
+    if (name) element.className = name;
+    element.append(...children.map((child) => (typeof child === 'number' ? String(child) : child)));
+    return element;
+  }
+
+  const fill = (element, children) => element.replaceChildren(...children);
+
+  /** Live regions speak when their text is set, even to the same text. */
+  function setText(element, text) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+
+  const words = (name) => name.replace(/[_.]/g, ' ').replace(/^./, (letter) => letter.toUpperCase());
+
+  function minutes(milliseconds) {
+    const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+    return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+  }
+
+  const STAGES = { incoming: 'Incoming transfer', accepted: 'Accepted, connecting', bridged: 'Connected' };
+  const REASONS = {
+    caller_left: 'The caller hung up.',
+    no_answer: 'The call went to the next person.',
+    declined: 'Declined.',
+    taken: 'Somebody else took the call.',
+    ended: 'The call is over.',
+  };
+  const VERIFICATION = {
+    unverified: ['Not verified. Confirm one detail before you share anything.', ''],
+    ani_match_only: ['Not verified: only the number matches. Confirm one detail before you share anything.', ''],
+    partial_kba: ['Identity partly confirmed by the assistant.', 'good'],
+    verified: ['Identity verified.', 'good'],
+  };
+  const MATCH = {
+    unique: 'one match',
+    multiple: 'several possible matches',
+    none: 'no match',
+    lookup_failed: 'the look-up failed',
+    not_attempted: 'not looked up',
+  };
+  const PROVENANCE = {
+    caller_stated: 'said by the caller',
+    caller_confirmed: 'confirmed by the caller',
+    dtmf: 'entered by key',
+    crm: 'from the CRM',
+    sip: 'from the phone network',
+    model_inferred: 'concluded by the assistant',
+  };
+  const SPEAKERS = { caller: 'Caller', agent: 'Assistant', human: 'You', system: 'System' };
+
+  $('sign-in').addEventListener('submit', (event) => {
+    event.preventDefault();
+    token = $('token').value.trim();
+    $('token').value = '';
+    attempts = 0;
+    connect();
+  });
+  $('accept').addEventListener('click', () => ask('accept', 'incoming'));
+  $('decline').addEventListener('click', () => ask('decline', 'incoming'));
+  $('hand-back').addEventListener('click', () => ask('hand_back', 'bridged'));
+  $('transcript-load').addEventListener('click', showTranscript);
+  $('done').addEventListener('click', () => {
+    ended = null;
+    render();
+  });
+  document.addEventListener('keydown', (event) => {
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === 'INPUT') return;
+    if (event.key === 'a' || event.key === 'A') ask('accept', 'incoming');
+    if (event.key === 'd' || event.key === 'D') ask('decline', 'incoming');
+  });
+  window.addEventListener('online', () => {
+    if (socket || !token) return;
+    clearTimeout(retry);
+    connect();
+  });
+  setInterval(() => {
+    tick();
+    watch();
+  }, 1000);
+  connect();
+})();

@@ -1,0 +1,524 @@
+//! The shell: the only code of the edge with sockets, threads, clocks and disks. One task
+//! owns the edge and serves, in this order: outputs whose facts are on disk, due timers,
+//! media reports, signalling, doors and desktops, commands. It decides nothing.
+//!
+//! A fact is on disk before anything that follows from it is visible: effects that come
+//! behind a fact wait for its commit. Media routing and SIP retransmissions never wait.
+
+pub mod clock;
+pub mod http;
+pub mod media;
+pub mod net;
+mod pages;
+pub mod recording;
+pub mod speech;
+pub mod spool;
+pub mod stream;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use handoff::call::outcome::LegCause;
+use handoff::clock::Timestamp;
+use handoff::id::CallId;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::desktop::Desktops;
+use crate::edge::{Edge, EdgeInput, EdgeOutput};
+use crate::io::clock::Clock;
+use crate::io::http::{DesktopSockets, HttpRequest};
+use crate::io::media::MediaHandle;
+use crate::io::net::{Net, NetEvent};
+use crate::io::spool::Spool;
+use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
+use crate::link::twilio::{Session, StreamIds};
+use crate::local::Local;
+use crate::media::{Carrier, MediaCommand, StreamIn, StreamKey, StreamOut};
+use crate::setup::Setup;
+use functions::sqlite::StoreError;
+
+/// Calls that may still run after SIGTERM before they are ended.
+const GRACE: Duration = Duration::from_secs(15 * 60);
+
+/// Inputs of one kind handled before the others get a turn.
+const BUDGET: usize = 64;
+
+/// Effects that wait for the disk, in all calls together. Beyond this the disk is not late,
+/// it is gone; the edge then refuses new calls and keeps running ones on the media path.
+const HELD_MAX: usize = 65_536;
+
+/// Facts shown to a local listener (the demo's progress). A slow listener misses some.
+const SHOWN_MAX: usize = 1_024;
+
+/// Runs the edge until it is told to stop. The exit code of a drain is 0.
+pub async fn serve(path: PathBuf) -> Result<ExitCode> {
+    let config = match Config::load(&path) {
+        Ok(config) => config,
+        Err(errors) => {
+            crate::cli::print_line(&errors.to_string());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let server = Server::start(config).await?;
+    info!(sip = %server.sip, http = %server.http, "ready");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = tokio::signal::ctrl_c() => break,
+            _ = hang_up.recv() => match Config::load(&path) {
+                Ok(config) => server.reload(config).await,
+                Err(errors) => warn!("the new configuration is refused, the old one stays: {errors}"),
+            },
+        }
+    }
+    info!("draining: no new calls, running ones go on");
+    server.drain(GRACE).await;
+    server.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A running edge with its functions.
+#[derive(Debug)]
+pub struct Server {
+    /// Where SIP over UDP is bound.
+    pub sip: SocketAddr,
+    /// Where SIP over TCP is bound.
+    pub sip_tcp: Option<SocketAddr>,
+    /// Where the desktop page and the API are.
+    pub http: SocketAddr,
+    orders: mpsc::Sender<Order>,
+    shown: broadcast::Sender<Shown>,
+    local: Local,
+    media: Arc<MediaHandle>,
+    task: tokio::task::JoinHandle<Arc<MediaHandle>>,
+    http_task: tokio::task::JoinHandle<()>,
+    http_config: watch::Sender<Arc<Config>>,
+    http_stop: Option<oneshot::Sender<()>>,
+}
+
+/// One fact, for a local listener: names only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// When.
+    pub at: Timestamp,
+    /// Whose.
+    pub call: CallId,
+    /// The audit type of the fact.
+    pub fact: String,
+}
+
+enum Order {
+    Reload(Box<Setup>),
+    Drain(oneshot::Sender<()>),
+    Stop,
+}
+
+impl Server {
+    /// Opens the store, binds every port, starts media, functions and the loop.
+    pub async fn start(config: Config) -> Result<Self> {
+        let clock = Clock::start();
+        let store = Local::open(&config).context("the embedded store cannot start")?;
+        let setup = Setup::of(&config, &store)?;
+        let (local, commands) = Local::start(store, &setup).context("the functions cannot start")?;
+        let clips = crate::media::prompt::ClipStore::embedded();
+        let (media, reports) =
+            MediaHandle::start(&setup.media, clips, clock).context("the media threads cannot start")?;
+        let media = Arc::new(media);
+        let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
+        let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
+        let listener = TcpListener::bind(config.edge.http).await.context("HTTP cannot listen")?;
+        let http = listener.local_addr()?;
+        let (http_requests, http_queue) = http::requests();
+        let dialer = Dialer::new(&config.voice_agent)?;
+        let (http_config, watched) = watch::channel(Arc::new(config));
+        let (http_stop, stopped) = oneshot::channel::<()>();
+        let http_task = tokio::spawn(http::serve(listener, watched.clone(), http_requests, async move {
+            // Also when the sender is dropped.
+            let _ = stopped.await;
+        }));
+        let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
+        let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
+        let (orders, order_queue) = mpsc::channel(16);
+        let (shown, _) = broadcast::channel(SHOWN_MAX);
+        let (door_events, door_queue) = mpsc::channel(1_024);
+        let shell = Shell {
+            edge,
+            clock,
+            net,
+            media: Arc::clone(&media),
+            desktops: Desktops::default(),
+            pages: DesktopSockets::default(),
+            config: watched,
+            doors: BTreeMap::new(),
+            stream_ends: BTreeMap::new(),
+            door_events,
+            dialer,
+            spool: Spool::new(
+                local.store().clone(),
+                setup.rules.tenant.clone(),
+                setup.rules.edge.clone(),
+                setup.destinations.clone(),
+            ),
+            held: VecDeque::new(),
+            shown: shown.clone(),
+            drained: None,
+        };
+        let sources = Sources {
+            orders: order_queue,
+            net: net_events,
+            media: reports,
+            http: http_queue,
+            doors: door_queue,
+            commands,
+        };
+        let task = tokio::spawn(shell.run(sources));
+        Ok(Self {
+            sip,
+            sip_tcp,
+            http,
+            orders,
+            shown,
+            local,
+            media,
+            task,
+            http_task,
+            http_config,
+            http_stop: Some(http_stop),
+        })
+    }
+
+    /// Facts as they are recorded, for a local listener.
+    pub fn shown(&self) -> broadcast::Receiver<Shown> {
+        self.shown.subscribe()
+    }
+
+    /// The media plane.
+    pub fn media(&self) -> &MediaHandle {
+        &self.media
+    }
+
+    /// The functions and the store of this machine.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// Takes over a new configuration for calls that arrive from now on.
+    pub async fn reload(&self, config: Config) {
+        match Setup::of(&config, self.local.store()) {
+            Ok(setup) => {
+                self.http_config.send_replace(Arc::new(config));
+                let _ = self.orders.send(Order::Reload(Box::new(setup))).await;
+                info!("the new configuration holds for new calls");
+            }
+            Err(error) => warn!("the new configuration is refused, the old one stays: {error:#}"),
+        }
+    }
+
+    /// Takes no new calls and waits until the running ones have ended, `grace` at most;
+    /// then ends them.
+    pub async fn drain(&self, grace: Duration) {
+        let (done, drained) = oneshot::channel();
+        if self.orders.send(Order::Drain(done)).await.is_ok()
+            && tokio::time::timeout(grace, drained).await.is_err()
+        {
+            warn!("the grace time is over: ending the calls that are left");
+        }
+    }
+
+    /// Ends every call, lets the functions finish what is queued, and closes the store.
+    pub async fn stop(mut self) {
+        let _ = self.orders.send(Order::Stop).await;
+        let media = self.task.await;
+        drop(self.http_stop.take());
+        let _ = self.http_task.await;
+        drop(media);
+        // The loop was the only other owner.
+        if let Some(media) = Arc::into_inner(self.media) {
+            let _ = tokio::task::spawn_blocking(move || media.stop()).await;
+        }
+        self.local.stop().await;
+    }
+}
+
+/// The door's ends of a stream's queues.
+type StreamEnds = (mpsc::Sender<StreamIn>, mpsc::Receiver<StreamOut>);
+
+/// The fate of one commit.
+type Stored = oneshot::Receiver<std::result::Result<(), StoreError>>;
+
+/// 128 bits of the operating system's randomness.
+fn seed() -> Result<u128> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+struct Sources {
+    orders: mpsc::Receiver<Order>,
+    net: mpsc::Receiver<NetEvent>,
+    media: mpsc::Receiver<crate::media::MediaEvent>,
+    http: mpsc::Receiver<HttpRequest>,
+    doors: mpsc::Receiver<(StreamKey, DoorEvent)>,
+    commands: mpsc::Receiver<handoff::command::Command>,
+}
+
+struct Shell {
+    edge: Edge,
+    clock: Clock,
+    net: Net,
+    media: Arc<MediaHandle>,
+    desktops: Desktops,
+    pages: DesktopSockets,
+    config: watch::Receiver<Arc<Config>>,
+    doors: BTreeMap<StreamKey, Door>,
+    stream_ends: BTreeMap<StreamKey, StreamEnds>,
+    door_events: mpsc::Sender<(StreamKey, DoorEvent)>,
+    dialer: Dialer,
+    spool: Spool,
+    held: VecDeque<(Stored, Vec<EdgeOutput>)>,
+    shown: broadcast::Sender<Shown>,
+    drained: Option<oneshot::Sender<()>>,
+}
+
+impl Shell {
+    async fn run(mut self, mut from: Sources) -> Arc<MediaHandle> {
+        self.step(EdgeInput::Timeout);
+        loop {
+            let timer = self.edge.next_timeout();
+            let wait = timer.map(|due| due.since(self.clock.now()));
+            tokio::select! {
+                biased;
+                stored = committed(self.held.front_mut()) => self.release(stored),
+                () = sleep(wait), if wait.is_some() => self.step(EdgeInput::Timeout),
+                Some(event) = from.media.recv() => {
+                    self.step(EdgeInput::Media(event));
+                    self.drain_queue(&mut from.media, EdgeInput::Media);
+                }
+                Some(event) = from.net.recv() => self.on_net(event),
+                Some((stream, event)) = from.doors.recv() => self.on_door(stream, event),
+                Some(request) = from.http.recv() => self.on_http(request),
+                Some(command) = from.commands.recv() => self.step(EdgeInput::Command(Box::new(command))),
+                order = from.orders.recv() => match order {
+                    Some(Order::Reload(setup)) => {
+                        self.spool.reload(setup.destinations.clone());
+                        self.edge.reload(setup.rules.clone(), setup.people.clone(), setup.queues.clone());
+                        match Dialer::new(&self.config.borrow().voice_agent) {
+                            Ok(dialer) => self.dialer = dialer,
+                            Err(error) => warn!(%error, "the voice agent's door stays as it was"),
+                        }
+                    }
+                    Some(Order::Drain(done)) => {
+                        self.drained = Some(done);
+                        self.step(EdgeInput::Drain);
+                    }
+                    Some(Order::Stop) | None => break,
+                },
+            }
+            if self.edge.standings().next().is_none() {
+                if let Some(done) = self.drained.take() {
+                    let _ = done.send(());
+                }
+            }
+        }
+        self.wind_up().await;
+        self.media
+    }
+
+    /// Ends what still runs and waits for the disk.
+    async fn wind_up(&mut self) {
+        self.step(EdgeInput::Stop);
+        while let Some((stored, _)) = self.held.front_mut() {
+            let stored = matches!(stored.await, Ok(Ok(())));
+            self.release(stored);
+        }
+        // BYEs are on the wire; their answers have half a second to arrive.
+        let deadline = self.clock.now() + Duration::from_millis(500);
+        while self.clock.now() < deadline && self.edge.standings().next().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.step(EdgeInput::Timeout);
+        }
+    }
+
+    fn drain_queue<T>(&mut self, queue: &mut mpsc::Receiver<T>, input: impl Fn(T) -> EdgeInput) {
+        for _ in 0..BUDGET {
+            let Ok(item) = queue.try_recv() else { return };
+            self.step(input(item));
+        }
+    }
+
+    /// One input to the edge, and its outputs carried out or held.
+    fn step(&mut self, input: EdgeInput) {
+        let outputs = self.edge.handle(self.clock.moment(), input);
+        self.take(outputs);
+    }
+
+    /// Facts go to the spool; what stands behind one waits for its commit, except media and
+    /// speech. Anything behind effects that already wait for an earlier fact of the same
+    /// call keeps its order, because commits come in order.
+    fn take(&mut self, outputs: Vec<EdgeOutput>) {
+        let mut effects = Vec::new();
+        let mut journalled = false;
+        let mut shown = Vec::new();
+        for output in outputs {
+            match output {
+                EdgeOutput::Fact(event) => {
+                    let fact = event.fact.kind().to_owned();
+                    shown.push(Shown { at: event.time, call: event.call.clone(), fact });
+                    self.spool.push(*event);
+                    journalled = true;
+                }
+                EdgeOutput::Decision(evaluable, decision, sequence) => {
+                    self.spool.push_decision(*evaluable, *decision, sequence);
+                    journalled = true;
+                }
+                EdgeOutput::Forget(call) => self.spool.forget(&call),
+                effect @ (EdgeOutput::Media(_)
+                | EdgeOutput::PrepareSpeech { .. }
+                | EdgeOutput::NeedPorts(_)) => {
+                    self.carry(effect);
+                }
+                effect if journalled => effects.push(effect),
+                effect => self.carry(effect),
+            }
+        }
+        if journalled {
+            let stored = self.spool.flush();
+            for fact in shown {
+                // Nobody listening is the normal case.
+                let _ = self.shown.send(fact);
+            }
+            if self.held.len() < HELD_MAX {
+                self.held.push_back((stored, effects));
+            } else {
+                warn!("the disk is gone: effects go out before their facts are stored");
+                effects.into_iter().for_each(|effect| self.carry(effect));
+            }
+        }
+    }
+
+    /// The facts at the front are on disk (or refused by it, which is counted by the spool
+    /// and must not silence a call): their effects go out.
+    fn release(&mut self, stored: bool) {
+        if !stored {
+            warn!("facts could not be stored; they stay in memory and are tried again");
+        }
+        if let Some((_, effects)) = self.held.pop_front() {
+            effects.into_iter().for_each(|effect| self.carry(effect));
+        }
+    }
+
+    fn carry(&mut self, effect: EdgeOutput) {
+        match effect {
+            EdgeOutput::Send(flow, bytes) => self.net.send(flow, bytes),
+            EdgeOutput::Close(flow) => self.net.close(flow),
+            EdgeOutput::Media(command) => {
+                // The media plane takes over a stream's queues when its leg is opened, which
+                // waits for nothing; the door gets the other ends when its fact is on disk.
+                if let MediaCommand::Open { carrier: Carrier::Stream(key), .. } = &command {
+                    self.stream_ends.insert(*key, self.media.open_stream(*key));
+                }
+                if !self.media.command(command) {
+                    warn!("the media plane is behind: an order was dropped");
+                }
+            }
+            EdgeOutput::PrepareSpeech { text, lang } => self.media.prepare(text, &lang),
+            EdgeOutput::OpenDoor { stream, call } => self.open_door(stream, &call),
+            EdgeOutput::DoorStatus { stream, status, eta_s } => {
+                if let Some(door) = self.doors.get(&stream) {
+                    door.status(status, eta_s);
+                }
+            }
+            EdgeOutput::CloseDoor(stream) => {
+                self.stream_ends.remove(&stream);
+                if let Some(door) = self.doors.remove(&stream) {
+                    door.close();
+                }
+            }
+            EdgeOutput::Desktop(agent, push) => {
+                if let Some(message) = self.desktops.push(self.clock.now(), &agent, &push) {
+                    self.pages.send_all(&agent, &message);
+                }
+            }
+            EdgeOutput::NeedPorts(count) => match self.media.take_ports(count) {
+                Ok(ports) => self.step(EdgeInput::Ports(ports)),
+                Err(error) => {
+                    warn!(%error, "no RTP port could be bound");
+                    self.step(EdgeInput::Ports(Vec::new()));
+                }
+            },
+            // Carried out where they are taken.
+            EdgeOutput::Fact(_) | EdgeOutput::Decision(..) | EdgeOutput::Forget(_) => {}
+        }
+    }
+
+    fn on_net(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Bytes(flow, bytes) => self.step(EdgeInput::Bytes(flow, bytes)),
+            NetEvent::Opened(flow, writer) => self.net.opened(flow, writer),
+            NetEvent::Closed(flow) => {
+                self.net.closed(flow);
+                self.step(EdgeInput::ConnectionClosed(flow));
+            }
+        }
+    }
+
+    fn on_door(&mut self, stream: StreamKey, event: DoorEvent) {
+        match event {
+            DoorEvent::Opened => self.step(EdgeInput::DoorOpened(stream)),
+            DoorEvent::Signal(signal) => self.step(EdgeInput::DoorSignal(stream, signal)),
+            DoorEvent::Malformed(why) => warn!(?why, "the voice agent sent something unusable"),
+            DoorEvent::Closed { reason, tally, dropped } => {
+                info!(?reason, ?tally, ?dropped, "the voice agent's link is closed");
+                self.doors.remove(&stream);
+                let cause = match reason {
+                    CloseReason::RemoteClosed => LegCause::RemoteHangUp,
+                    CloseReason::Local => LegCause::LocalHangUp,
+                    CloseReason::ConnectTimeout | CloseReason::Unreachable | CloseReason::Refused(_) => {
+                        LegCause::Unreachable
+                    }
+                    CloseReason::Lost | CloseReason::Stalled | CloseReason::Protocol => LegCause::Lost,
+                };
+                self.step(EdgeInput::DoorClosed(stream, cause));
+            }
+        }
+    }
+
+    fn open_door(&mut self, stream: StreamKey, call: &CallId) {
+        let Ok([account, this_call, this_stream]) = [seed(), seed(), seed()]
+            .into_iter()
+            .collect::<Result<Vec<_>>>()
+            .map(|drawn| <[u128; 3]>::try_from(drawn).unwrap_or_default())
+        else {
+            return self.step(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
+        };
+        let ids = StreamIds::from_random(account, this_call, this_stream);
+        let session = Session::new(ids, call, &[]);
+        let Some((to_media, from_media)) = self.stream_ends.remove(&stream) else {
+            return self.step(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
+        };
+        let events = self.door_events.clone();
+        let door = stream::connect(&self.dialer, stream, session, to_media, from_media, events);
+        self.doors.insert(stream, door);
+    }
+}
+
+async fn committed(front: Option<&mut (Stored, Vec<EdgeOutput>)>) -> bool {
+    match front {
+        Some((stored, _)) => matches!(stored.await, Ok(Ok(()))),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    tokio::time::sleep(wait.unwrap_or_default()).await;
+}

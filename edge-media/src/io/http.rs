@@ -1,0 +1,335 @@
+//! The HTTP listener: the human agent's page and its WebSocket, the API of transfers, calls
+//! and signals, and the health of the edge. It holds no state of any call: each request
+//! becomes an [`HttpRequest`] to the edge's loop, which answers or is too busy. Every route
+//! but the page's own files and `/healthz`, `/readyz` needs a bearer token; what a token
+//! opens is its holder's role. TLS is the business of a proxy before it. RFC 9110, 6455.
+
+mod desktop;
+mod routes;
+
+use core::future::Future;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use handoff::call::Standing;
+use handoff::id::{CallId, HumanAgentId, TransferId};
+use handoff::pii::Pii;
+use handoff::signal::Signal;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::desktop::{DesktopInput, DesktopSession};
+
+/// What the listener asks of the edge's loop.
+#[derive(Debug)]
+pub enum HttpRequest {
+    /// A page was opened with this person's token. The edge sends its state into `outbox`,
+    /// and closes the page by dropping it.
+    DesktopOpened {
+        /// Whose.
+        agent: HumanAgentId,
+        /// Which page.
+        session: DesktopSession,
+        /// Messages for it.
+        outbox: mpsc::Sender<Pii<String>>,
+    },
+    /// A page said something, not yet parsed.
+    DesktopSaid {
+        /// Whose.
+        agent: HumanAgentId,
+        /// Which page.
+        session: DesktopSession,
+        /// What.
+        text: Pii<String>,
+    },
+    /// A page is gone.
+    DesktopClosed {
+        /// Whose.
+        agent: HumanAgentId,
+        /// Which page.
+        session: DesktopSession,
+    },
+    /// An accept or a decline over the API.
+    Decide {
+        /// By whom.
+        agent: HumanAgentId,
+        /// What.
+        input: DesktopInput,
+        /// Whether it was taken.
+        reply: oneshot::Sender<Result<(), ApiError>>,
+    },
+    /// The payload of a transfer. The edge records who looked before it answers.
+    Payload {
+        /// Which transfer.
+        transfer: TransferId,
+        /// Who asks.
+        who: Accessor,
+        /// The payload as JSON.
+        reply: oneshot::Sender<Result<Pii<String>, ApiError>>,
+    },
+    /// The transcript of a transfer, on demand only. The edge records who looked before it
+    /// answers.
+    Transcript {
+        /// Which transfer.
+        transfer: TransferId,
+        /// Who asks.
+        who: Accessor,
+        /// The transcript as JSON ([`crate::desktop::transcript`]).
+        reply: oneshot::Sender<Result<Pii<String>, ApiError>>,
+    },
+    /// Signals of the voice agent, outside its stream.
+    Signals {
+        /// The edge's id of the call, or the stream's `CA…`.
+        call: String,
+        /// All valid; at most [`SIGNALS_PER_REQUEST_MAX`].
+        signals: Vec<Signal>,
+        /// Whether the call is known.
+        reply: oneshot::Sender<Result<(), ApiError>>,
+    },
+    /// The calls under way.
+    Calls {
+        /// Without personal data.
+        reply: oneshot::Sender<Vec<CallSummary>>,
+    },
+    /// Whether the edge takes new calls.
+    Ready {
+        /// The answer.
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+/// Who asks for personal data, for the record of the access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accessor {
+    /// A human agent: their own transfers only.
+    Agent(HumanAgentId),
+    /// A supervisor of the configuration, by id.
+    Supervisor(String),
+}
+
+/// One line of the list of calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallSummary {
+    /// Which.
+    pub call: CallId,
+    /// Where it stands.
+    pub standing: Standing,
+}
+
+/// Why the edge does not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// There is no such call or transfer.
+    #[error("not found")]
+    NotFound,
+    /// It belongs to somebody else.
+    #[error("not yours")]
+    NotYours,
+    /// It is over, or not so far yet.
+    #[error("not possible now")]
+    Conflict,
+    /// The edge is overloaded or stopping.
+    #[error("busy")]
+    Busy,
+}
+
+impl ApiError {
+    /// The HTTP status.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotYours => StatusCode::FORBIDDEN,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// The open pages, for the edge's loop: who is to be sent what. A page that does not keep
+/// up is closed; it comes back and is shown the truth.
+#[derive(Debug, Default)]
+pub struct DesktopSockets {
+    open: BTreeMap<(HumanAgentId, DesktopSession), mpsc::Sender<Pii<String>>>,
+}
+
+impl DesktopSockets {
+    /// Keeps the outbox of a page.
+    pub fn open(&mut self, agent: HumanAgentId, session: DesktopSession, outbox: mpsc::Sender<Pii<String>>) {
+        self.open.insert((agent, session), outbox);
+    }
+
+    /// Forgets a page; its socket closes.
+    pub fn close(&mut self, agent: &HumanAgentId, session: DesktopSession) {
+        self.open.remove(&(agent.clone(), session));
+    }
+
+    /// Sends to one page.
+    pub fn send(&mut self, agent: &HumanAgentId, session: DesktopSession, message: Pii<String>) {
+        let key = (agent.clone(), session);
+        if self.open.get(&key).is_some_and(|outbox| outbox.try_send(message).is_err()) {
+            self.open.remove(&key);
+        }
+    }
+
+    /// Sends to every page of one person.
+    pub fn send_all(&mut self, agent: &HumanAgentId, message: &Pii<String>) {
+        self.open.retain(|(owner, _), outbox| owner != agent || outbox.try_send(message.clone()).is_ok());
+    }
+}
+
+/// What every handler needs.
+#[derive(Debug)]
+struct Shared {
+    config: watch::Receiver<Arc<Config>>,
+    edge: mpsc::Sender<HttpRequest>,
+    sessions: AtomicU64,
+}
+
+impl Shared {
+    fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
+
+    fn next_session(&self) -> DesktopSession {
+        DesktopSession(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Asks the edge and waits for its answer, for a bounded time.
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> HttpRequest) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.edge.try_send(request(reply)).map_err(|_| ApiError::Busy)?;
+        match tokio::time::timeout(ANSWER_MAX, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(ApiError::Busy),
+        }
+    }
+}
+
+/// The channel between the listener and the edge's loop.
+pub fn requests() -> (mpsc::Sender<HttpRequest>, mpsc::Receiver<HttpRequest>) {
+    mpsc::channel(REQUESTS_MAX)
+}
+
+/// Serves until `stop` resolves; open pages are then closed. A new configuration on `config`
+/// holds for every request and page that begins after it.
+pub async fn serve(
+    listener: TcpListener,
+    config: watch::Receiver<Arc<Config>>,
+    edge: mpsc::Sender<HttpRequest>,
+    stop: impl Future<Output = ()>,
+) {
+    let router = router(Arc::new(Shared { config, edge, sessions: AtomicU64::new(1) }));
+    let mut connections = JoinSet::new();
+    let mut stop = core::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => return,
+            Some(_ended) = connections.join_next() => continue,
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
+        };
+        let Ok((socket, _)) = accepted else {
+            // Descriptors are exhausted, or the peer is gone already: neither is mended by haste.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Without it a small message waits for the acknowledgement of the one before.
+        let _ = socket.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS_MAX)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .serve_connection(TokioIo::new(socket), service)
+            .with_upgrades();
+        connections.spawn(async move {
+            // A connection that breaks is the peer's affair.
+            let _ = connection.await;
+        });
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/desktop", get(routes::to_page))
+        .route("/desktop/", get(routes::page))
+        .route("/desktop/app.js", get(routes::script))
+        .route("/desktop/style.css", get(routes::style))
+        .route("/v1/desktop/ws", get(desktop::open))
+        .route("/v1/transfers/{id}/payload", get(routes::payload))
+        .route("/v1/transfers/{id}/accept", post(routes::accept))
+        .route("/v1/transfers/{id}/decline", post(routes::decline))
+        .route("/v1/transcripts/{id}", get(routes::transcript))
+        .route("/v1/calls", get(routes::calls))
+        .route("/v1/calls/{id}/signals", post(routes::signals))
+        .route("/healthz", get(routes::healthy))
+        .route("/readyz", get(routes::ready))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn(guarded))
+        .with_state(shared)
+}
+
+/// Every answer comes in bounded time and with the headers that keep a browser from doing
+/// anything else with it.
+async fn guarded(request: Request, next: Next) -> Response {
+    let mut response = match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_elapsed) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    };
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY_HEADERS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// The page loads its own three files and talks to its own origin; nothing else runs in it,
+/// and nobody frames it.
+const SECURITY_HEADERS: [(&str, &str); 5] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+];
+
+/// The largest thing to be posted is a batch of signals.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Signals in one request; a turn brings half a dozen.
+pub const SIGNALS_PER_REQUEST_MAX: usize = 100;
+/// A browser's headers are a tenth of it; hyper wants at least 8 KiB.
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// For the headers of a request, and for an idle connection until the next one.
+const HEADERS_MAX: Duration = Duration::from_secs(15);
+/// For a whole request, its body included.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// For the edge's loop; it answers within a tick when it is well.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Pages of a large team with their API calls. Beyond it new connections wait in the kernel.
+const CONNECTIONS_MAX: usize = 2_048;
+/// A second of requests at the rate at which a large team could make them.
+const REQUESTS_MAX: usize = 512;
+/// See its use.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! The functions of this machine: the one place where the edge links them as a library. It
+//! opens the embedded store, starts the workers on their own thread, and hands their orders
+//! to the edge's loop. With a cloud, queues take its place.
+
+use anyhow::Result;
+use functions::local::Workers;
+use functions::sqlite::Store;
+use handoff::command::Command;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::setup::Setup;
+
+/// The store and its workers.
+#[derive(Debug)]
+pub struct Local {
+    store: Store,
+    workers: Workers,
+}
+
+impl Local {
+    /// Opens the store of a configuration.
+    pub fn open(config: &Config) -> Result<Store> {
+        Ok(Store::open(&config.edge.data_dir)?)
+    }
+
+    /// Starts the workers. Their orders for the edge arrive on the returned channel.
+    pub fn start(store: Store, setup: &Setup) -> Result<(Self, mpsc::Receiver<Command>)> {
+        let (workers, commands) = Workers::start(store.clone(), setup.functions())?;
+        Ok((Self { store, workers }, commands))
+    }
+
+    /// The embedded store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Resolves when every queue is empty and the chain of every ended call is closed.
+    pub async fn idle(&self) {
+        self.workers.idle().await;
+    }
+
+    /// Stops the workers, then the store: what is queued stays queued.
+    pub async fn stop(self) {
+        self.workers.stop().await;
+        self.store.stop().await;
+    }
+}

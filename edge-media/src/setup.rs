@@ -1,0 +1,221 @@
+//! From a checked configuration to the rules that the edge, the media plane and the
+//! functions run by. Everything a running call is pinned to is built here, once per load.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use functions::destinations::Destination;
+use functions::local::Settings;
+use functions::sqlite::Store;
+use handoff::call::{CallRules, QueueRules};
+use handoff::payload::Catalog;
+use handoff::pii::Pii;
+use handoff::policy::Policy;
+
+use crate::config::{Config, Grant, HoldSignalling, Phone, WebhookMode};
+use crate::edge::EdgeConfig;
+use crate::edge::directory::{Dial, Members, Person};
+use crate::io::media::MediaConfig;
+use crate::sip::{Destination as SipDestination, SipConfig, TrunkConfig, UserConfig};
+
+/// Calls at once on one edge: the RTP range of the example holds four ports a call for this
+/// many. Measured capacity is above it on one core.
+const CALLS_MAX: usize = 1_000;
+
+/// Media threads. One carries some hundreds of calls; signalling needs the other core.
+const MEDIA_THREADS: usize = 1;
+
+/// Everything that is built from one configuration.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Rules of the calls that arrive from now on.
+    pub rules: Arc<CallRules>,
+    /// The directory.
+    pub people: Vec<Person>,
+    /// Its queues.
+    pub queues: Vec<Members>,
+    /// The media plane.
+    pub media: MediaConfig,
+    /// Who receives webhooks.
+    pub destinations: Vec<Destination>,
+    config: Config,
+    tag_key: Pii<[u8; 32]>,
+}
+
+impl Setup {
+    /// Reads the policy file and builds the rules. The key of callers' pseudonyms follows
+    /// from the store's key where the configuration names none.
+    pub fn of(config: &Config, store: &Store) -> Result<Self> {
+        let policy = policy_of(config)?;
+        let rules = CallRules {
+            tenant: config.edge.tenant.clone(),
+            edge: config.edge.id.clone(),
+            policy: Arc::new(policy),
+            catalog: Arc::new(catalog_of(config)?),
+            queues: config.queues.iter().map(queue_rules).collect(),
+            lang: config.edge.lang.clone(),
+            disclosure: spoken(&config.edge.disclosure, &config.edge.lang),
+            hold_by_reinvite: config.edge.hold_signalling == HoldSignalling::Reinvite,
+            recording: config.edge.recording,
+            on_voice_agent_bye: config.voice_agent.on_bye,
+            public_url: config.edge.public_url.clone(),
+        };
+        Ok(Self {
+            rules: Arc::new(rules),
+            people: config.agents.iter().map(person).collect(),
+            queues: config
+                .queues
+                .iter()
+                .map(|queue| Members { queue: queue.id.clone(), people: queue.agents.clone() })
+                .collect(),
+            media: MediaConfig {
+                ip: config.edge.public_ip,
+                ports: config.edge.rtp_ports.0..=config.edge.rtp_ports.1,
+                threads: MEDIA_THREADS,
+                real_time: true,
+            },
+            destinations: config.webhooks.iter().map(destination).collect::<Result<_>>()?,
+            tag_key: Pii::new(tag_key(config, store)),
+            config: config.clone(),
+        })
+    }
+
+    /// The router's configuration, now that the sockets are bound.
+    pub fn edge(&self, udp: SocketAddr, tcp: Option<SocketAddr>) -> EdgeConfig {
+        let edge = &self.config.edge;
+        let advertised = |bound: SocketAddr| SocketAddr::new(edge.public_ip, bound.port());
+        let call_types: BTreeMap<String, String> = self
+            .config
+            .trunks
+            .iter()
+            .filter_map(|trunk| Some((trunk.name.clone(), trunk.call_type.clone()?)))
+            .collect();
+        EdgeConfig {
+            rules: Arc::clone(&self.rules),
+            media_ip: edge.public_ip,
+            sip: SipConfig {
+                advertised_tcp: tcp.map(advertised),
+                trunks: self.config.trunks.iter().map(trunk).collect(),
+                users: self.config.agents.iter().filter_map(user).collect(),
+                allow_loopback: edge.allow_loopback,
+                ..SipConfig::new(advertised(udp), &edge.public_ip.to_string())
+            },
+            call_types,
+            people: self.people.clone(),
+            queues: self.queues.clone(),
+            tag_key: self.tag_key.clone(),
+            calls_max: CALLS_MAX,
+        }
+    }
+}
+
+impl Setup {
+    /// What the functions run by.
+    pub fn functions(&self) -> Settings {
+        Settings {
+            tenant: self.rules.tenant.clone(),
+            edge: self.rules.edge.clone(),
+            policy: Arc::clone(&self.rules.policy),
+            catalog: Arc::clone(&self.rules.catalog),
+            queues: self.config.queues.iter().map(|queue| (queue.id.clone(), queue.label.clone())).collect(),
+            destinations: self.destinations.clone(),
+            public_url: self.rules.public_url.clone(),
+        }
+    }
+}
+
+/// The configured key, or one that follows from the store's and stays with it.
+fn tag_key(config: &Config, store: &Store) -> [u8; 32] {
+    match &config.audit.tag_key {
+        Some(secret) => handoff::seal::derived_key(secret.reveal(), "caller tag"),
+        None => store.key().derived("caller tag"),
+    }
+}
+
+fn destination(webhook: &crate::config::Webhook) -> Result<Destination> {
+    Ok(Destination {
+        id: webhook.id.clone(),
+        url: webhook.url.clone(),
+        secret: handoff::webhook::Secret::from_bytes(webhook.secret.reveal())?,
+        kinds: webhook.events.clone(),
+        full: webhook.mode == WebhookMode::Full,
+        required: webhook.required,
+        allow_private: webhook.allow_private.clone(),
+        pii: webhook.grants.contains(&Grant::Pii),
+        phi: webhook.grants.contains(&Grant::Phi),
+    })
+}
+
+/// The clip of a sentence in a language: its name and the primary subtag.
+fn spoken(sentence: &str, lang: &str) -> String {
+    format!("{sentence}.{}", lang.split('-').next().unwrap_or_default())
+}
+
+/// The policy that a configuration names.
+pub fn policy_of(config: &Config) -> Result<Policy> {
+    let path: &PathBuf = &config.policy_file;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the policy {}", path.display()))?;
+    Policy::from_toml(&text).map_err(|error| anyhow::anyhow!("the policy {}: {error}", path.display()))
+}
+
+/// The tenant's catalogue from `[payload]`; the built-in one where that is empty.
+fn catalog_of(config: &Config) -> Result<Catalog> {
+    if config.payload.is_empty() {
+        return Ok(Catalog::default());
+    }
+    toml::Value::Table(config.payload.clone()).try_into().context("the section [payload]")
+}
+
+fn queue_rules(queue: &crate::config::Queue) -> QueueRules {
+    QueueRules {
+        id: queue.id.clone(),
+        spoken: queue.spoken.clone(),
+        attempts_max: queue.attempts_max,
+        payload_ack: queue.payload_ack.clone(),
+        fallback: queue.fallback.clone(),
+        wait_default_s: queue.wait_default_s,
+    }
+}
+
+fn person(agent: &crate::config::Agent) -> Person {
+    Person {
+        id: agent.id.clone(),
+        dial: match &agent.phone {
+            Phone::Registered { user, .. } => Dial::Registered(user.clone()),
+            Phone::Fixed(uri) => Dial::Fixed(SipDestination::Uri(uri.clone())),
+        },
+        ring_timeout: agent.ring_timeout,
+        lang: agent.lang.clone(),
+        trusted: agent.trusted,
+        accept_on_answer: agent.accept_on_answer,
+    }
+}
+
+fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
+    TrunkConfig {
+        name: trunk.name.clone(),
+        addresses: trunk.addresses.clone(),
+        call_type: trunk.call_type.clone(),
+        hold_by_reinvite: true,
+        port: None,
+        credentials: None,
+    }
+}
+
+fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
+    match &agent.phone {
+        Phone::Registered { user, password } => Some(UserConfig {
+            name: user.clone(),
+            secret: crate::sip::Secret::Password(Pii::new(
+                String::from_utf8_lossy(password.reveal()).into_owned(),
+            )),
+            allow_md5: false,
+            uri: None,
+        }),
+        Phone::Fixed(_) => None,
+    }
+}

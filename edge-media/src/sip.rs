@@ -1,0 +1,273 @@
+//! SIP for a back-to-back user agent: messages, transactions, dialogs, offer/answer,
+//! registrar and trunks, as one sans-IO machine (RFC 3261, 6026, 3264, 3581, 7616).
+//! It is driven by bytes and time and answers with bytes and events. It opens no socket,
+//! resolves no name, reads no clock and never proxies: nothing is copied between legs. It is
+//! not the place for who may call whom at what time; it knows trunks, users and secrets.
+//!
+//! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
+//! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp` and
+//! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`; then the [`Stack`] itself: `stack`
+//! (admission and dispatch), `uas`, `within`, `uac`, `reinvite`, `registration`.
+//!
+//! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
+
+use std::net::{IpAddr, SocketAddr};
+
+use handoff::call::outcome::LegCause;
+use handoff::pii::Pii;
+
+mod auth;
+mod deadlines;
+mod dialog;
+mod guard;
+mod header;
+mod message;
+mod offer_answer;
+mod random;
+mod registrar;
+mod registration;
+mod reinvite;
+mod sdp;
+mod stack;
+mod stream;
+mod transaction;
+mod trunk;
+mod uac;
+mod uas;
+mod within;
+
+pub use auth::Secret;
+pub use guard::Counters;
+pub use stack::Stack;
+pub use trunk::{Credentials, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+
+/// How bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// One datagram, one message.
+    Udp,
+    /// A byte stream, framed by Content-Length.
+    Tcp,
+}
+
+/// Where bytes came from and answers go to. `connection` names one TCP connection for its
+/// life (the shell counts them up from 1); 0 for UDP. A `Send` over TCP with connection 0
+/// means that none is known: the shell uses one it has to that peer or connects, and reports
+/// a failure with `connection_closed` and the same flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// The far end.
+    pub peer: SocketAddr,
+    /// Which connection.
+    pub connection: u64,
+}
+
+/// One dialog, from its INVITE to its end; the edge's key for a SIP leg. Even for inbound,
+/// odd for outbound dialogs, so that neither side has to ask the other for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialogKey(pub u64);
+
+/// A codec that the edge speaks on a SIP leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Codec {
+    /// G.711 µ-law, payload type 0.
+    Pcmu,
+    /// G.711 A-law, payload type 8.
+    Pcma,
+}
+
+/// Direction of a media stream as this side sees it (RFC 3264).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Both ways.
+    SendRecv,
+    /// We send only (the far end is on hold).
+    SendOnly,
+    /// We receive only (we are on hold).
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+/// What we put into an offer or an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalMedia {
+    /// Advertised address.
+    pub ip: IpAddr,
+    /// RTP port (even); RTCP is the next one.
+    pub port: u16,
+    /// As we see it.
+    pub direction: Direction,
+}
+
+/// What was agreed with the far end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteMedia {
+    /// Where our RTP goes, until symmetric RTP teaches better.
+    pub rtp: SocketAddr,
+    /// The agreed codec.
+    pub codec: Codec,
+    /// Payload type of telephone-event (RFC 4733), if agreed.
+    pub telephone_event: Option<u8>,
+    /// What we may do, after the answer: our own view.
+    pub direction: Direction,
+}
+
+/// Who an INVITE is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A configured trunk.
+    Trunk(String),
+    /// A registered user who authenticated.
+    User(String),
+}
+
+/// Whom to dial. Only names of the configuration: no dial string comes from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A registered user: every fresh contact of the AOR, newest first.
+    User(String),
+    /// A fixed URI of the configuration, through the named trunk or directly.
+    Uri(Pii<String>),
+}
+
+/// Who an outbound INVITE is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Number or user name.
+    pub user: Pii<String>,
+    /// Domain of the From address, where it is not our realm.
+    pub domain: Option<String>,
+    /// Ask for privacy: an anonymous From and `Privacy: id`.
+    pub restricted: bool,
+}
+
+/// Orders to the stack.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SipCommand {
+    /// 180 to an inbound INVITE.
+    Ring(DialogKey),
+    /// 200 to an inbound INVITE.
+    Answer(DialogKey, LocalMedia),
+    /// Final refusal of an inbound INVITE.
+    Reject(DialogKey, u16),
+    /// A new outbound INVITE.
+    Invite {
+        /// Key for the new dialog (odd, chosen by the edge, never reused).
+        dialog: DialogKey,
+        /// Whom.
+        to: Destination,
+        /// Our offer.
+        local: LocalMedia,
+        /// Opaque 26-character handle for `X-Warmbridge-Handoff` and `User-to-User`;
+        /// registered users only.
+        handle: Option<String>,
+    },
+    /// Re-INVITE with this media (hold, resume), as soon as the dialog is free for it. One that
+    /// still waits is replaced, and only the newer one is answered.
+    Reinvite(DialogKey, LocalMedia),
+    /// End the dialog by what its state needs: CANCEL, BYE, or a refusal. `Ended` is told at
+    /// once with this cause; what is left to do on the wire goes on without the edge.
+    HangUp(DialogKey, LegCause),
+    /// Answer new calls with 503 and `Retry-After` from now on.
+    Drain,
+    /// A new outbound INVITE on behalf of somebody: what a carrier or a softphone does.
+    Dial {
+        /// Key for the new dialog (odd, chosen by the caller of this, never reused).
+        dialog: DialogKey,
+        /// Whom.
+        to: Destination,
+        /// Our offer.
+        local: LocalMedia,
+        /// The From address.
+        from: Caller,
+        /// What a challenge is answered with.
+        credentials: Option<Credentials>,
+    },
+    /// Register as a phone, and stay registered; 0 seconds ends it.
+    Register {
+        /// The user part of the address of record, and the digest user name.
+        user: String,
+        /// Its password.
+        password: Pii<String>,
+        /// Where the registrar is (UDP).
+        registrar: SocketAddr,
+        /// The domain of the address of record.
+        domain: String,
+        /// How long.
+        expires_secs: u32,
+    },
+}
+
+/// What the stack tells the edge.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SipEvent {
+    /// An authorised INVITE with an acceptable offer (or none). 100 has been sent.
+    Invited {
+        /// Its key (even).
+        dialog: DialogKey,
+        /// From whom.
+        origin: Origin,
+        /// The caller's number or user part, where it is shown.
+        caller: Option<Pii<String>>,
+        /// The caller asked for privacy (RFC 3323, anonymous From).
+        restricted: bool,
+        /// The user part of the Request-URI: the number that was dialled.
+        dialled: Pii<String>,
+        /// What was offered, already intersected with what we speak.
+        remote: Option<RemoteMedia>,
+    },
+    /// Our INVITE rings (any 101–199).
+    Ringing(DialogKey),
+    /// Our INVITE was answered and the answer acknowledged.
+    Answered(DialogKey, RemoteMedia),
+    /// Our 200 was acknowledged. Carries the media where only the ACK agreed on it.
+    Confirmed(DialogKey, Option<RemoteMedia>),
+    /// The dialog, early or confirmed, is over. Exactly one per dialog, and the last.
+    Ended {
+        /// Which.
+        dialog: DialogKey,
+        /// Why.
+        cause: LegCause,
+        /// The SIP status, where there was one.
+        status: Option<u16>,
+    },
+    /// Our re-INVITE was answered; the media as agreed now.
+    Reinvited(DialogKey, RemoteMedia),
+    /// Our re-INVITE was refused, timed out or met glare to the end. Nothing changed.
+    ReinviteFailed(DialogKey, u16),
+    /// The peer changed the media (re-INVITE, UPDATE), and it was answered for the edge:
+    /// direction mirrored, port kept.
+    PeerMedia(DialogKey, RemoteMedia),
+    /// A digit that the peer signalled with INFO, because it cannot send telephone-events.
+    Digit(DialogKey, char),
+    /// A user's set of contacts changed.
+    Registered {
+        /// Who.
+        user: String,
+        /// Contacts left; 0 is gone.
+        contacts: usize,
+    },
+    /// How a [`SipCommand::Register`] went, and each refresh of it.
+    RegisterResult {
+        /// Who.
+        user: String,
+        /// Whether the contact is registered now.
+        ok: bool,
+        /// The SIP status; `None` where there was no answer.
+        status: Option<u16>,
+    },
+}
+
+/// What the stack wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SipOutput {
+    /// Send these bytes. For TCP without a live connection, the shell connects first.
+    Send(Flow, Vec<u8>),
+    /// Close this connection (framing error).
+    Close(Flow),
+    /// Tell the edge.
+    Event(SipEvent),
+}

@@ -1,0 +1,501 @@
+//! HTTP digest for SIP (RFC 3261 section 22, RFC 7616, RFC 8760): challenges and checks as a
+//! server, answers as a client. SHA-256 always, MD5 only for users who are listed for it,
+//! `qop=auth` only. Nonces carry their own proof (an HMAC over time and source), so that an
+//! unauthenticated peer costs no memory. Unknown users take the same path as known ones.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use handoff::clock::Now;
+use handoff::pii::Pii;
+use md5::Md5;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::header::Uri;
+use super::random::{hex, mac};
+
+/// How long a nonce is good: long enough for a phone to re-register with it, short enough
+/// that a stolen answer is soon worthless.
+const NONCE_LIFE: Duration = Duration::from_secs(300);
+/// Most nonces whose use is remembered. The oldest goes first; its owner gets `stale=true`.
+const NONCES_MAX: usize = 8_192;
+/// How far `nc` may lag behind the highest one seen: UDP reorders.
+const COUNT_WINDOW: u32 = 64;
+
+/// What a user proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// The password itself.
+    Password(Pii<String>),
+    /// `H(user:realm:password)` in hexadecimal: the password is nowhere.
+    Ha1 {
+        /// With SHA-256.
+        sha256: Pii<String>,
+        /// With MD5, where the device needs it.
+        md5: Option<Pii<String>>,
+    },
+}
+
+/// A digest algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Algorithm {
+    Md5,
+    Sha256,
+}
+
+impl Algorithm {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "MD5",
+            Self::Sha256 => "SHA-256",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::Md5, Self::Sha256].into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
+    }
+
+    fn hash(self, text: &str) -> String {
+        match self {
+            Self::Md5 => hex(&Md5::digest(text.as_bytes())),
+            Self::Sha256 => hex(&Sha256::digest(text.as_bytes())),
+        }
+    }
+}
+
+impl Secret {
+    fn ha1(&self, algorithm: Algorithm, user: &str, realm: &str) -> Option<String> {
+        match (self, algorithm) {
+            (Self::Password(password), _) => {
+                Some(algorithm.hash(&format!("{user}:{realm}:{}", password.expose())))
+            }
+            (Self::Ha1 { sha256, .. }, Algorithm::Sha256) => Some(sha256.expose().clone()),
+            (Self::Ha1 { md5, .. }, Algorithm::Md5) => md5.as_ref().map(|ha1| ha1.expose().clone()),
+        }
+    }
+}
+
+/// Who may authenticate, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Account<'a> {
+    pub(super) secret: &'a Secret,
+    pub(super) allow_md5: bool,
+}
+
+/// The outcome of looking at credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This user, proven.
+    Known(String),
+    /// No usable credentials: challenge. `true` where only the nonce was too old.
+    Challenge { stale: bool },
+    /// Credentials that are wrong: challenge again, and count it.
+    Wrong(String),
+}
+
+/// The server's side.
+pub(super) struct Authenticator {
+    realm: String,
+    key: [u8; 32],
+    /// Highest `nc` and a bitmap of the window below it, per nonce in use.
+    used: BTreeMap<String, (u32, u64)>,
+}
+
+impl Authenticator {
+    /// For one realm.
+    pub(super) const fn new(realm: String, key: [u8; 32]) -> Self {
+        Self { realm, key, used: BTreeMap::new() }
+    }
+
+    /// `WWW-Authenticate` values, strongest first. MD5 is offered to everybody as soon as
+    /// one user is listed for it, so that the challenge does not tell who exists.
+    pub(super) fn challenge(&self, now: Now, source: IpAddr, offer_md5: bool, stale: bool) -> Vec<String> {
+        let nonce = self.nonce(now, source);
+        let stale = if stale { ", stale=true" } else { "" };
+        let algorithms = [Some(Algorithm::Sha256), offer_md5.then_some(Algorithm::Md5)];
+        algorithms
+            .into_iter()
+            .flatten()
+            .map(|algorithm| {
+                format!(
+                    "Digest realm=\"{}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}",
+                    self.realm,
+                    algorithm.name()
+                )
+            })
+            .collect()
+    }
+
+    /// Checks the `Authorization` values of a request. Credentials of another scheme or
+    /// realm count as none.
+    pub(super) fn check<'a>(
+        &mut self,
+        now: Now,
+        source: IpAddr,
+        method: &str,
+        request_uri: &str,
+        authorizations: &[&str],
+        account: impl Fn(&str) -> Option<Account<'a>>,
+    ) -> Verdict {
+        let mut verdict = Verdict::Challenge { stale: false };
+        for value in authorizations {
+            let Some(credentials) = parse(value) else {
+                continue;
+            };
+            if field(&credentials, "realm") != Some(self.realm.as_str()) {
+                continue;
+            }
+            verdict = self.judge(now, source, method, request_uri, &credentials, &account);
+            if matches!(verdict, Verdict::Known(_)) {
+                break;
+            }
+        }
+        verdict
+    }
+
+    fn judge<'a>(
+        &mut self,
+        now: Now,
+        source: IpAddr,
+        method: &str,
+        request_uri: &str,
+        credentials: &[(String, String)],
+        account: impl Fn(&str) -> Option<Account<'a>>,
+    ) -> Verdict {
+        let get = |name| field(credentials, name).unwrap_or_default();
+        let (user, nonce, uri) = (get("username"), get("nonce"), get("uri"));
+        let name = field(credentials, "algorithm").unwrap_or("MD5");
+        let Some(algorithm) = Algorithm::parse(name) else {
+            return Verdict::Challenge { stale: false };
+        };
+        let count = u32::from_str_radix(get("nc"), 16).ok().filter(|count| *count > 0);
+        let (Some(count), true) = (count, get("qop").eq_ignore_ascii_case("auth")) else {
+            return Verdict::Challenge { stale: false };
+        };
+        if !self.is_ours(nonce, source) {
+            return Verdict::Challenge { stale: false };
+        }
+        let found = account(user);
+        // An unknown user is checked against a secret that nobody has, in the same time.
+        let nobody = Secret::Password(Pii::new(hex(&self.key)));
+        let (secret, allowed) = match found {
+            Some(account) => (account.secret, algorithm == Algorithm::Sha256 || account.allow_md5),
+            None => (&nobody, false),
+        };
+        let ha1 = secret.ha1(algorithm, user, &self.realm).unwrap_or_else(|| hex(&self.key));
+        let expected = response(algorithm, &ha1, nonce, Some((get("nc"), get("cnonce"))), method, uri);
+        let given = get("response").to_ascii_lowercase();
+        let matches: bool = expected.as_bytes().ct_eq(given.as_bytes()).into();
+        if !matches || !allowed || !same_target(uri, request_uri) {
+            return Verdict::Wrong(user.to_owned());
+        }
+        if self.is_old(now, nonce) || !self.count(nonce, count) {
+            return Verdict::Challenge { stale: true };
+        }
+        Verdict::Known(user.to_owned())
+    }
+
+    fn nonce(&self, now: Now, source: IpAddr) -> String {
+        let time = format!("{:016x}", now.millis());
+        let proof = self.proof(&time, source);
+        format!("{time}{proof}")
+    }
+
+    fn proof(&self, time: &str, source: IpAddr) -> String {
+        let source = source.to_canonical().to_string();
+        let full = mac(&self.key, &[b"nonce", time.as_bytes(), source.as_bytes()]);
+        hex(full.get(..16).unwrap_or_default())
+    }
+
+    fn is_ours(&self, nonce: &str, source: IpAddr) -> bool {
+        let (Some(time), Some(proof)) = (nonce.get(..16), nonce.get(16..)) else {
+            return false;
+        };
+        self.proof(time, source).as_bytes().ct_eq(proof.as_bytes()).into()
+    }
+
+    fn is_old(&self, now: Now, nonce: &str) -> bool {
+        let millis = nonce.get(..16).and_then(|time| u64::from_str_radix(time, 16).ok()).unwrap_or(0);
+        now.since(Now::from_millis(millis.min(now.millis()))) > NONCE_LIFE
+    }
+
+    /// Accepts each `nc` of a nonce once.
+    fn count(&mut self, nonce: &str, count: u32) -> bool {
+        let Some((highest, seen)) = self.used.get_mut(nonce) else {
+            if self.used.len() >= NONCES_MAX {
+                // Nonces begin with their time, so the first is the oldest.
+                self.used.pop_first();
+            }
+            self.used.insert(nonce.to_owned(), (count, 1));
+            return true;
+        };
+        if count > *highest {
+            let shift = count - *highest;
+            *seen = if shift >= COUNT_WINDOW { 1 } else { (*seen << shift) | 1 };
+            *highest = count;
+            return true;
+        }
+        let lag = *highest - count;
+        if lag >= COUNT_WINDOW || *seen & (1 << lag) != 0 {
+            return false;
+        }
+        *seen |= 1 << lag;
+        true
+    }
+}
+
+/// A challenge as a client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Challenge {
+    realm: String,
+    nonce: String,
+    opaque: Option<String>,
+    algorithm: Algorithm,
+    qop: bool,
+    /// Only the nonce was too old.
+    pub(super) stale: bool,
+}
+
+impl Challenge {
+    /// The strongest challenge that can be answered.
+    pub(super) fn strongest<'a>(values: impl Iterator<Item = &'a str>) -> Option<Self> {
+        values
+            .filter_map(Self::parse)
+            .reduce(|best, next| if next.algorithm > best.algorithm { next } else { best })
+    }
+
+    fn parse(value: &str) -> Option<Self> {
+        let fields = parse(value)?;
+        let get = |name| field(&fields, name);
+        let qop = match get("qop") {
+            None => false,
+            Some(list) if list.split(',').any(|qop| qop.trim().eq_ignore_ascii_case("auth")) => true,
+            Some(_) => return None,
+        };
+        Some(Self {
+            realm: get("realm")?.to_owned(),
+            nonce: get("nonce")?.to_owned(),
+            opaque: get("opaque").map(str::to_owned),
+            algorithm: Algorithm::parse(get("algorithm").unwrap_or("MD5"))?,
+            qop,
+            stale: get("stale").is_some_and(|stale| stale.eq_ignore_ascii_case("true")),
+        })
+    }
+
+    /// The `Authorization` value that answers it, for the `count`-th use of its nonce.
+    pub(super) fn answer(
+        &self,
+        user: &str,
+        secret: &Secret,
+        method: &str,
+        uri: &str,
+        count: u32,
+        cnonce: &str,
+    ) -> Option<String> {
+        let ha1 = secret.ha1(self.algorithm, user, &self.realm)?;
+        let count = format!("{count:08x}");
+        let used = self.qop.then_some((count.as_str(), cnonce));
+        let response = response(self.algorithm, &ha1, &self.nonce, used, method, uri);
+        let mut value = format!(
+            "Digest username=\"{}\", realm=\"{}\", nonce=\"{}\", uri=\"{}\", response=\"{response}\", algorithm={}",
+            escape(user),
+            escape(&self.realm),
+            escape(&self.nonce),
+            escape(uri),
+            self.algorithm.name()
+        );
+        if self.qop {
+            value.push_str(&format!(", qop=auth, nc={count}, cnonce=\"{cnonce}\""));
+        }
+        if let Some(opaque) = &self.opaque {
+            value.push_str(&format!(", opaque=\"{}\"", escape(opaque)));
+        }
+        Some(value)
+    }
+}
+
+/// Phones repeat the Request-URI in their credentials with or without its parameters; user
+/// and host have to be the same (RFC 7616 section 3.4.6 leaves it to the server).
+fn same_target(given: &str, request_uri: &str) -> bool {
+    let parts = |text| Uri::parse(text).map(|uri| (uri.scheme, uri.user, uri.host));
+    given == request_uri || parts(given).is_some_and(|given| Some(given) == parts(request_uri))
+}
+
+/// RFC 7616 section 3.4.1; without `qop` the older formula of RFC 2069.
+fn response(
+    algorithm: Algorithm,
+    ha1: &str,
+    nonce: &str,
+    qop: Option<(&str, &str)>,
+    method: &str,
+    uri: &str,
+) -> String {
+    let ha2 = algorithm.hash(&format!("{method}:{uri}"));
+    match qop {
+        Some((count, cnonce)) => algorithm.hash(&format!("{ha1}:{nonce}:{count}:{cnonce}:auth:{ha2}")),
+        None => algorithm.hash(&format!("{ha1}:{nonce}:{ha2}")),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+/// `Digest name=value, name="value"`; `None` for any other scheme.
+fn parse(value: &str) -> Option<Vec<(String, String)>> {
+    let (scheme, rest) = value.trim().split_once(char::is_whitespace)?;
+    if !scheme.eq_ignore_ascii_case("Digest") {
+        return None;
+    }
+    let mut fields = Vec::new();
+    let mut chars = rest.chars().peekable();
+    loop {
+        let name: String = std::iter::from_fn(|| chars.next_if(|c| *c != '=' && *c != ',')).collect();
+        match chars.next() {
+            Some('=') => {}
+            Some(_) => continue,
+            None => return Some(fields),
+        }
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        let mut text = String::new();
+        if chars.next_if_eq(&'"').is_some() {
+            while let Some(c) = chars.next() {
+                match c {
+                    '"' => break,
+                    '\\' => text.extend(chars.next()),
+                    _ => text.push(c),
+                }
+            }
+            while chars.next_if(|c| *c != ',').is_some() {}
+        } else {
+            text.extend(std::iter::from_fn(|| chars.next_if(|c| *c != ',')));
+        }
+        fields.push((name.trim().to_owned(), text.trim().to_owned()));
+        chars.next();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> Secret {
+        Secret::Password(Pii::new("Circle of Life".to_owned()))
+    }
+
+    #[test]
+    fn the_vectors_of_rfc_7616_come_out() {
+        let nonce = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v";
+        let cnonce = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ";
+        for (algorithm, expected) in [
+            (Algorithm::Md5, "8ca523f5e9506fed4657c9700eebdbec"),
+            (Algorithm::Sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
+        ] {
+            let ha1 = secret().ha1(algorithm, "Mufasa", "http-auth@example.org").unwrap();
+            let given =
+                response(algorithm, &ha1, nonce, Some(("00000001", cnonce)), "GET", "/dir/index.html");
+            assert_eq!(given, expected);
+        }
+    }
+
+    struct Fixture {
+        server: Authenticator,
+        secret: Secret,
+        allow_md5: bool,
+        source: IpAddr,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                server: Authenticator::new("edge".to_owned(), [7; 32]),
+                secret: secret(),
+                allow_md5: false,
+                source: "192.0.2.1".parse().unwrap(),
+            }
+        }
+
+        fn check(&mut self, now: Now, value: &str) -> Verdict {
+            let account = Account { secret: &self.secret, allow_md5: self.allow_md5 };
+            self.server.check(now, self.source, "REGISTER", "sip:edge", &[value], |user| {
+                (user == "ann").then_some(account)
+            })
+        }
+
+        fn answer(&self, user: &str, index: usize, count: u32) -> String {
+            let challenges = self.server.challenge(Now::from_millis(5), self.source, true, false);
+            let challenge = Challenge::parse(&challenges[index]).unwrap();
+            challenge.answer(user, &secret(), "REGISTER", "sip:edge", count, "c").unwrap()
+        }
+    }
+
+    #[test]
+    fn right_credentials_pass_once_per_count() {
+        let mut fixture = Fixture::new();
+        let first = fixture.answer("ann", 0, 1);
+        assert_eq!(fixture.check(Now::from_millis(6), &first), Verdict::Known("ann".to_owned()));
+        assert_eq!(fixture.check(Now::from_millis(7), &first), Verdict::Challenge { stale: true });
+        let third = fixture.answer("ann", 0, 3);
+        assert_eq!(fixture.check(Now::from_millis(8), &third), Verdict::Known("ann".to_owned()));
+        let late_second = fixture.answer("ann", 0, 2);
+        assert_eq!(fixture.check(Now::from_millis(9), &late_second), Verdict::Known("ann".to_owned()));
+    }
+
+    #[test]
+    fn wrong_unknown_foreign_and_old_are_told_apart_only_inside() {
+        let mut fixture = Fixture::new();
+        let unknown = fixture.answer("eve", 0, 1);
+        assert_eq!(fixture.check(Now::from_millis(6), &unknown), Verdict::Wrong("eve".to_owned()));
+        let tampered = fixture.answer("ann", 0, 1).replace("uri=\"sip:edge\"", "uri=\"sip:other\"");
+        assert_eq!(fixture.check(Now::from_millis(6), &tampered), Verdict::Wrong("ann".to_owned()));
+        let old = fixture.answer("ann", 0, 1);
+        assert_eq!(fixture.check(Now::from_millis(301_000), &old), Verdict::Challenge { stale: true });
+        for nonsense in ["NoOneKnowsThisScheme opaque-data=here", "Digest", "Digest ,,=,\"", ""] {
+            assert_eq!(fixture.check(Now::from_millis(6), nonsense), Verdict::Challenge { stale: false });
+        }
+    }
+
+    #[test]
+    fn a_nonce_of_another_source_is_no_nonce() {
+        let mut fixture = Fixture::new();
+        let answer = fixture.answer("ann", 0, 1);
+        fixture.source = "192.0.2.2".parse().unwrap();
+        assert_eq!(fixture.check(Now::from_millis(6), &answer), Verdict::Challenge { stale: false });
+    }
+
+    #[test]
+    fn parameters_of_the_digest_uri_do_not_matter_but_its_target_does() {
+        for (given, same) in [
+            ("sip:a@h;transport=udp", true),
+            ("sip:a@H:5060", true),
+            ("sip:b@h", false),
+            ("sip:a@other", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(same_target(given, "sip:a@h"), same, "{given}");
+        }
+    }
+
+    #[test]
+    fn md5_is_for_listed_users_only() {
+        let mut fixture = Fixture::new();
+        let answer = fixture.answer("ann", 1, 1);
+        assert_eq!(fixture.check(Now::from_millis(6), &answer), Verdict::Wrong("ann".to_owned()));
+        fixture.allow_md5 = true;
+        assert_eq!(fixture.check(Now::from_millis(6), &answer), Verdict::Known("ann".to_owned()));
+    }
+
+    #[test]
+    fn the_strongest_challenge_is_answered() {
+        let challenges =
+            Fixture::new().server.challenge(Now::ZERO, "192.0.2.1".parse().unwrap(), true, false);
+        let chosen = Challenge::strongest(challenges.iter().rev().map(String::as_str)).unwrap();
+        assert_eq!(chosen.algorithm, Algorithm::Sha256);
+    }
+}

@@ -1,0 +1,173 @@
+//! Who is who: the configuration of the stack, and which trunk a source address belongs to.
+//! A trunk is known by its address and by nothing else; a user proves a secret. Nothing in a
+//! message can make its sender a trunk.
+
+use std::net::{IpAddr, SocketAddr};
+
+use handoff::pii::Pii;
+use ipnet::IpNet;
+
+use super::auth::Secret;
+
+/// A carrier, PBX or other peer that is trusted by its address.
+#[derive(Clone, Debug)]
+pub struct TrunkConfig {
+    /// Its name in [`Origin`](super::Origin).
+    pub name: String,
+    /// Where it sends from.
+    pub addresses: Vec<IpNet>,
+    /// The one source port that is it, where several peers share an address: demo and tests.
+    pub port: Option<u16>,
+    /// What kind of call its calls are, for the policy; the stack only carries it.
+    pub call_type: Option<String>,
+    /// Whether a hold is signalled to it with a re-INVITE; the stack only carries it.
+    pub hold_by_reinvite: bool,
+    /// What we answer its challenges with.
+    pub credentials: Option<Credentials>,
+}
+
+/// A name and secret of ours at somebody else's server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user name there.
+    pub user: String,
+    /// The secret there.
+    pub secret: Secret,
+}
+
+/// A human agent's phone.
+#[derive(Clone, Debug)]
+pub struct UserConfig {
+    /// The user part of its address of record, and its digest user name.
+    pub name: String,
+    /// What it proves at REGISTER and INVITE.
+    pub secret: Secret,
+    /// Its device cannot do SHA-256.
+    pub allow_md5: bool,
+    /// Where it is reached while nothing is registered.
+    pub uri: Option<String>,
+}
+
+/// Everything the stack is told.
+#[derive(Clone, Debug)]
+pub struct SipConfig {
+    /// Our UDP address as peers see it: Via, Contact, SDP origin.
+    pub advertised: SocketAddr,
+    /// Our TCP address as peers see it, where TCP is listened on.
+    pub advertised_tcp: Option<SocketAddr>,
+    /// The digest realm, and the domain of our own From and of the users.
+    pub realm: String,
+    /// Other hosts that a Request-URI may name and mean us.
+    pub domains: Vec<String>,
+    /// Trusted peers.
+    pub trunks: Vec<TrunkConfig>,
+    /// Human agents.
+    pub users: Vec<UserConfig>,
+    /// Names that a fixed URI may use, already resolved: nothing here asks DNS.
+    pub hosts: Vec<(String, SocketAddr)>,
+    /// Accept media and targets on 127.0.0.0/8 and ::1: demo and tests.
+    pub allow_loopback: bool,
+    /// The user part of our From and Contact where a call has no caller of its own.
+    pub identity: String,
+    /// What we ask for as session interval, in seconds (RFC 4028); at least 90.
+    pub session_expires_secs: u32,
+    /// Messages a second that one source address may send, if it is no trunk; three times as
+    /// many at once. Higher lets a larger office through one NAT, lower sheds a flood sooner.
+    pub source_rate: u64,
+}
+
+impl SipConfig {
+    /// A configuration without trunks and users.
+    pub fn new(advertised: SocketAddr, realm: &str) -> Self {
+        Self {
+            advertised,
+            advertised_tcp: None,
+            realm: realm.to_owned(),
+            domains: Vec::new(),
+            trunks: Vec::new(),
+            users: Vec::new(),
+            hosts: Vec::new(),
+            allow_loopback: false,
+            identity: "warmbridge".to_owned(),
+            session_expires_secs: SESSION_EXPIRES_SECS,
+            source_rate: SOURCE_RATE,
+        }
+    }
+
+    /// The trunk of a source address.
+    pub(super) fn trunk(&self, source: SocketAddr) -> Option<&TrunkConfig> {
+        let (source, port) = (source.ip().to_canonical(), source.port());
+        self.trunks.iter().find(|trunk| {
+            trunk.port.is_none_or(|only| only == port)
+                && trunk.addresses.iter().any(|network| network.contains(&source))
+        })
+    }
+
+    /// A user by name.
+    pub(super) fn user(&self, name: &str) -> Option<&UserConfig> {
+        self.users.iter().find(|user| user.name == name)
+    }
+
+    /// Whether any user needs MD5.
+    pub(super) fn offers_md5(&self) -> bool {
+        self.users.iter().any(|user| user.allow_md5)
+    }
+
+    /// Whether `host` means us.
+    pub(super) fn is_ours(&self, host: &str) -> bool {
+        let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+        let advertised = [Some(self.advertised), self.advertised_tcp];
+        host.eq_ignore_ascii_case(&self.realm)
+            || self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(host))
+            || advertised.into_iter().flatten().any(|address| Some(address.ip().to_canonical()) == ip)
+            || (self.allow_loopback && ip.is_some_and(|ip| ip.is_loopback()))
+    }
+
+    /// The address of a host and port of a URI.
+    pub(super) fn resolve(&self, host: &str, port: Option<u16>) -> Option<SocketAddr> {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Some(SocketAddr::new(ip.to_canonical(), port.unwrap_or(5060)));
+        }
+        let (_, address) = self.hosts.iter().find(|(name, _)| name.eq_ignore_ascii_case(host))?;
+        Some(SocketAddr::new(address.ip(), port.unwrap_or_else(|| address.port())))
+    }
+
+    /// The user part of a number or name, for an address of ours.
+    pub(super) fn identity(&self, from: Option<&Pii<String>>) -> String {
+        from.map_or_else(|| self.identity.clone(), |from| from.expose().clone())
+    }
+}
+
+/// A phone sends a handful of messages per call; this serves dozens behind one address.
+const SOURCE_RATE: u64 = 50;
+
+/// Half an hour, as RFC 4028 recommends: a dead peer holds a call no longer.
+pub const SESSION_EXPIRES_SECS: u32 = 1_800;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_the_address_it_maps() {
+        let mut config = SipConfig::new("198.51.100.1:5060".parse().unwrap(), "edge.example");
+        config.trunks.push(TrunkConfig {
+            name: "carrier".to_owned(),
+            addresses: vec!["192.0.2.0/24".parse().unwrap()],
+            port: None,
+            call_type: None,
+            hold_by_reinvite: true,
+            credentials: None,
+        });
+        let name =
+            |config: &SipConfig, at: &str| config.trunk(at.parse().unwrap()).map(|trunk| trunk.name.clone());
+        assert_eq!(name(&config, "192.0.2.7:5060").as_deref(), Some("carrier"));
+        assert_eq!(name(&config, "[::ffff:192.0.2.7]:5060").as_deref(), Some("carrier"));
+        assert_eq!(name(&config, "203.0.113.7:5060"), None);
+        assert!(config.is_ours("EDGE.example") && config.is_ours("198.51.100.1"));
+        config.trunks[0].port = Some(5_080);
+        assert_eq!(name(&config, "192.0.2.7:5060"), None);
+        assert_eq!(name(&config, "192.0.2.7:5080").as_deref(), Some("carrier"));
+        assert!(!config.is_ours("127.0.0.1") && !config.is_ours("other.example"));
+    }
+}

@@ -1,0 +1,13 @@
+//! The SIP stack from outside: whole calls, races, hostile input, and a second opinion on
+//! what it emits. One test binary, because linking is what takes the time.
+
+#[path = "sip/calls.rs"]
+mod calls;
+#[path = "sip/hostile.rs"]
+mod hostile;
+#[path = "sip/oracle.rs"]
+mod oracle;
+#[path = "sip/races.rs"]
+mod races;
+#[path = "sip/world.rs"]
+mod world;

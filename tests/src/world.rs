@@ -1,0 +1,483 @@
+//! Everything between the phones, in virtual time: the edge's router and media engine, the
+//! network, the scripted voice agent, and a cloud that answers late or not at all. Time
+//! moves in steps of 5 ms; every datagram takes one step. The same script gives the same run.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_media::edge::directory::{Dial, Members, Person};
+use edge_media::edge::{Edge, EdgeConfig, EdgeInput, EdgeOutput};
+use edge_media::media::engine::{Engine, RecordedFrame, Sink};
+use edge_media::media::hold::HoldBed;
+use edge_media::media::prompt::ClipStore;
+use edge_media::media::{MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, codec, tone};
+use edge_media::sip::{
+    Codec, Destination, DialogKey, Flow, SipCommand, SipConfig, Transport, TrunkConfig, UserConfig,
+};
+use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules};
+use handoff::clock::{Moment, Now, Timestamp};
+use handoff::command::{Command, CommandBody};
+use handoff::event::{CallEvent, Fact};
+use handoff::id::{DecisionId, EdgeId, HumanAgentId, QueueId, TenantId};
+use handoff::pii::Pii;
+use handoff::policy::{Decision, Origin, Policy};
+use handoff::signal::Signal;
+
+use crate::phone::{Habit, Phone, Sent, tones};
+
+/// One step of time, and the delay of every datagram.
+const STEP: Duration = Duration::from_millis(5);
+
+/// How the cloud behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// Decides this long after the event.
+    Decides(Duration),
+    /// Says nothing.
+    Gone,
+}
+
+/// The world of one call.
+pub struct World {
+    /// Virtual time.
+    pub now: Now,
+    /// The edge.
+    pub edge: Edge,
+    /// The media plane.
+    pub engine: Engine,
+    /// The caller.
+    pub caller: Phone,
+    /// The human agents.
+    pub humans: Vec<Phone>,
+    /// Everything recorded.
+    pub facts: Vec<CallEvent>,
+    /// Everything pushed to desktops.
+    pub pushes: Vec<(Now, HumanAgentId, DesktopPush)>,
+    /// Decisions that the edge published itself.
+    pub published: Vec<Decision>,
+    /// What the voice agent heard: the tones of each frame.
+    pub voice_agent_heard: Vec<(Now, Vec<u32>)>,
+    /// The cloud.
+    pub cloud: Cloud,
+    /// Desktops paint and acknowledge.
+    pub desktops_acknowledge: bool,
+    stream: Option<StreamKey>,
+    voice_agent_speaks: bool,
+    wire: VecDeque<(Now, Sent)>,
+    commands: VecDeque<(Now, Command)>,
+    media: Plane,
+    next_port: u16,
+}
+
+/// Where the engine's effects go until the world carries them.
+#[derive(Default)]
+struct Plane {
+    rtp: Vec<(Port, SocketAddr, Vec<u8>)>,
+    stream: Vec<(StreamKey, StreamOut)>,
+    reports: Vec<MediaEvent>,
+}
+
+impl Sink for Plane {
+    fn send_rtp(&mut self, port: Port, to: SocketAddr, bytes: &[u8]) {
+        self.rtp.push((port, to, bytes.to_vec()));
+    }
+
+    fn send_rtcp(&mut self, _: Port, _: SocketAddr, _: &[u8]) {}
+
+    fn stream_out(&mut self, key: StreamKey, out: StreamOut) {
+        self.stream.push((key, out));
+    }
+
+    fn report(&mut self, event: MediaEvent) {
+        self.reports.push(event);
+    }
+
+    fn record(&mut self, _: RecordedFrame<'_>) {}
+}
+
+fn address(host: u8, port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)), port)
+}
+
+fn edge_sip() -> SocketAddr {
+    address(1, 5060)
+}
+
+impl World {
+    /// A world with one trunk, one queue and these human agents, who have registered.
+    pub fn new(habits: &[Habit], cloud: Cloud) -> Self {
+        let names: Vec<String> = (0..habits.len()).map(|n| format!("agent_{n}")).collect();
+        let config = edge_config(&names);
+        let clips = ClipStore::embedded().with_hold(HoldBed::tone());
+        let caller = Phone::new(
+            address(2, 5060),
+            address(2, 4_000),
+            tones::CALLER,
+            Habit::Rings,
+            SipConfig::carrier(address(2, 5060), edge_sip()),
+            11,
+        );
+        let humans = (3_u8..)
+            .zip(habits)
+            .map(|(host, habit)| {
+                let sip = address(host, 5060);
+                Phone::new(
+                    sip,
+                    address(host, 4_000),
+                    tones::HUMAN,
+                    *habit,
+                    SipConfig::softphone(sip, edge_sip()),
+                    u64::from(host),
+                )
+            })
+            .collect();
+        let mut world = Self {
+            now: Now::from_millis(1_000),
+            edge: Edge::new(config, 7),
+            engine: Engine::new(Arc::new(clips), 7),
+            caller,
+            humans,
+            facts: Vec::new(),
+            pushes: Vec::new(),
+            published: Vec::new(),
+            voice_agent_heard: Vec::new(),
+            cloud,
+            desktops_acknowledge: true,
+            stream: None,
+            voice_agent_speaks: true,
+            wire: VecDeque::new(),
+            commands: VecDeque::new(),
+            media: Plane::default(),
+            next_port: 20_000,
+        };
+        for (index, name) in names.iter().enumerate() {
+            let register = SipCommand::Register {
+                user: name.clone(),
+                password: Pii::new("secret".to_owned()),
+                registrar: edge_sip(),
+                domain: edge_sip().ip().to_string(),
+                expires_s: 3_600,
+            };
+            let now = world.now;
+            if let Some(phone) = world.humans.get_mut(index) {
+                let sent = phone.order(now, register);
+                world.post(sent);
+            }
+            if let Ok(agent) = HumanAgentId::parse(name) {
+                world.give(EdgeInput::DesktopPresence(agent, true));
+            }
+        }
+        world.pass(Duration::from_millis(500));
+        world
+    }
+
+    /// The caller dials; returns when the disclosure has been heard.
+    pub fn call_and_disclose(&mut self) {
+        let local = self.caller.local();
+        let sent = self.caller.order(
+            self.now,
+            SipCommand::Invite {
+                dialog: DialogKey(1),
+                to: Destination::Uri(Pii::new("sip:+18005550100@192.0.2.1:5060".to_owned())),
+                local,
+                handle: None,
+            },
+        );
+        self.post(sent);
+        self.until("disclosure.ai_identity", Duration::from_secs(20));
+        self.pass(Duration::from_millis(200));
+    }
+
+    /// The caller hangs up.
+    pub fn caller_hangs_up(&mut self) {
+        let cause = handoff::call::outcome::LegCause::LocalHangUp;
+        let sent = self.caller.order(self.now, SipCommand::HangUp(DialogKey(1), cause));
+        self.post(sent);
+    }
+
+    /// The voice agent sends a signal, as JSON.
+    pub fn signal(&mut self, json: &str) {
+        let signal = Signal::parse(json.as_bytes()).expect("the script's signals are valid").signal;
+        if let Some(stream) = self.stream {
+            self.give(EdgeInput::DoorSignal(stream, Box::new(signal)));
+        }
+    }
+
+    /// Gives the edge an input now.
+    pub fn give(&mut self, input: EdgeInput) {
+        let outputs = self.edge.handle(self.moment(), input);
+        self.carry(outputs);
+    }
+
+    /// Passes time until a fact of this type is recorded; panics after `limit`.
+    pub fn until(&mut self, kind: &str, limit: Duration) {
+        let deadline = self.now + limit;
+        while self.count(kind) == 0 {
+            assert!(self.now < deadline, "no `{kind}` within {limit:?}; recorded: {:?}", self.kinds());
+            self.step();
+        }
+    }
+
+    /// Passes time.
+    pub fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    /// How many facts of this type were recorded.
+    pub fn count(&self, kind: &str) -> usize {
+        self.facts.iter().filter(|event| event.fact.kind() == kind).count()
+    }
+
+    /// The types of all facts, in order, without signals and turns.
+    pub fn kinds(&self) -> Vec<&'static str> {
+        let kinds = self.facts.iter().map(|event| event.fact.kind());
+        kinds.filter(|kind| !matches!(*kind, "signal.received" | "utterance.ref")).collect()
+    }
+
+    /// The first fact of this type.
+    pub fn fact(&self, kind: &str) -> Option<&Fact> {
+        self.facts.iter().map(|event| &event.fact).find(|fact| fact.kind() == kind)
+    }
+
+    /// When the first fact of this type was recorded.
+    pub fn time_of(&self, kind: &str) -> Option<Now> {
+        let event = self.facts.iter().find(|event| event.fact.kind() == kind)?;
+        Some(Now::from_micros(event.mono_us))
+    }
+
+    fn moment(&self) -> Moment {
+        let wall = 1_795_330_800_000 + i64::try_from(self.now.millis()).unwrap_or(i64::MAX);
+        Moment { now: self.now, wall: Timestamp::from_unix_millis(wall) }
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + STEP;
+        self.deliver();
+        while let Some((at, _)) = self.commands.front() {
+            if *at > self.now {
+                break;
+            }
+            if let Some((_, command)) = self.commands.pop_front() {
+                self.give(EdgeInput::Command(Box::new(command)));
+            }
+        }
+        if self.edge.next_timeout().is_some_and(|due| due <= self.now) {
+            self.give(EdgeInput::Timeout);
+        }
+        if self.now.millis() % 20 == 0 {
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Some(stream) = self.stream.filter(|_| self.voice_agent_speaks) {
+            let frame = tone::sine(tones::VOICE_AGENT, 8_000, 160);
+            let bytes = frame.iter().map(|sample| codec::encode(Codec::Pcmu, *sample)).collect();
+            self.engine.stream_in(self.now, stream, StreamIn::Audio(bytes), &mut self.media);
+        }
+        let mut sent = self.caller.tick(self.now);
+        for human in &mut self.humans {
+            sent.extend(human.tick(self.now));
+        }
+        self.post(sent);
+        self.engine.tick(self.now, &mut self.media);
+        self.carry_media();
+    }
+
+    fn post(&mut self, sent: Vec<Sent>) {
+        let at = self.now + STEP;
+        self.wire.extend(sent.into_iter().map(|sent| (at, sent)));
+    }
+
+    fn deliver(&mut self) {
+        while let Some((at, _)) = self.wire.front() {
+            if *at > self.now {
+                return;
+            }
+            let Some((_, sent)) = self.wire.pop_front() else { return };
+            self.arrive(sent);
+        }
+    }
+
+    fn arrive(&mut self, sent: Sent) {
+        let Sent { from, to, bytes } = sent;
+        if to == edge_sip() {
+            let flow = Flow { transport: Transport::Udp, peer: from, connection: 0 };
+            self.give(EdgeInput::Bytes(flow, bytes));
+            return;
+        }
+        if to.ip() == edge_sip().ip() {
+            self.engine.packet(self.now, Port(to.port()), from, &bytes, &mut self.media);
+            self.carry_media();
+            return;
+        }
+        let now = self.now;
+        let phones = std::iter::once(&mut self.caller).chain(&mut self.humans);
+        let mut answers = Vec::new();
+        for phone in phones {
+            if phone.sip == to {
+                answers.extend(phone.receive(now, from, &bytes));
+            } else if phone.rtp == to {
+                phone.hear(now, &bytes);
+            }
+        }
+        self.post(answers);
+    }
+
+    fn carry_media(&mut self) {
+        let Plane { rtp, stream, reports } = std::mem::take(&mut self.media);
+        for (port, to, bytes) in rtp {
+            self.post(vec![Sent { from: address(1, port.0), to, bytes }]);
+        }
+        for (_, out) in stream {
+            if let StreamOut::Frame(frame) = out {
+                let samples: Vec<i16> = frame.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
+                self.voice_agent_heard.push((self.now, tones::in_frame(&samples)));
+            }
+        }
+        for report in reports {
+            self.give(EdgeInput::Media(report));
+        }
+    }
+
+    fn carry(&mut self, outputs: Vec<EdgeOutput>) {
+        for output in outputs {
+            match output {
+                EdgeOutput::Send(flow, bytes) => {
+                    self.post(vec![Sent { from: edge_sip(), to: flow.peer, bytes }]);
+                }
+                EdgeOutput::Media(command) => self.order_media(command),
+                EdgeOutput::OpenDoor { stream, .. } => {
+                    self.stream = Some(stream);
+                    self.give(EdgeInput::DoorOpened(stream));
+                }
+                EdgeOutput::CloseDoor(_) => self.stream = None,
+                EdgeOutput::Desktop(agent, push) => self.push(agent, push),
+                EdgeOutput::Fact(event) => {
+                    self.decide(&event);
+                    self.facts.push(*event);
+                }
+                EdgeOutput::Decision(_, decision) => self.published.push(*decision),
+                EdgeOutput::NeedPorts(count) => {
+                    let count = u16::try_from(count).unwrap_or(u16::MAX);
+                    let ports = (0..count).map(|n| Port(self.next_port + 2 * n)).collect();
+                    self.next_port += 2 * count;
+                    self.give(EdgeInput::Ports(ports));
+                }
+                EdgeOutput::Close(_)
+                | EdgeOutput::PrepareSpeech { .. }
+                | EdgeOutput::DoorStatus { .. }
+                | EdgeOutput::Forget(_) => {}
+            }
+        }
+    }
+
+    fn order_media(&mut self, command: MediaCommand) {
+        self.engine.command(self.now, command, &mut self.media);
+        self.carry_media();
+    }
+
+    fn push(&mut self, agent: HumanAgentId, push: DesktopPush) {
+        let acked = match &push {
+            DesktopPush::Card { transfer, payload } => Some((transfer.clone(), payload.revision())),
+            DesktopPush::Accepted { transfer, revision } => Some((transfer.clone(), *revision)),
+            DesktopPush::Incoming { .. }
+            | DesktopPush::Caption { .. }
+            | DesktopPush::Bridged { .. }
+            | DesktopPush::Ended { .. } => None,
+        };
+        self.pushes.push((self.now, agent.clone(), push));
+        if let Some((transfer, revision)) = acked.filter(|_| self.desktops_acknowledge) {
+            self.give(EdgeInput::DesktopAcked(agent, transfer, revision));
+        }
+    }
+
+    /// The cloud: the same policy, a moment later.
+    fn decide(&mut self, event: &CallEvent) {
+        let (Cloud::Decides(after), Some(evaluable)) = (self.cloud, &event.evaluable) else { return };
+        let policy = Policy::default();
+        let Some(trigger) = policy.evaluate(&evaluable.snapshot, &evaluable.stimulus) else { return };
+        let decision = Decision {
+            decision_id: DecisionId::of(&evaluable.transfer_id),
+            transfer_id: evaluable.transfer_id.clone(),
+            call_id: event.call.clone(),
+            trigger,
+            policy_version: policy.version().to_owned(),
+            origin: Origin::Function,
+        };
+        let command = Command {
+            id: format!("{}:{}", event.call, event.seq),
+            call_id: event.call.clone(),
+            body: CommandBody::TransferDecided { decision },
+        };
+        self.commands.push_back((self.now + after, command));
+    }
+}
+
+fn edge_config(agents: &[String]) -> EdgeConfig {
+    let queue = QueueId::parse("nurse_line").expect("a valid id");
+    let people: Vec<HumanAgentId> =
+        agents.iter().map(|name| HumanAgentId::parse(name).expect("a valid id")).collect();
+    let rules = CallRules {
+        tenant: TenantId::parse("t_world").expect("a valid id"),
+        edge: EdgeId::parse("edge_world").expect("a valid id"),
+        policy: Arc::new(Policy::default()),
+        catalog: Arc::default(),
+        queues: vec![QueueRules {
+            id: queue.clone(),
+            spoken: "dest.nurse".to_owned(),
+            attempts_max: 3,
+            payload_ack: PayloadAck::Desktop,
+            fallback: vec![Fallback::VoiceAgent],
+            wait_default_s: 30,
+        }],
+        lang: "en".to_owned(),
+        disclosure: "disclosure.ai_recording.en".to_owned(),
+        hold_by_reinvite: true,
+        recording: false,
+        on_voice_agent_bye: OnVoiceAgentBye::TransferDefault,
+        public_url: "https://warmbridge.example".to_owned(),
+    };
+    EdgeConfig {
+        rules: Arc::new(rules),
+        media_ip: edge_sip().ip(),
+        sip: SipConfig {
+            advertised: edge_sip(),
+            advertised_tcp: None,
+            realm: edge_sip().ip().to_string(),
+            trunks: vec![TrunkConfig {
+                name: "carrier".to_owned(),
+                addresses: vec!["192.0.2.2/32".parse().expect("a valid network")],
+            }],
+            users: agents
+                .iter()
+                .map(|name| UserConfig {
+                    name: name.clone(),
+                    password: Pii::new("secret".to_owned()),
+                    allow_md5: false,
+                })
+                .collect(),
+            allow_loopback: false,
+        },
+        call_types: BTreeMap::new(),
+        people: people
+            .iter()
+            .map(|id| Person {
+                id: id.clone(),
+                dial: Dial::Registered(id.to_string()),
+                ring_timeout: Duration::from_secs(20),
+                lang: "en".to_owned(),
+                trusted: true,
+                accept_on_answer: false,
+            })
+            .collect(),
+        queues: vec![Members { queue, people }],
+        tag_key: Pii::new([7; 32]),
+        calls_max: 10,
+    }
+}
