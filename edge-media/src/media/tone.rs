@@ -15,8 +15,12 @@ const PIECE: usize = 3_200;
 const PIECE_STEP: usize = 1_600;
 /// Likeness from which on a piece counts as heard.
 pub const LIKENESS_HEARD: f64 = 0.5;
-/// A piece or window below this mean square (about −60 dBFS) says nothing.
-const POWER_MIN: f64 = 1_000.0;
+/// A piece or window below this mean square after emphasis (speech at about −60 dBFS) says
+/// nothing.
+const POWER_MIN: f64 = 200.0;
+/// How much of the sample before is taken off each sample. Voices of one pitch resemble each
+/// other by their lowest tones alone; what is left are the sounds that make the words.
+const EMPHASIS: f64 = 0.95;
 /// Block of the fast correlation: large enough that the pieces' overlap costs little.
 const BLOCK: usize = 16_384;
 
@@ -72,11 +76,12 @@ pub fn likeness(speech: &[i16], recording: &[i16]) -> f64 {
     if speech.len() < PIECE || recording.len() < PIECE {
         return 0.0;
     }
+    let (speech, recording) = (emphasised(speech), emphasised(recording));
     let fourier = Fourier::new();
     let advance = BLOCK - PIECE + 1;
     let blocks: Vec<_> =
-        (0..recording.len()).step_by(advance).map(|at| fourier.forward(tail(recording, at))).collect();
-    let energies = window_energies(recording);
+        (0..recording.len()).step_by(advance).map(|at| fourier.forward(tail(&recording, at))).collect();
+    let energies = window_energies(&recording);
     let mut best = 0.0_f64;
     for start in (0..=speech.len() - PIECE).step_by(PIECE_STEP) {
         let piece = speech.get(start..start + PIECE).unwrap_or_default();
@@ -96,6 +101,16 @@ pub fn likeness(speech: &[i16], recording: &[i16]) -> f64 {
         }
     }
     best
+}
+
+/// The samples with their lowest tones taken down (first-order pre-emphasis).
+fn emphasised(samples: &[i16]) -> Vec<i16> {
+    let before = std::iter::once(&0).chain(samples);
+    samples
+        .iter()
+        .zip(before)
+        .map(|(new, old)| (f64::from(*new) - EMPHASIS * f64::from(*old)) as i16)
+        .collect()
 }
 
 fn tail(samples: &[i16], at: usize) -> &[i16] {

@@ -4,34 +4,33 @@
 
 use crate::call::core::Core;
 use crate::call::media::{ClipId, Part, Prompt};
-use crate::clock::Timestamp;
+use crate::call::transfer::Transfer;
 use crate::conversation::{Conversation, Disclosed, DisclosureKind};
 use crate::message;
 use crate::payload::{self, BuildInput, Payload};
 use crate::pii::Pii;
-use crate::policy::Decision;
 
 /// Revision of the payload that the edge builds; those of the functions are higher.
 const TEMPLATE_REVISION: u32 = 1;
 
-/// The payload from what the edge knows itself. `fired_at` is when the decision was made.
-pub(super) fn template(core: &Core, decision: &Decision, queue: usize, fired_at: Timestamp) -> Payload {
+/// The payload from what the edge knows itself.
+pub(super) fn template(core: &Core, transfer: &Transfer) -> Payload {
     let context = core.conversation.context();
-    let rules = &core.rules;
+    let queue = core.queue(transfer.queue).map(|queue| (&queue.id, queue.id.as_str()));
     payload::template(&BuildInput {
-        tenant: &rules.tenant,
-        call: &decision.call_id,
-        transfer: &decision.transfer_id,
-        trigger: &decision.trigger,
-        policy_version: &decision.policy_version,
-        origin: decision.origin,
+        tenant: &core.rules.tenant,
+        call: &core.arrival.call,
+        transfer: &transfer.id,
+        trigger: &transfer.decision.trigger,
+        policy_version: &transfer.decision.policy_version,
+        origin: transfer.decision.origin,
         context: &context,
-        catalog: &rules.catalog,
-        queue: core.queue(queue).map(|queue| (&queue.id, queue.id.as_str())),
+        catalog: &core.rules.catalog,
+        queue,
         revision: TEMPLATE_REVISION,
         created_at: core.at.wall,
-        fired_at,
-        public_url: &rules.public_url,
+        fired_at: transfer.decided_at.wall,
+        public_url: &core.rules.public_url,
         audit_head: None,
         classification: &[],
     })
@@ -86,6 +85,7 @@ pub(super) fn announced(conversation: &mut Conversation, disclosed: Disclosed) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::conversation::Context;
     use crate::id::{CallId, TenantId, TransferId};
     use crate::payload::Catalog;

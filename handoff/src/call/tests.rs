@@ -474,6 +474,7 @@ fn names(outputs: &[Output]) -> Vec<String> {
             Output::Hold { leg } => format!("Hold({leg})"),
             Output::Resume { leg } => format!("Resume({leg})"),
             Output::Media(_) => "Media".to_owned(),
+            Output::DrainVoiceAgent { .. } => "Drain".to_owned(),
             Output::ClearVoiceAgent { .. } => "Clear".to_owned(),
             Output::TellVoiceAgent { status, .. } => format!("Tell({status})"),
             Output::Desktop { push, .. } => {

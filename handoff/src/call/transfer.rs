@@ -189,8 +189,11 @@ fn start(
     if apologise {
         let play = core.play(Purpose::Unrecorded, message::apology(&core.rules.lang));
         transfer.announcement = Announcement::Playing { play, until: now + PROMPT_LIMIT };
-    } else if transfer.waived() || core.voice.up().is_none() {
-        announce(core, &mut transfer);
+    } else {
+        match core.voice.up() {
+            Some(leg) if !transfer.waived() => core.out.push(Output::DrainVoiceAgent { leg }),
+            Some(_) | None => announce(core, &mut transfer),
+        }
     }
     State::Transferring(transfer)
 }
@@ -315,7 +318,7 @@ pub(super) fn build_payload(core: &mut Core, transfer: &mut Transfer) {
     if transfer.payload.is_some() {
         return;
     }
-    let payload = brief::template(core, &transfer.decision, transfer.queue, transfer.decided_at.wall);
+    let payload = brief::template(core, transfer);
     core.emit(Fact::PayloadBuilt {
         payload_id: PayloadId::of(&transfer.id),
         revision: payload.revision,

@@ -1,3 +1,5 @@
+//! Tests of the payload: schema, validator, builder and projections.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Tests of the redactor: phrases, spoken digits, questions and bare answers.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -43,9 +43,9 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("hold.started", &["leg", "reason"]),
     ("hold.ended", &["leg", "reason"]),
     ("payload.built", &["payload_id", "revision", "generator", "completeness_pm"]),
-    ("webhook.attempted", &["message_id", "destination", "lane", "try", "status", "ms", "response_sha256"]),
-    ("webhook.delivered", &["message_id", "destination", "lane", "try", "status", "ms"]),
-    ("webhook.failed", &["message_id", "destination", "lane", "try", "reason"]),
+    ("webhook.attempted", WEBHOOK),
+    ("webhook.delivered", WEBHOOK),
+    ("webhook.failed", WEBHOOK),
     ("agent.offered", &["agent_id", "attempt"]),
     ("agent.ringing", &["agent_id", "attempt"]),
     ("agent.answered", &["agent_id", "attempt"]),
@@ -72,6 +72,9 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("chain.closed", &["event_count", "producer_counts"]),
     ("late.opened", &["closed_seq", "closed_hash"]),
 ];
+
+/// What every try of a webhook is recorded with; of the answer, status and digest only.
+const WEBHOOK: &[&str] = &["message_id", "destination", "lane", "try", "status", "ms", "response_digest"];
 
 /// All rules, on a call's main chain.
 pub(super) fn verify(chain: &str, records: &[AuditRecord], report: &mut Report) {
