@@ -324,10 +324,10 @@ impl Shell {
                     Some(Order::Stop) | None => break,
                 },
             }
-            if self.edge.standings().next().is_none() {
-                if let Some(done) = self.drained.take() {
-                    let _ = done.send(());
-                }
+            if self.edge.standings().next().is_none()
+                && let Some(done) = self.drained.take()
+            {
+                let _ = done.send(());
             }
         }
         self.wind_up().await;
@@ -387,8 +387,18 @@ impl Shell {
                 | EdgeOutput::NeedPorts(_)) => {
                     self.carry(effect);
                 }
-                effect if journalled => effects.push(effect),
-                effect => self.carry(effect),
+                effect @ (EdgeOutput::Send(..)
+                | EdgeOutput::Close(_)
+                | EdgeOutput::OpenDoor { .. }
+                | EdgeOutput::DoorStatus { .. }
+                | EdgeOutput::CloseDoor(_)
+                | EdgeOutput::Desktop(..)) => {
+                    if journalled {
+                        effects.push(effect);
+                    } else {
+                        self.carry(effect);
+                    }
+                }
             }
         }
         if journalled {

@@ -9,6 +9,7 @@ use handoff::clock::Timestamp;
 use handoff::id::TenantId;
 use handoff::payload::Payload;
 use handoff::seal::{SealKey, place};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::Value;
 
@@ -240,7 +241,7 @@ impl Reader {
 /// behind; its bytes are judged like any others.
 fn bytes(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
     Ok(match row.get_ref(column)? {
-        rusqlite::types::ValueRef::Blob(bytes) | rusqlite::types::ValueRef::Text(bytes) => bytes.to_vec(),
-        other => other.data_type().to_string().into_bytes(),
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.to_vec(),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Vec::new(),
     })
 }

@@ -10,7 +10,7 @@ pub mod schema;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -248,10 +248,7 @@ fn run(connection: Connection, jobs: &Receiver<Job>) {
             }
             // Jobs that are already there share the commit; the thread waits for more only
             // as long as the first job may wait.
-            next = match jobs.recv_timeout(gathered.saturating_duration_since(Instant::now())) {
-                Ok(job) => Some(job),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            next = jobs.recv_timeout(gathered.saturating_duration_since(Instant::now())).ok();
         }
         let committed = match connection.execute_batch("COMMIT") {
             Ok(()) => true,

@@ -264,7 +264,7 @@ impl World {
         if self.edge.next_timeout().is_some_and(|due| due <= self.now) {
             self.give(EdgeInput::Timeout);
         }
-        if self.now.millis() % 20 == 0 {
+        if self.now.millis().is_multiple_of(20) {
             self.tick();
         }
     }

@@ -94,7 +94,7 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
     let whisper_found = tone::correlates(&whisper, &human_audio);
     let heard_whisper = tone::correlates(&whisper, &caller_audio);
 
-    let until = find("bridge.completed").or(find("fallback.taken")).or(find("call.ended"));
+    let until = ["bridge.completed", "fallback.taken", "call.ended"].into_iter().find_map(find);
     let whole = Window { from_ns: 0, to_ns: u64::MAX };
     let nanos = |record: Option<&Record>, otherwise: u64| {
         record.and_then(|record| u64::try_from(record.at_ms).ok()).map_or(otherwise, |ms| ms * 1_000_000)

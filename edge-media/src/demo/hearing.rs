@@ -43,7 +43,7 @@ pub fn longest_gap(packets: &[Heard], window: Window) -> Duration {
         .collect();
     let gap =
         inside.iter().zip(inside.iter().skip(1)).map(|(first, second)| second.saturating_sub(*first)).max();
-    Duration::from_nanos(gap.unwrap_or(window.to_ns.saturating_sub(window.from_ns)))
+    Duration::from_nanos(gap.unwrap_or_else(|| window.to_ns.saturating_sub(window.from_ns)))
 }
 
 /// Longest run of silent or missing 20 ms frames in `window`. The frames are laid on the

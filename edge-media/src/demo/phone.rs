@@ -259,11 +259,9 @@ impl Line {
             let Ok(message) = received else { return };
             let length = message.bytes;
             let at_ns = message.cmsgs().ok().and_then(|mut all| {
-                all.find_map(|control| match control {
-                    ControlMessageOwned::ScmTimestampns(at) => {
-                        Some(at.tv_sec() as u64 * 1_000_000_000 + at.tv_nsec() as u64)
-                    }
-                    _ => None,
+                all.find_map(|control| {
+                    let ControlMessageOwned::ScmTimestampns(at) = control else { return None };
+                    Some(at.tv_sec() as u64 * 1_000_000_000 + at.tv_nsec() as u64)
                 })
             });
             if let (Some(at_ns), Some(bytes)) = (at_ns, buffer.get(..length)) {

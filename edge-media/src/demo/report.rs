@@ -207,13 +207,13 @@ impl Report {
                 ),
                 check(
                     "accept skew",
-                    self.accept_skew_ms.map_or("none".to_owned(), |ms| format!("{ms} ms")),
+                    self.accept_skew_ms.map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms")),
                     format!("at most {} ms", 50 + stall),
                     self.accept_skew_ms.is_some_and(|ms| ms <= 50 + stall),
                 ),
                 check(
                     "card on screen before the answer",
-                    self.card_lead_ms.map_or("none".to_owned(), |ms| format!("{ms} ms before")),
+                    self.card_lead_ms.map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms before")),
                     "more than 0 ms".to_owned(),
                     self.card_lead_ms.is_some_and(|ms| ms > 0),
                 ),

@@ -163,13 +163,10 @@ impl Stage {
     /// Waits until the human agent's phone rings, and returns its dialog.
     pub async fn human_rings(&mut self) -> Result<DialogKey> {
         let rings = |event: &SipEvent| matches!(event, SipEvent::Invited { .. });
-        match event_of(&mut self.human, "the human agent's phone", rings).await? {
-            SipEvent::Invited { dialog, .. } => {
-                self.human.order(PhoneOrder::Sip(SipCommand::Ring(dialog)));
-                Ok(dialog)
-            }
-            _ => bail!("the human agent's phone did not ring"),
-        }
+        let event = event_of(&mut self.human, "the human agent's phone", rings).await?;
+        let SipEvent::Invited { dialog, .. } = event else { bail!("the human agent's phone did not ring") };
+        self.human.order(PhoneOrder::Sip(SipCommand::Ring(dialog)));
+        Ok(dialog)
     }
 
     /// Waits until the edge has opened the voice agent's stream.
@@ -407,10 +404,9 @@ grants = ["pii", "phi"]
 
 async fn registered(phone: &mut Phone) -> Result<()> {
     let done = |event: &SipEvent| matches!(event, SipEvent::RegisterResult { .. });
-    match event_of(phone, "the human agent's softphone", done).await? {
-        SipEvent::RegisterResult { ok: true, .. } => Ok(()),
-        other => bail!("the softphone could not register: {other:?}"),
-    }
+    let event = event_of(phone, "the human agent's softphone", done).await?;
+    let ok = matches!(event, SipEvent::RegisterResult { ok: true, .. });
+    if ok { Ok(()) } else { bail!("the softphone could not register: {event:?}") }
 }
 
 async fn event_of(phone: &mut Phone, whose: &str, wanted: impl Fn(&SipEvent) -> bool) -> Result<SipEvent> {

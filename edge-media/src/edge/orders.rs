@@ -101,9 +101,9 @@ impl Edge {
             }
             Output::PublishDecision { evaluable, decision } => {
                 // The fact that records the decision stands before this in the same batch.
-                let sequence = out.iter().rev().find_map(|output| match output {
-                    EdgeOutput::Fact(event) => Some(event.seq),
-                    _ => None,
+                let sequence = out.iter().rev().find_map(|output| {
+                    let EdgeOutput::Fact(event) = output else { return None };
+                    Some(event.seq)
                 });
                 out.push(EdgeOutput::Decision(evaluable, Box::new(decision), sequence.unwrap_or(0)));
             }
@@ -229,18 +229,12 @@ impl Edge {
     }
 
     /// A card carries the whisper's text: it is synthesised while the phone rings.
-    fn push_desktop(
-        &mut self,
-        call: &CallId,
-        agent: HumanAgentId,
-        push: DesktopPush,
-        out: &mut Vec<EdgeOutput>,
-    ) {
-        if let DesktopPush::Card { payload, .. } = &push {
-            if let (Some(text), Some(running)) = (payload.whisper_text(), self.calls.get(call)) {
-                let lang = running.call.whisper_lang();
-                out.push(EdgeOutput::PrepareSpeech { text: text.clone(), lang });
-            }
+    fn push_desktop(&self, call: &CallId, agent: HumanAgentId, push: DesktopPush, out: &mut Vec<EdgeOutput>) {
+        if let DesktopPush::Card { payload, .. } = &push
+            && let (Some(text), Some(running)) = (payload.whisper_text(), self.calls.get(call))
+        {
+            let lang = running.call.whisper_lang();
+            out.push(EdgeOutput::PrepareSpeech { text: text.clone(), lang });
         }
         out.push(EdgeOutput::Desktop(agent, push));
     }

@@ -127,7 +127,7 @@ fn card_numbers_are_gone_before_anything_is_kept_or_returned() {
     let body = caller("My card is 4111 1111 1111 1111, thanks");
     let stimulus = conversation.apply(at(2_000), &Signal { id: "a".to_owned(), at_ms: None, body });
     let Stimulus::Turn { text, .. } = &stimulus else { panic!("a turn") };
-    assert_eq!(text.expose(), "My card is **** **** **** 1111, thanks");
+    assert_eq!(text.expose(), "My card is [PAN], thanks");
     conversation.apply(
         at(3_000),
         &Signal { id: "b".to_owned(), at_ms: None, body: field("note", "4111111111111111", false) },
@@ -294,7 +294,7 @@ fn a_request_keeps_its_words_redacted_and_its_facts_as_fields() {
     let told = told(vec![caller("I am Jane"), SignalBody::TransferRequest(request)]);
     let context = told.context();
     let kept = context.request.unwrap();
-    assert_eq!(kept.summary.unwrap().expose(), "Card ************1111 was declined.");
+    assert_eq!(kept.summary.unwrap().expose(), "Card [PAN] was declined.");
     assert!(kept.fields.is_empty());
     assert_eq!(context.collected[0].provenance, Provenance::CallerStated);
 }
