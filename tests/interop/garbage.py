@@ -27,6 +27,9 @@ def broken_sip(chance, host, port, number):
     if wound == 0:
         return bytes(message[: chance.randrange(len(message))])
     if wound == 1:
+        # A changed octet may leave an INVITE as good as it was, and a carrier's good INVITE
+        # opens a call. That none of these does is part of the test, so this one asks less.
+        message = bytearray(bytes(message).replace(b"INVITE", b"OPTIONS"))
         for _ in range(1 + chance.randrange(20)):
             message[chance.randrange(len(message))] = chance.randrange(256)
         return bytes(message)
