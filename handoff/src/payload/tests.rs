@@ -1,3 +1,6 @@
+//! What a payload says and what it never says, from conversations that are tables and from
+//! arbitrary ones.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! What leaves redaction, for texts of every kind: what is personal is gone, what is not stays.
+
 use proptest::prelude::*;
 
 use super::*;
