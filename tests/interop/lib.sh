@@ -146,6 +146,7 @@ carrier_scenario() {
 PASSWORD=interop-softphone-password
 PAGE_TOKEN=interop-desktop-token-0123456789
 CRM_SECRET=whsec_aW50ZXJvcC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5
+# The softphone, baresip 1.0, knows MD5 digests alone.
 write_config() {
   cp "$ROOT/handoff/policies/default.toml" "$WORK/policy.toml"
   cat >"$WORK/warmbridge.toml" <<TOML
@@ -172,6 +173,7 @@ id = "agent_dana"
 name = "Dana"
 user = "dana"
 password = "$PASSWORD"
+allow_md5 = true
 desktop_token = "$PAGE_TOKEN"
 ring_timeout_s = 20
 

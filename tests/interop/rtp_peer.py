@@ -40,6 +40,8 @@ def main(arguments):
     ssrc, sequence, timestamp = os.getpid(), os.getpid() & 0x7FFF, 1000
     tone = bytes(ears.encode(x) for x in ears.sine(hz, ears.RATE))
     counts = {"packets": 0, "ssrcs": 0, "seq_breaks": 0, "timestamp_breaks": 0, "longest_gap_ms": 0, "strange": 0}
+    # The first ten: packet, steps of the sequence number, steps of the timestamp.
+    counts["breaks"] = []
     sources, last, last_at, first, heard = set(), None, None, None, {}
     due = time.monotonic()
     while running:
@@ -60,6 +62,8 @@ def main(arguments):
                 counts["longest_gap_ms"] = max(counts["longest_gap_ms"], round((now - last_at) * 1000))
                 steps = (number - last[0]) & 0xFFFF
                 counts["seq_breaks"] += steps != 1
+                if steps != 1 and len(counts["breaks"]) < 10:
+                    counts["breaks"].append([counts["packets"], steps, (stamp - last[1]) & 0xFFFFFFFF])
                 counts["timestamp_breaks"] += (stamp - last[1]) & 0xFFFFFFFF != (FRAME * steps) & 0xFFFFFFFF
             else:
                 first = stamp

@@ -13,13 +13,14 @@ listens "$AGENT_IP" 8765
 listens "$AGENT_IP" 8766
 start_edge
 
-# The human agent: a page, a softphone that registers, and a person who takes 1.5 s to answer,
-# listens to the whisper for 8 s and presses 1.
+# The human agent: a page, a softphone that registers, and a person who takes 9 s to answer, so
+# that the caller has heard the message out and is on hold, listens to the whisper for 8 s and
+# presses 1.
 start phone desktop python3 "$HERE/desktop.py" "$EDGE_IP" 8080 "$PAGE_TOKEN" "$WORK/desktop.jsonl"
 tone 1000 120 "$WORK/tone1000.wav"
 start_baresip phone "$WORK/phone" "$PHONE_IP" \
   "<sip:dana@$EDGE_IP>;auth_user=dana;auth_pass=$PASSWORD;regint=60;answermode=manual;audio_codecs=PCMU/8000/1" "$WORK/tone1000.wav"
-start phone person python3 "$HERE/softphone.py" 4444 "$WORK/person.jsonl" --ring 1.5 --listen 8 --press 1
+start phone person python3 "$HERE/softphone.py" 4444 "$WORK/person.jsonl" --ring 9 --listen 8 --press 1
 if wait_for 15 grep -q REGISTER_OK "$WORK/person.jsonl" || grep -q '200 OK' "$WORK/baresip.log"; then
   ok "baresip registers with digest"
 else
@@ -65,6 +66,35 @@ import json
 c = json.load(open('$WORK/caller.json'))
 print('%(packets)d packets, longest gap %(longest_gap_ms)d ms' % c)
 assert c['ssrcs'] == 1 and c['seq_breaks'] == c['timestamp_breaks'] == 0 and c['longest_gap_ms'] <= 100, c"
+expect "the caller was never in silence from the decision to the bridge" python3 - "$WORK" <<'PY'
+import datetime
+import json
+import sys
+
+import ears
+
+work = sys.argv[1]
+records = [json.loads(line) for line in open(f"{work}/records.log") if line.startswith("{")]
+first = json.load(open(f"{work}/caller.json"))["first_at_ms"]
+
+
+def place(kind):
+    """Where in the recording this happened."""
+    text = next(record["occurred_at"] for record in records if record["type"] == kind)
+    at = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int((at.timestamp() * 1000 - first) * ears.RATE / 1000)
+
+
+heard = ears.read(f"{work}/caller.wav")[place("transfer.decided") : place("bridge.completed")]
+longest = run = 0
+# Below -50 dBFS, frame by frame.
+for at in range(0, len(heard) - 160, 160):
+    frame = heard[at : at + 160]
+    run = run + 20 if sum(x * x for x in frame) < 160 * (32768 * 10 ** (-50 / 20)) ** 2 else 0
+    longest = max(longest, run)
+print(f"longest silence {longest} ms in {len(heard) / ears.RATE:.1f} s")
+assert len(heard) > 8 * ears.RATE and longest <= 500
+PY
 expect "the trunk was held with sendonly and resumed" python3 - "$WORK/sipp-messages.txt" <<'PY'
 import re
 import sys

@@ -24,14 +24,14 @@ pub mod tones {
     /// The whisper's test tone.
     pub const WHISPER: u32 = 1_400;
 
-    /// A tone is in a frame when its partial is well above what rounding leaves.
-    const AUDIBLE: f64 = 500.0;
+    /// A tone is in a frame when it is well above what rounding leaves, in dB.
+    const AUDIBLE_DB: f64 = -30.0;
 
     /// Which of the tones are in 20 ms of sound.
     pub fn in_frame(samples: &[i16]) -> Vec<u32> {
         [CALLER, VOICE_AGENT, HOLD, HUMAN, WHISPER]
             .into_iter()
-            .filter(|hz| edge_media::media::tone::level(samples, *hz) > AUDIBLE)
+            .filter(|hz| edge_media::media::tone::level(samples, *hz) > AUDIBLE_DB)
             .collect()
     }
 }
@@ -262,6 +262,7 @@ impl Phone {
             }
             SipEvent::Confirmed(_, None)
             | SipEvent::Ringing(_)
+            | SipEvent::Digit(..)
             | SipEvent::ReinviteFailed(..)
             | SipEvent::Registered { .. }
             | SipEvent::RegisterResult { .. } => Vec::new(),

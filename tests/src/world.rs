@@ -14,7 +14,8 @@ use edge_media::media::hold::HoldBed;
 use edge_media::media::prompt::ClipStore;
 use edge_media::media::{MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, codec, tone};
 use edge_media::sip::{
-    Codec, Destination, DialogKey, Flow, SipCommand, SipConfig, Transport, TrunkConfig, UserConfig,
+    Caller, Codec, Destination, DialogKey, Flow, Secret, SipCommand, SipConfig, Transport, TrunkConfig,
+    UserConfig,
 };
 use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules};
 use handoff::clock::{Moment, Now, Timestamp};
@@ -110,27 +111,20 @@ impl World {
     pub fn new(habits: &[Habit], cloud: Cloud) -> Self {
         let names: Vec<String> = (0..habits.len()).map(|n| format!("agent_{n}")).collect();
         let config = edge_config(&names);
-        let clips = ClipStore::embedded().with_hold(HoldBed::tone());
+        let clips = ClipStore::embedded().with_hold(HoldBed::tones());
         let caller = Phone::new(
             address(2, 5060),
             address(2, 4_000),
             tones::CALLER,
             Habit::Rings,
-            SipConfig::carrier(address(2, 5060), edge_sip()),
+            outside(address(2, 5060)),
             11,
         );
         let humans = (3_u8..)
             .zip(habits)
             .map(|(host, habit)| {
                 let sip = address(host, 5060);
-                Phone::new(
-                    sip,
-                    address(host, 4_000),
-                    tones::HUMAN,
-                    *habit,
-                    SipConfig::softphone(sip, edge_sip()),
-                    u64::from(host),
-                )
+                Phone::new(sip, address(host, 4_000), tones::HUMAN, *habit, outside(sip), u64::from(host))
             })
             .collect();
         let mut world = Self {
@@ -158,7 +152,7 @@ impl World {
                 password: Pii::new("secret".to_owned()),
                 registrar: edge_sip(),
                 domain: edge_sip().ip().to_string(),
-                expires_s: 3_600,
+                expires_secs: 3_600,
             };
             let now = world.now;
             if let Some(phone) = world.humans.get_mut(index) {
@@ -178,11 +172,12 @@ impl World {
         let local = self.caller.local();
         let sent = self.caller.order(
             self.now,
-            SipCommand::Invite {
+            SipCommand::Dial {
                 dialog: DialogKey(1),
                 to: Destination::Uri(Pii::new("sip:+18005550100@192.0.2.1:5060".to_owned())),
                 local,
-                handle: None,
+                from: Caller { user: Pii::new("+15555550142".to_owned()), domain: None, restricted: false },
+                credentials: None,
             },
         );
         self.post(sent);
@@ -199,7 +194,7 @@ impl World {
 
     /// The voice agent sends a signal, as JSON.
     pub fn signal(&mut self, json: &str) {
-        let signal = Signal::parse(json.as_bytes()).expect("the script's signals are valid").signal;
+        let signal = Signal::parse_bytes(json.as_bytes()).expect("the script's signals are valid").signal;
         if let Some(stream) = self.stream {
             self.give(EdgeInput::DoorSignal(stream, Box::new(signal)));
         }
@@ -362,7 +357,7 @@ impl World {
                     self.decide(&event);
                     self.facts.push(*event);
                 }
-                EdgeOutput::Decision(_, decision) => self.published.push(*decision),
+                EdgeOutput::Decision(_, decision, _) => self.published.push(*decision),
                 EdgeOutput::NeedPorts(count) => {
                     let count = u16::try_from(count).unwrap_or(u16::MAX);
                     let ports = (0..count).map(|n| Port(self.next_port + 2 * n)).collect();
@@ -384,7 +379,7 @@ impl World {
 
     fn push(&mut self, agent: HumanAgentId, push: DesktopPush) {
         let acked = match &push {
-            DesktopPush::Card { transfer, payload } => Some((transfer.clone(), payload.revision())),
+            DesktopPush::Card { transfer, payload } => Some((transfer.clone(), payload.revision)),
             DesktopPush::Accepted { transfer, revision } => Some((transfer.clone(), *revision)),
             DesktopPush::Incoming { .. }
             | DesktopPush::Caption { .. }
@@ -419,6 +414,22 @@ impl World {
     }
 }
 
+fn trunk(name: &str, network: &str) -> TrunkConfig {
+    TrunkConfig {
+        name: name.to_owned(),
+        addresses: vec![network.parse().expect("a valid network")],
+        port: None,
+        call_type: None,
+        hold_by_reinvite: true,
+        credentials: None,
+    }
+}
+
+/// A party outside the edge: it knows the edge by its address.
+fn outside(own: SocketAddr) -> SipConfig {
+    SipConfig { trunks: vec![trunk("edge", "192.0.2.1/32")], ..SipConfig::new(own, &own.ip().to_string()) }
+}
+
 fn edge_config(agents: &[String]) -> EdgeConfig {
     let queue = QueueId::parse("nurse_line").expect("a valid id");
     let people: Vec<HumanAgentId> =
@@ -447,22 +458,17 @@ fn edge_config(agents: &[String]) -> EdgeConfig {
         rules: Arc::new(rules),
         media_ip: edge_sip().ip(),
         sip: SipConfig {
-            advertised: edge_sip(),
-            advertised_tcp: None,
-            realm: edge_sip().ip().to_string(),
-            trunks: vec![TrunkConfig {
-                name: "carrier".to_owned(),
-                addresses: vec!["192.0.2.2/32".parse().expect("a valid network")],
-            }],
+            trunks: vec![trunk("carrier", "192.0.2.2/32")],
             users: agents
                 .iter()
                 .map(|name| UserConfig {
                     name: name.clone(),
-                    password: Pii::new("secret".to_owned()),
+                    secret: Secret::Password(Pii::new("secret".to_owned())),
                     allow_md5: false,
+                    uri: None,
                 })
                 .collect(),
-            allow_loopback: false,
+            ..SipConfig::new(edge_sip(), &edge_sip().ip().to_string())
         },
         call_types: BTreeMap::new(),
         people: people

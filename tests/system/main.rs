@@ -2,3 +2,4 @@
 //! and what its documents say of them.
 
 mod tidy;
+mod transfer;

@@ -1,5 +1,4 @@
-//! What a payload says and what it never says, from conversations that are tables and from
-//! arbitrary ones.
+//! Tests of the payload: schema, validator, builder and projections.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

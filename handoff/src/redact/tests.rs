@@ -1,4 +1,4 @@
-//! What leaves redaction, for texts of every kind: what is personal is gone, what is not stays.
+//! Tests of the redactor: phrases, spoken digits, questions and bare answers.
 
 use proptest::prelude::*;
 
