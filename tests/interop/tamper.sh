@@ -5,9 +5,9 @@ set -u
 data=$1
 
 # verdict NAME CODES WORDS [SQL]: verify on a copy after the edit exits with one of the codes
-# and says the words.
+# and says the words, asked for the one call and for the whole store.
 verdict() {
-  local name=$1 codes=$2 words=$3 sql=${4:-} copy=$OUT/tampered said code
+  local name=$1 codes=$2 words=$3 sql=${4:-} copy=$OUT/tampered said code of
   rm -rf "$copy"
   mkdir -p "$copy"
   cp "$data"/warmbridge.db* "$copy"/ || { echo "FAILED tamper: no store in $data"; return; }
@@ -18,14 +18,16 @@ verdict() {
     changed=$(sqlite3 "$copy/warmbridge.db" "$sql; SELECT changes();" 2>&1)
     if [ "$changed" != 1 ]; then echo "FAILED tamper: $name: the edit changed $changed rows"; return; fi
   fi
-  said=$("$BINARY" audit verify "$call" --data "$copy" 2>&1)
-  code=$?
-  if [[ " $codes " == *" $code "* ]] && grep -qiE "$words" <<<"$said"; then
-    echo "ok tamper: $name: exit $code: $(head -n 1 <<<"$said")"
-  else
-    echo "FAILED tamper: $name: exit $code, wanted one of $codes and /$words/:"
-    head -n 10 <<<"$said"
-  fi
+  for of in "$call" ""; do
+    said=$("$BINARY" audit verify ${of:+"$of"} --data "$copy" 2>&1)
+    code=$?
+    if [[ " $codes " == *" $code "* ]] && grep -qE "$words" <<<"$said"; then
+      echo "ok tamper: $name, ${of:-the store}: exit $code: $(grep -m 1 -E "$words" <<<"$said")"
+    else
+      echo "FAILED tamper: $name, ${of:-the store}: exit $code, wanted one of $codes and /$words/:"
+      head -n 10 <<<"$said"
+    fi
+  done
 }
 
 # The only chain with a call in it; a demo makes one call.
@@ -38,20 +40,29 @@ fi
 chain=$(sqlite3 "file:$data/warmbridge.db?mode=ro" "SELECT chain FROM audit GROUP BY chain ORDER BY count(*) DESC LIMIT 1")
 at() { echo "chain='$chain' AND seq=$1"; }
 last=$(sqlite3 "file:$data/warmbridge.db?mode=ro" "SELECT max(seq) FROM audit WHERE chain='$chain'")
+first=$(sqlite3 "file:$data/warmbridge.db?mode=ro" "SELECT min(seq) FROM audit WHERE chain='$chain'")
 middle=$((last / 2))
 
-verdict "untouched" "0" "verified"
+# The last line of every verdict counts the records, so the words ask for a number.
+verdict "untouched" "0" "^verified: "
 # One byte in the middle of one record: its length stays, so nothing else gives it away.
-verdict "one byte of record $middle" "1" "record $middle" \
-  "UPDATE audit SET cj = CAST(substr(cj,1,length(cj)/2-1) || char((unicode(substr(CAST(cj AS TEXT),length(cj)/2,1)) + 1) % 64 + 48) || substr(cj,length(cj)/2+1) AS BLOB) WHERE $(at "$middle")"
-verdict "record $middle deleted" "1 2" "record" "DELETE FROM audit WHERE $(at "$middle")"
-verdict "last record deleted" "1 2" "record|missing|cut" "DELETE FROM audit WHERE $(at "$last")"
-verdict "first record deleted" "1 2" "record|missing" "DELETE FROM audit WHERE chain='$chain' AND seq=(SELECT min(seq) FROM audit WHERE chain='$chain')"
-# Consistent as far as it goes: a record's time, in its column and nowhere else.
-verdict "two records swapped" "1" "record" \
+verdict "one byte of record $middle" "1" "record $middle\b" \
+  "UPDATE audit SET cj = CAST(substr(cj,1,length(cj)/2-1) || CASE substr(cj,length(cj)/2,1) WHEN x'58' THEN x'59' ELSE x'58' END || substr(cj,length(cj)/2+1) AS BLOB) WHERE $(at "$middle")"
+verdict "record $middle deleted" "1 2" "record $middle\b" "DELETE FROM audit WHERE $(at "$middle")"
+verdict "last record deleted" "1 2" "record ($last|$((last - 1)))\b" "DELETE FROM audit WHERE $(at "$last")"
+verdict "first record deleted" "1 2" "record $first\b" "DELETE FROM audit WHERE chain='$chain' AND seq=$first"
+# Canonical bytes that are whole, and belong to the record after.
+verdict "a record in the place of another" "1" "record $middle\b" \
   "UPDATE audit SET cj = (SELECT cj FROM audit WHERE $(at $((middle + 1)))) WHERE $(at "$middle")"
 
-mkdir -p "$OUT/empty"
-"$BINARY" audit verify --data "$OUT/empty" >/dev/null 2>&1
-code=$?
-if [ "$code" -eq 4 ]; then echo "ok tamper: no store: exit 4"; else echo "FAILED tamper: no store: exit $code, wanted 4"; fi
+# unreadable NAME FOLDER: what cannot be read is neither verified nor tampered with.
+unreadable() {
+  local code
+  "$BINARY" audit verify --data "$2" >/dev/null 2>&1
+  code=$?
+  if [ "$code" -eq 4 ]; then echo "ok tamper: $1: exit 4"; else echo "FAILED tamper: $1: exit $code, wanted 4"; fi
+}
+mkdir -p "$OUT/empty" "$OUT/noise"
+head -c 8192 /dev/urandom >"$OUT/noise/warmbridge.db"
+unreadable "no store" "$OUT/empty"
+unreadable "not a database" "$OUT/noise"
