@@ -172,7 +172,7 @@ impl Delivery {
     }
 
     /// Takes the result of the latest try. `jitter_pm` is a random number, of which at most
-    /// [`JITTER_PM_MAX`] per-mille are added to a durable wait.
+    /// 100 per-mille are added to a durable wait.
     pub fn handle(&mut self, now: Now, result: AttemptResult, jitter_pm: u16) -> Next {
         let retry_after = match result {
             AttemptResult::Answered { status: 200..=299, .. } => return Next::Done,

@@ -15,9 +15,10 @@ const PIECE: usize = 3_200;
 const PIECE_STEP: usize = 1_600;
 /// Likeness from which on a piece counts as heard.
 pub const LIKENESS_HEARD: f64 = 0.5;
-/// A piece or window below this mean square after emphasis (speech at about −60 dBFS) says
+/// A piece or window below this mean square after emphasis (the end of a word, the noise of a
+/// codec) says
 /// nothing.
-const POWER_MIN: f64 = 200.0;
+const POWER_MIN: f64 = 2_000.0;
 /// How much of the sample before is taken off each sample. Voices of one pitch resemble each
 /// other by their lowest tones alone; what is left are the sounds that make the words.
 const EMPHASIS: f64 = 0.95;
@@ -103,14 +104,14 @@ pub fn likeness(speech: &[i16], recording: &[i16]) -> f64 {
     best
 }
 
-/// The samples with their lowest tones taken down (first-order pre-emphasis).
+/// The samples with their lowest tones taken down: pre-emphasis, twice.
 fn emphasised(samples: &[i16]) -> Vec<i16> {
-    let before = std::iter::once(&0).chain(samples);
-    samples
-        .iter()
-        .zip(before)
-        .map(|(new, old)| (f64::from(*new) - EMPHASIS * f64::from(*old)) as i16)
-        .collect()
+    let once = |samples: &[i16]| -> Vec<i16> {
+        let before = std::iter::once(&0).chain(samples);
+        let pairs = samples.iter().zip(before);
+        pairs.map(|(new, old)| (f64::from(*new) - EMPHASIS * f64::from(*old)) as i16).collect()
+    };
+    once(&once(samples))
 }
 
 fn tail(samples: &[i16], at: usize) -> &[i16] {
