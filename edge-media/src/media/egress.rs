@@ -133,7 +133,12 @@ impl Egress {
             return None;
         }
         let step = packet.sequence.wrapping_sub(relay.sequence);
-        let hole = if relay.live && (2..=RELAY_HOLE_MAX + 1).contains(&step) { step - 1 } else { 0 };
+        // A number that is missing without any time missing was no audio: keys that a phone
+        // sends between its frames are not passed on, and leave no hole.
+        let frames = self.last.map_or(1, |last| timestamp.wrapping_sub(last) / FRAME_SAMPLES as u32);
+        let lost = u16::try_from(frames.saturating_sub(1)).unwrap_or(u16::MAX);
+        let hole =
+            if relay.live && (2..=RELAY_HOLE_MAX + 1).contains(&step) { lost.min(step - 1) } else { 0 };
         self.relay = Some(Relay { sequence: packet.sequence, at: now, live: true, late: 0, ..relay });
         self.sequence = self.sequence.wrapping_add(hole);
         let marker = core::mem::take(&mut self.marker);
@@ -286,11 +291,16 @@ mod tests {
 
     /// Relays packet `number` of a far stream `at` that many milliseconds.
     fn relay(egress: &mut Egress, at: u64, number: u16) -> Option<(u16, u32)> {
+        relay_frame(egress, at, number, number)
+    }
+
+    /// The same where other packets took numbers between the frames.
+    fn relay_frame(egress: &mut Egress, at: u64, number: u16, frame: u16) -> Option<(u16, u32)> {
         let packet = RtpPacket {
             marker: false,
             payload_type: 8,
             sequence: 100 + number,
-            timestamp: 7_000 + u32::from(number) * 160,
+            timestamp: 7_000 + u32::from(frame) * 160,
             ssrc: 9,
             payload: &[1; FRAME_SAMPLES],
         };
@@ -331,6 +341,19 @@ mod tests {
         assert_eq!(tick(&mut egress, 100), Some((4, 800)), "56 ms without a packet");
         assert_eq!(relay(&mut egress, 101, 3), None, "too late for its place");
         assert_eq!(relay(&mut egress, 102, 5), Some((5, 960)), "in its place again");
+    }
+
+    #[test]
+    fn keys_between_the_frames_of_a_phone_leave_no_hole() {
+        let mut egress = Egress::new([1, 0, 0]);
+        tick(&mut egress, 0);
+        assert_eq!(relay(&mut egress, 5, 0), Some((1, 160)));
+        for frame in 1..9 {
+            let at = 5 + u64::from(frame) * 20;
+            assert_eq!(tick(&mut egress, at - 5), None);
+            let sent = relay_frame(&mut egress, at, 2 * frame, frame);
+            assert_eq!(sent, Some((frame + 1, u32::from(frame + 1) * 160)));
+        }
     }
 
     #[test]
