@@ -7,6 +7,7 @@ pub mod crm;
 pub mod desktop;
 pub mod figures;
 pub mod hearing;
+pub mod idle;
 pub mod phone;
 pub mod report;
 pub mod stage;
