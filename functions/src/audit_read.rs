@@ -293,7 +293,11 @@ impl Reader {
         let mut statement = self
             .conn
             .prepare("SELECT tenant, chain FROM audit_head UNION SELECT DISTINCT tenant, chain FROM audit")?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        // A name that is no text was not written by this program; it is judged like any other.
+        let name = |row: &rusqlite::Row<'_>, column| -> rusqlite::Result<String> {
+            Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
+        };
+        let rows = statement.query_map([], |row| Ok((name(row, 0)?, name(row, 1)?)))?;
         let mut names = BTreeSet::new();
         for row in rows {
             let (tenant, chain) = row?;

@@ -144,18 +144,18 @@ fn write_head(
 pub(super) fn close_complete(tx: &Tx<'_>) -> Result<Vec<CallId>, StoreError> {
     let mut closed = Vec::new();
     for (tenant, call, ended_at) in ended(tx.conn)? {
-        let overdue = tx.now.unix_millis().saturating_sub(ended_at) > CLOSE_ANYWAY_AFTER_MS;
-        let counts = counts(tx.conn, &tenant, &call)?;
-        let complete = queue::outstanding(tx.conn, Some(call.as_str()))? == 0
-            && streams_complete(tx.conn, &tenant, &call, &counts)?;
-        if !complete && !overdue {
-            continue;
+        tx.conn.execute_batch("SAVEPOINT chain")?;
+        match close(tx, &tenant, &call, ended_at) {
+            Ok(true) => closed.push(call),
+            Ok(false) => {}
+            Err(StoreError::Damaged(what)) => {
+                // The verifier will say so; the chains of other calls are not to blame.
+                tracing::error!(call_id = %call, what, "a chain is damaged and cannot be closed");
+                tx.conn.execute_batch("ROLLBACK TO chain")?;
+            }
+            Err(error) => return Err(error),
         }
-        let chain = ChainId::of(&call);
-        let head =
-            head(tx.conn, &tenant, &chain)?.ok_or(StoreError::Damaged("an ended chain has no head"))?;
-        append_to(tx, &chain, &closing(&tenant, &call, &head, &counts, tx.now), None)?;
-        closed.push(call);
+        tx.conn.execute_batch("RELEASE chain")?;
         if closed.len() == CLOSE_BATCH_MAX {
             break;
         }
@@ -164,6 +164,21 @@ pub(super) fn close_complete(tx: &Tx<'_>) -> Result<Vec<CallId>, StoreError> {
         tx.mark_active();
     }
     Ok(closed)
+}
+
+/// Closes one chain, if it is time.
+fn close(tx: &Tx<'_>, tenant: &TenantId, call: &CallId, ended_at: i64) -> Result<bool, StoreError> {
+    let overdue = tx.now.unix_millis().saturating_sub(ended_at) > CLOSE_ANYWAY_AFTER_MS;
+    let counts = counts(tx.conn, tenant, call)?;
+    let complete = queue::outstanding(tx.conn, Some(call.as_str()))? == 0
+        && streams_complete(tx.conn, tenant, call, &counts)?;
+    if !complete && !overdue {
+        return Ok(false);
+    }
+    let chain = ChainId::of(call);
+    let head = head(tx.conn, tenant, &chain)?.ok_or(StoreError::Damaged("an ended chain has no head"))?;
+    append_to(tx, &chain, &closing(tenant, call, &head, &counts, tx.now), None)?;
+    Ok(true)
 }
 
 /// Open chains of calls that ended.

@@ -345,6 +345,88 @@ async fn erasure_leaves_the_chain_whole_and_a_hold_prevents_it() {
 }
 
 #[tokio::test]
+async fn erasure_takes_what_waits_or_is_parked_and_leaves_the_ledgers_entries() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    let erased = call("call_0001");
+    store.data_key(&tenant(), &erased).await.unwrap();
+    fixture.send(Outgoing::to(SIGNALS, &erased, b"what was said".to_vec()));
+    fixture.send(Outgoing::to(WEBHOOKS_DURABLE, &erased, b"about whom".to_vec()));
+    fixture.send(Outgoing::to(SIGNALS, &call("call_0002"), b"somebody else".to_vec()));
+    fixture.send(Outgoing::audit(&facts("call_0001", 4)[0]).unwrap());
+    let parked = fixture.receive(SIGNALS, 1).messages.remove(0);
+    done(store.run(move |tx| queue::park(tx, parked.id, parked.receives, "garbage")));
+    store.destroy(&tenant(), &erased).await.unwrap();
+    let depths = [SIGNALS, WEBHOOKS_DURABLE, PARKED, AUDIT].map(|queue| store.depth(queue).unwrap());
+    assert_eq!(depths, [1, 0, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_damaged_chain_does_not_keep_the_others_open() {
+    let fixture = Fixture::new();
+    for name in ["call_0001", "call_0002"] {
+        for fact in facts(name, 4) {
+            fixture.store().append(fact).await.unwrap();
+        }
+    }
+    fixture.tamper("UPDATE audit_head SET hash = 'x' WHERE chain = 'call_0001'");
+    assert_eq!(fixture.store().close_complete().await.unwrap(), [call("call_0002")]);
+    let report = fixture.verify();
+    assert_eq!(report.exit_code(), 1);
+    assert!(report.findings.iter().all(|finding| finding.chain == "call_0001"), "{:?}", report.findings);
+}
+
+#[tokio::test]
+async fn a_store_of_another_version_or_without_its_key_is_refused() {
+    let mut fixture = Fixture::new();
+    fixture.store().data_key(&tenant(), &call("call_0001")).await.unwrap();
+    fixture.store = None;
+    let dir = fixture.dir.path();
+    let key = fs::read(dir.join(KEY_FILE)).unwrap();
+    fs::remove_file(dir.join(KEY_FILE)).unwrap();
+    assert!(matches!(Store::open(dir), Err(StoreError::File(_))));
+    fs::write(dir.join(KEY_FILE), b"short").unwrap();
+    assert!(matches!(Store::open(dir), Err(StoreError::Sealed(_))));
+    fs::write(dir.join(KEY_FILE), key).unwrap();
+    drop(Store::open(dir).unwrap());
+    let file = Connection::open(fixture.dir.path().join(DATABASE)).unwrap();
+    file.pragma_update(None, "user_version", 1).unwrap();
+    assert!(matches!(Store::open(fixture.dir.path()), Err(StoreError::Version(1))));
+    assert_eq!(verify_store(fixture.dir.path(), None).exit_code(), 4);
+}
+
+#[tokio::test]
+async fn what_was_said_is_shown_while_its_key_exists() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    let key = fresh_key().unwrap();
+    let event = handoff::event::CallEvent {
+        edge: handoff::id::EdgeId::parse("edge-1").unwrap(),
+        tenant: tenant(),
+        call: call("call_0001"),
+        seq: 0,
+        time: Timestamp::from_unix_millis(T0),
+        mono_us: 0,
+        commands: String::new(),
+        fact: handoff::event::Fact::Utterance {
+            segment: 0,
+            speaker: handoff::signal::Speaker::Caller,
+            offset_ms: 0,
+            text: Some(handoff::pii::Pii::new("my knee hurts".to_owned())),
+        },
+        evaluable: None,
+    };
+    let said = handoff::audit::entry::entry_of(&event, &key, nonce().unwrap());
+    let row = Row::Key { tenant: tenant(), call: call("call_0001"), key };
+    store.submit([row]).committed().await.unwrap();
+    store.append(said).await.unwrap();
+    let shown = || Reader::open(fixture.dir.path()).unwrap().show("call_0001").unwrap().remove(0);
+    assert!(shown().line().contains("“my knee hurts”"));
+    store.destroy(&tenant(), &call("call_0001")).await.unwrap();
+    assert_eq!((shown().text, shown().sealed), (None, true));
+}
+
+#[tokio::test]
 async fn shuffled_and_repeated_entries_from_many_writers_give_one_verified_chain() {
     let fixture = Fixture::new();
     let facts = facts("call_0001", 200);
@@ -436,9 +518,20 @@ async fn who_edits_the_file_is_found_out() {
         "UPDATE audit SET chain = 'call_0009'",
         "UPDATE audit SET chain = 'no chain'",
         "UPDATE audit_head SET hash = 'x'",
+        "UPDATE audit_head SET seq = -1",
+        "UPDATE audit_head SET hash = CAST(x'ff' AS TEXT)",
+        "UPDATE audit_head SET state = 'whatever'",
+        "UPDATE audit_head SET chain = CAST(x'ff' AS TEXT)",
+        "UPDATE audit SET seq = -2 WHERE seq = 2",
+        "UPDATE audit SET cj = x'ff00' WHERE seq = 2",
+        "UPDATE audit SET cj = x'' WHERE seq = 2",
+        "UPDATE audit SET recorded_at = CAST(x'ff' AS TEXT) WHERE seq = 2",
+        "UPDATE audit SET tenant = '' WHERE seq = 2",
+        "UPDATE audit_keys SET state = CAST(x'ff' AS TEXT)",
     ];
     for attack in attacks {
         let fixture = Fixture::new();
+        fixture.store().data_key(&tenant(), &call("call_0001")).await.unwrap();
         for fact in facts("call_0001", 4) {
             fixture.store().append(fact).await.unwrap();
         }

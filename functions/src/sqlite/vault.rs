@@ -6,7 +6,7 @@ use handoff::seal::{DataKey, SealKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{StoreError, Tx, nonce, random};
-use crate::ports::StoredPayload;
+use crate::ports::{AUDIT, StoredPayload};
 
 /// The number of a call's only data key.
 const KEY_NUMBER: u32 = 1;
@@ -88,6 +88,14 @@ pub(super) fn destroy(tx: &Tx<'_>, tenant: &TenantId, call: &CallId) -> Result<V
             "UPDATE audit_keys SET wrapped = NULL, state = 'destroyed' WHERE tenant = ?1 AND call = ?2 AND wrapped IS NOT NULL",
         )?
         .execute(params![tenant.as_str(), call.as_str()])?;
+    // What waits, is parked or is dead is sealed with the store's key. Entries on their way to
+    // the ledger hold ciphertext under the key that is gone, and the chain needs them.
+    tx.conn
+        .prepare_cached(
+            "DELETE FROM queue WHERE call = ?1 AND name NOT LIKE ?2 || '%' AND COALESCE(note, '') NOT LIKE ?2 || ':%'",
+        )?
+        .execute(params![call.as_str(), AUDIT])?;
+    tx.mark_active();
     Ok(if destroyed == 0 { Vec::new() } else { vec![key_id(KEY_NUMBER)] })
 }
 
