@@ -48,6 +48,10 @@ use functions::sqlite::StoreError;
 /// Calls that may still run after SIGTERM before they are ended.
 const GRACE: Duration = Duration::from_secs(15 * 60);
 
+/// The functions may finish what is queued for this long at a stop, so that the chains of the
+/// last calls are closed. Longer is the business of the next start: nothing is lost.
+const FINISH: Duration = Duration::from_secs(5);
+
 /// Inputs of one kind handled before the others get a turn.
 const BUDGET: usize = 64;
 
@@ -211,6 +215,8 @@ impl Server {
     pub async fn reload(&self, config: Config) {
         match Setup::of(&config, self.local.store()) {
             Ok(setup) => {
+                // Before the first call that is pinned to it.
+                self.local.reload(&setup);
                 self.http_config.send_replace(Arc::new(config));
                 let _ = self.orders.send(Order::Reload(Box::new(setup))).await;
                 info!("the new configuration holds for new calls");
@@ -240,6 +246,9 @@ impl Server {
         // The loop was the only other owner.
         if let Some(media) = Arc::into_inner(self.media) {
             let _ = tokio::task::spawn_blocking(move || media.stop()).await;
+        }
+        if !matches!(tokio::time::timeout(FINISH, self.local.idle()).await, Ok(Ok(()))) {
+            info!("what is queued stays queued until the next start");
         }
         self.local.stop().await;
     }

@@ -30,6 +30,11 @@ impl Local {
         Ok((Self { store, workers }, commands))
     }
 
+    /// The functions go by a new configuration; running calls keep their policy.
+    pub fn reload(&self, setup: &Setup) {
+        self.workers.reload((*setup.functions).clone());
+    }
+
     /// The embedded store.
     pub fn store(&self) -> &Store {
         &self.store

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use functions::config::{Content, Destination, FunctionsConfig};
+use functions::guard;
 use functions::sqlite::Store;
 use handoff::call::{CallRules, QueueRules};
 use handoff::payload::{Catalog, Grants};
@@ -67,6 +68,7 @@ impl Setup {
             edge: rules.edge.clone(),
             policies: vec![Arc::clone(&rules.policy)],
             catalog: Arc::clone(&rules.catalog),
+            queues: config.queues.iter().map(|queue| (queue.id.clone(), queue.label.clone())).collect(),
             destinations: config.webhooks.iter().map(destination).collect::<Result<_>>()?,
             public_url: rules.public_url.clone(),
         };
@@ -128,6 +130,8 @@ fn tag_key(config: &Config, store: &Store) -> [u8; 32] {
 }
 
 fn destination(webhook: &crate::config::Webhook) -> Result<Destination> {
+    guard::check_configured(&webhook.url, &webhook.allow_private)
+        .with_context(|| format!("the url of the webhook {}", webhook.id))?;
     Ok(Destination {
         id: webhook.id.clone(),
         url: webhook.url.clone(),

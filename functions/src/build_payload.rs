@@ -60,6 +60,8 @@ where
 
 fn composed(job: &DecisionJob, config: &FunctionsConfig, head: u64, now: Timestamp) -> Payload {
     let nothing_known = Context::default();
+    let context = job.context.as_ref().unwrap_or(&nothing_known);
+    let asked = context.request.as_ref().and_then(|request| request.queue.as_deref());
     let decision = &job.decision;
     build(&BuildInput {
         tenant: &job.tenant,
@@ -68,10 +70,9 @@ fn composed(job: &DecisionJob, config: &FunctionsConfig, head: u64, now: Timesta
         trigger: &decision.trigger,
         policy_version: &decision.policy_version,
         origin: decision.origin,
-        context: job.context.as_ref().unwrap_or(&nothing_known),
+        context,
         catalog: &config.catalog,
-        // The edge's directory chooses the queue; the payload does not wait for it.
-        queue: None,
+        queue: config.queue(asked),
         revision: FIRST_REVISION,
         created_at: now,
         // Both clocks are wall clocks of different machines; a payload is never older than

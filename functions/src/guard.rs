@@ -82,13 +82,26 @@ pub fn check_addresses(
     if addresses.iter().all(listed) {
         return Ok(());
     }
+    check_public_form(target)?;
+    if addresses.iter().all(|address| is_public(*address)) { Ok(()) } else { Err(Forbidden::Address) }
+}
+
+fn check_public_form(target: &Target) -> Result<(), Forbidden> {
     if target.url.scheme() != "https" {
         return Err(Forbidden::Scheme);
     }
-    if !PORTS.contains(&target.port) {
-        return Err(Forbidden::Port);
+    if PORTS.contains(&target.port) { Ok(()) } else { Err(Forbidden::Port) }
+}
+
+/// Checks a destination when it is configured, as far as its text tells: where a name leads
+/// is known at the send, and is judged at every one.
+pub fn check_configured(text: &str, allow_private: &[IpNet]) -> Result<(), Forbidden> {
+    let target = check_url(text)?;
+    match target.host.parse::<IpAddr>() {
+        Ok(address) => check_addresses(&target, &[address], allow_private),
+        Err(_) if allow_private.is_empty() => check_public_form(&target),
+        Err(_) => Ok(()),
     }
-    if addresses.iter().all(|address| is_public(*address)) { Ok(()) } else { Err(Forbidden::Address) }
 }
 
 /// Whether an address is an ordinary one of the public network.
@@ -204,6 +217,18 @@ mod tests {
         for url in HOSTILE {
             assert!(judge(url, &["8.8.8.8"], &[]).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn what_a_url_tells_by_itself_is_refused_when_it_is_configured() {
+        for url in HOSTILE {
+            assert!(check_configured(url, &[]).is_err(), "{url}");
+        }
+        let allow = ["127.0.0.1/32".parse().unwrap()];
+        assert_eq!(check_configured("https://crm.example/hook", &[]), Ok(()));
+        assert_eq!(check_configured("http://127.0.0.1:8099/hook", &allow), Ok(()));
+        assert_eq!(check_configured("http://crm.local:8099/hook", &allow), Ok(()));
+        assert!(check_configured("http://10.0.0.1/hook", &allow).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use handoff::audit::Hash;
@@ -14,7 +14,7 @@ use handoff::webhook::CONTENT_TYPE;
 use reqwest::{Client, redirect};
 use serde::Deserialize;
 
-use crate::config::{Destination, FunctionsConfig};
+use crate::config::{Current, Destination};
 use crate::guard::{ADDRESSES_MAX, Forbidden, Target, check_addresses, check_url};
 use crate::ports::{Clock, SendWebhook, WebhookAnswer, WebhookRequest};
 
@@ -26,14 +26,16 @@ const IDLE_MAX: usize = 4;
 
 /// Sends webhooks over the network.
 pub struct HttpSender<C> {
-    config: Arc<FunctionsConfig>,
+    config: Current,
     clock: C,
-    /// One client per destination and connection timeout, rebuilt when the addresses change.
+    /// One client per destination and connection timeout, rebuilt when its name or the
+    /// addresses change: a client looks up for itself what it was not pinned to.
     clients: Mutex<BTreeMap<(DestinationId, Duration), Pinned>>,
 }
 
 #[derive(Clone)]
 struct Pinned {
+    host: String,
     addresses: Vec<SocketAddr>,
     client: Client,
 }
@@ -50,15 +52,15 @@ enum Failed {
 }
 
 impl<C: Clock + Sync> HttpSender<C> {
-    /// A sender for the destinations of `config`. The process must have installed a TLS
+    /// A sender for the destinations that `config` holds at the time. The process must have installed a TLS
     /// provider; without one, every try to an HTTPS destination fails.
-    pub const fn new(config: Arc<FunctionsConfig>, clock: C) -> Self {
+    pub const fn new(config: Current, clock: C) -> Self {
         Self { config, clock, clients: Mutex::new(BTreeMap::new()) }
     }
 
     async fn try_once(&self, request: &WebhookRequest) -> Result<WebhookAnswer, Failed> {
-        let destination =
-            self.config.destination(&request.destination).ok_or(Failed::Guard(Forbidden::BadUrl))?;
+        let config = self.config.get();
+        let destination = config.destination(&request.destination).ok_or(Failed::Guard(Forbidden::BadUrl))?;
         let target = check_url(&destination.url).map_err(Failed::Guard)?;
         let addresses = resolve(&target, request.connect_timeout).await?;
         let plain: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
@@ -105,7 +107,9 @@ impl<C: Clock + Sync> HttpSender<C> {
     ) -> Result<Client, Failed> {
         let key = (request.destination.clone(), request.connect_timeout);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pinned) = clients.get(&key).filter(|pinned| pinned.addresses == addresses) {
+        if let Some(pinned) =
+            clients.get(&key).filter(|pinned| pinned.host == target.host && pinned.addresses == addresses)
+        {
             return Ok(pinned.client.clone());
         }
         let client = Client::builder()
@@ -120,7 +124,7 @@ impl<C: Clock + Sync> HttpSender<C> {
                 tracing::error!(destination = %request.destination, %error, "no HTTP client");
                 Failed::Network
             })?;
-        clients.insert(key, Pinned { addresses, client: client.clone() });
+        clients.insert(key, Pinned { host: target.host.clone(), addresses, client: client.clone() });
         Ok(client)
     }
 }
@@ -201,7 +205,7 @@ mod tests {
         let mut crm = destination("crm");
         crm.url = url.to_owned();
         crm.allow_private = allow.iter().map(|net| net.parse().unwrap()).collect();
-        let sender = HttpSender::new(Arc::new(config(vec![crm.clone()])), SystemClock::start());
+        let sender = HttpSender::new(Current::new(config(vec![crm.clone()])), SystemClock::start());
         let request = WebhookRequest {
             destination: crm.id,
             id: "msg_1".to_owned(),

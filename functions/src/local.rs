@@ -7,12 +7,13 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use handoff::command::Command;
+use handoff::policy::Policy;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::batch::{self, Failure, Grouped, Handled, Verdict};
 use crate::clock::SystemClock;
-use crate::config::{FunctionsConfig, PolicySet, command_queue};
+use crate::config::{Current, FunctionsConfig, PolicySet, command_queue};
 use crate::http::HttpSender;
 use crate::ports::{AUDIT, AppendAudit, DECISIONS, SIGNALS, WEBHOOKS_DURABLE, WEBHOOKS_LIVE};
 use crate::sqlite::queue::{self, Batch, QueueSettings, Received, settings_of};
@@ -49,6 +50,7 @@ impl Grouped for Received {
 pub struct Workers {
     store: Store,
     policies: PolicySet,
+    config: Current,
     control: watch::Sender<Control>,
     thread: Option<JoinHandle<()>>,
 }
@@ -70,20 +72,22 @@ impl Workers {
         let (control, watching) = watch::channel(Control::Run);
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let policies = PolicySet::new(&config.policies);
-        let config = Arc::new(config);
+        let commands_name = command_queue("", &config.edge);
+        let config = Current::new(config);
         let shared = Arc::new(Shared {
             store: store.clone(),
             policies: policies.clone(),
             clock: SystemClock::start(),
             http: HttpSender::new(config.clone(), SystemClock::start()),
-            config,
+            config: config.clone(),
             commands,
+            commands_name,
         });
         let thread = Builder::new().name("functions".to_owned()).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, run_all(shared, watching));
         })?;
-        Ok((Self { store, policies, control, thread: Some(thread) }, receiver))
+        Ok((Self { store, policies, config, control, thread: Some(thread) }, receiver))
     }
 
     /// Lets records wait: no handler begins another until [`Workers::resume`].
@@ -97,8 +101,17 @@ impl Workers {
     }
 
     /// Makes a new policy known; running calls keep theirs.
-    pub fn publish_policy(&self, policy: Arc<handoff::policy::Policy>) {
+    pub fn publish_policy(&self, policy: Arc<Policy>) {
         self.policies.publish(policy);
+    }
+
+    /// Takes over a new configuration with its policies, from the next record on. The edge
+    /// whose commands are delivered stays the one that it began with.
+    pub fn reload(&self, config: FunctionsConfig) {
+        for policy in &config.policies {
+            self.publish_policy(policy.clone());
+        }
+        self.config.replace(config);
     }
 
     /// Resolves when no message waits (those that wait for a late try of the durable lane
@@ -140,8 +153,9 @@ struct Shared {
     policies: PolicySet,
     clock: SystemClock,
     http: HttpSender<SystemClock>,
-    config: Arc<FunctionsConfig>,
+    config: Current,
     commands: mpsc::Sender<Command>,
+    commands_name: String,
 }
 
 async fn run_all(shared: Arc<Shared>, control: watch::Receiver<Control>) {
@@ -151,7 +165,7 @@ async fn run_all(shared: Arc<Shared>, control: watch::Receiver<Control>) {
             tasks.spawn_local(work(shared.clone(), name.to_owned(), control.clone()));
         }
     }
-    let commands = command_queue("", &shared.config.edge);
+    let commands = shared.commands_name.clone();
     tasks.spawn_local(work(shared.clone(), commands, control.clone()));
     tasks.spawn_local(close_chains(shared, control));
     while tasks.join_next().await.is_some() {}
@@ -212,7 +226,8 @@ async fn take(store: &Store, name: &str, settings: QueueSettings) -> Result<Batc
 }
 
 async fn handle(shared: &Shared, name: &str, record: &Received) -> Result<Handled, Failure> {
-    let Shared { store, policies, clock, http, config, commands } = shared;
+    let Shared { store, policies, clock, http, config, commands, .. } = shared;
+    let config = &*config.get();
     let body = record.body.as_slice();
     match name {
         SIGNALS => evaluate_trigger::handle(store, policies, clock, body).await,

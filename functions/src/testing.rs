@@ -114,6 +114,7 @@ pub(crate) fn config(destinations: Vec<Destination>) -> FunctionsConfig {
         edge: EdgeId::parse("edge-1").unwrap(),
         policies: vec![policy()],
         catalog: Arc::default(),
+        queues: Vec::new(),
         destinations,
         public_url: "https://edge.example".to_owned(),
     }

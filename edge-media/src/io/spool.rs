@@ -159,6 +159,7 @@ mod tests {
             edge: EdgeId::parse("edge-1").unwrap(),
             policies: Vec::new(),
             catalog: Arc::new(Catalog::default()),
+            queues: Vec::new(),
             destinations: Vec::new(),
             public_url: "https://edge.example".to_owned(),
         };

@@ -57,6 +57,7 @@ fn config(crm: SocketAddr, required: bool) -> FunctionsConfig {
         edge: EdgeId::parse("edge-1").unwrap(),
         policies: vec![policy()],
         catalog: Arc::default(),
+        queues: Vec::new(),
         destinations: vec![Destination {
             id: DestinationId::parse("crm").unwrap(),
             url: format!("http://{crm}/hook"),
@@ -234,6 +235,33 @@ async fn a_call_runs_through_all_handlers_and_its_chain_verifies() {
         let at: i64 = header("webhook-timestamp").parse().unwrap();
         assert_eq!(verify(SECRET, header("webhook-id"), at, body, header("webhook-signature"), at), Ok(()));
     }
+    assert_eq!(store.depth(PARKED).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_reload_reaches_the_handlers_and_a_running_call_keeps_its_policy() {
+    let dir = directory();
+    let (address, _) = crm(StatusCode::OK).await;
+    let reloaded = config(address, true);
+    let before = FunctionsConfig { destinations: Vec::new(), ..reloaded.clone() };
+    let store = Store::open(dir.path()).unwrap();
+    let (workers, mut commands) = Workers::start(store.clone(), before).unwrap();
+    let edited = format!("{}\n# edited\n", include_str!("../../../handoff/policies/default.toml"));
+    let edited = Arc::new(Policy::from_toml(&edited).unwrap());
+    assert_ne!(edited.version(), policy().version());
+    workers.reload(FunctionsConfig { policies: vec![edited], ..reloaded.clone() });
+    let mut edge = Edge::new(&store, &reloaded).await;
+    edge.asks_for_a_person().await;
+    let decision = decided(&mut commands).await;
+    assert_eq!(decision.policy_version, policy().version());
+    edge.bridges_and_ends(decision).await;
+    workers.idle().await.unwrap();
+    stop(workers).await;
+    let webhooks = Reader::open(dir.path()).unwrap().webhooks(&call()).unwrap();
+    assert!(
+        webhooks.len() == 4 && webhooks.iter().all(|webhook| webhook.status == Some(200)),
+        "{webhooks:?}"
+    );
     assert_eq!(store.depth(PARKED).unwrap(), 0);
 }
 

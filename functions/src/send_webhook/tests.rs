@@ -120,6 +120,7 @@ fn config() -> FunctionsConfig {
         edge: EdgeId::parse("edge-1").unwrap(),
         policies: Vec::new(),
         catalog: std::sync::Arc::default(),
+        queues: Vec::new(),
         destinations: vec![destination],
         public_url: "https://edge.example".to_owned(),
     }
@@ -202,6 +203,26 @@ async fn every_try_is_its_own_producer() {
         .collect();
     let expected = [("1", 0), ("2", 0), ("3", 0), ("3", 1)].map(|(attempt, pseq)| (attempt.to_owned(), pseq));
     assert_eq!(entries, expected);
+}
+
+#[tokio::test]
+async fn a_try_that_died_before_its_result_was_kept_is_repeated_without_contradicting_itself() {
+    let world = World::answering(&[(1, OK, false), (1, OK, false)]);
+    world.handle(&offered(Lane::Live)).await.unwrap();
+    // The process died after the entries of the try were queued: only its number is known.
+    world.states.lock().unwrap().truncate(1);
+    world.now.lock().unwrap().clone_from(&Now::from_millis(60_000));
+    assert_eq!(world.handle(&offered(Lane::Live)).await, Ok(Handled::Done));
+    let mut places: Vec<(String, u64)> = world
+        .queued_to(AUDIT)
+        .iter()
+        .map(|m| AuditMessage::from_json(&m.body).unwrap().entry)
+        .map(|entry| (entry.producer.to_string(), entry.pseq))
+        .collect();
+    assert_eq!(places.len(), 4, "two tries, each attempted and delivered");
+    places.sort();
+    places.dedup();
+    assert_eq!(places.len(), 4, "no number is used for two different entries");
 }
 
 #[tokio::test]
