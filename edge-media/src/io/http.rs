@@ -268,6 +268,23 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(
+        config: watch::Receiver<Arc<Config>>,
+        edge: mpsc::Sender<HttpRequest>,
+        events: Arc<EventLog>,
+        rates: Rates,
+    ) -> Self {
+        Self {
+            config,
+            edge,
+            events,
+            streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
+            rates: Mutex::new(rates),
+            started: Instant::now(),
+            sessions: AtomicU64::new(1),
+        }
+    }
+
     fn now(&self) -> Now {
         Now::ZERO + self.started.elapsed()
     }
@@ -305,15 +322,11 @@ pub async fn serve(
     events: Arc<EventLog>,
     stop: impl Future<Output = ()>,
 ) {
-    let router = router(Arc::new(Shared {
-        config,
-        edge,
-        events,
-        streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
-        rates: Mutex::default(),
-        started: Instant::now(),
-        sessions: AtomicU64::new(1),
-    }));
+    attend(listener, Shared::new(config, edge, events, Rates::default()), stop).await;
+}
+
+async fn attend(listener: TcpListener, shared: Shared, stop: impl Future<Output = ()>) {
+    let router = router(Arc::new(shared));
     let mut connections = JoinSet::new();
     let mut stop = core::pin::pin!(stop);
     loop {

@@ -27,22 +27,36 @@ pub(super) enum Holder {
 }
 
 /// What is left to each holder. Bounded by the configuration: only known tokens get here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rates {
+    requests: Budget,
+    signal_posts: Budget,
     left: BTreeMap<Holder, Budget>,
 }
 
+impl Default for Rates {
+    fn default() -> Self {
+        Self::of(
+            Budget::new(REQUESTS_BURST, REQUESTS_EVERY),
+            Budget::new(SIGNAL_POSTS_BURST, SIGNAL_POSTS_EVERY),
+        )
+    }
+}
+
 impl Rates {
+    /// The budget of each person or program, and that of the voice agent's token.
+    pub(super) const fn of(requests: Budget, signal_posts: Budget) -> Self {
+        Self { requests, signal_posts, left: BTreeMap::new() }
+    }
+
     fn spend(&mut self, holder: &Holder, now: Now) -> bool {
         // Names of configurations long gone are forgotten with everybody's budget.
         if self.left.len() > HOLDERS_MAX {
             self.left.clear();
         }
         let full = || match holder {
-            Holder::VoiceAgent => Budget::new(SIGNAL_POSTS_BURST, SIGNAL_POSTS_EVERY),
-            Holder::Agent(_) | Holder::Monitor(_) | Holder::Supervisor(_) => {
-                Budget::new(REQUESTS_BURST, REQUESTS_EVERY)
-            }
+            Holder::VoiceAgent => self.signal_posts.clone(),
+            Holder::Agent(_) | Holder::Monitor(_) | Holder::Supervisor(_) => self.requests.clone(),
         };
         self.left.entry(holder.clone()).or_insert_with(full).spend(now)
     }
