@@ -260,7 +260,7 @@ CONVERSATION = [
     turn("caller", "Hello, this is Sam Marsh. I need a refill of my lisinopril."),
     ("intent", {"name": "clinical.medication_refill", "confidence": 0.93}),
     turn("agent", "Of course, Mr Marsh. May I have your date of birth?"),
-    turn("caller", "The fourth of May, nineteen sixty one."),
+    turn("caller", "It is 4 May 1961."),
     turn("agent", "Thank you. Is that the ten milligram tablet, and do you still use Hill Street Pharmacy?"),
     turn("caller", "Yes, ten milligrams, and yes, Hill Street Pharmacy. You can call me after four."),
     ("field", {"name": "patient_name", "value": "Sam Marsh", "confidence": 0.97, "verified": True, "pii": "pii"}),
@@ -439,9 +439,8 @@ async def play(edge, page, phones, tasks, picture, work):
     await shown("keys.png")
     await page.press("Escape")
     await page.until("!document.getElementById('keys').open")
-    await page.eval("document.activeElement.blur()")
     await page.eval("scrollTo(0, 0)")
-    await asyncio.sleep(0.2)
+    await page.until("!document.querySelector('.copied')")
     for scheme in ("dark", "light"):
         await page.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         await asyncio.sleep(0.2)
@@ -449,6 +448,11 @@ async def play(edge, page, phones, tasks, picture, work):
         await contrast(page, scheme)
     if picture:
         open(picture, "wb").write(data)
+    await page.do("Emulation.setDeviceMetricsOverride", width=400, height=850, deviceScaleFactor=1, mobile=False)
+    wide = await page.eval("document.documentElement.scrollWidth")
+    check("nothing is cut off on a narrow screen", wide <= 400, wide, "of 400 px")
+    await shown("narrow.png")
+    await page.do("Emulation.setDeviceMetricsOverride", width=1360, height=850, deviceScaleFactor=1, mobile=False)
     check("the picture for the README is small", len(data) < PICTURE_BYTES_MAX, len(data), "bytes")
 
     await page.press("a")
@@ -456,6 +460,7 @@ async def play(edge, page, phones, tasks, picture, work):
     check("accepted by a key", accepted["method"] == "ui", accepted["agent"])
     await events.until("bridge.completed", call=first)
     await page.until("document.getElementById('stage').textContent === 'Connected'")
+    await shown("talking.png")
     status, answer = await edge.api("POST", f"/v1/transfers/{transfer}/accept", AGENT)
     check("accepting twice is a conflict", status == 409, answer.get("detail"))
     status, answer = await edge.api("POST", f"/v1/transfers/{transfer}/cancel", LEAD)

@@ -242,6 +242,7 @@
     const stageNow = offer && !over ? offer.stage : '';
     if (stageNow !== 'incoming' && $('why').open) $('why').close();
     if (stageNow !== 'bridged' && $('sure').open) $('sure').close();
+    $('about-call').hidden = !offer || !offer.payload;
     if (!offer) return focusOn('idle-title');
 
     const stage = over ? 'ended' : offer.stage;
@@ -274,7 +275,7 @@
     setText($('queue-title'), total === 0 ? 'Nobody is waiting' : total === 1 ? '1 caller is waiting' : `${total} callers are waiting`);
     fill($('waiting'), callers.map((caller) => {
       const line = el('li', caller.offered === 'you' ? 'mine' : '');
-      line.append(el('b', '', caller.queue), el('time'), el('span', '', words(caller.category)), el('span', 'to', OFFERED[caller.offered]));
+      line.append(el('b', '', caller.queue), el('time'), el('span', '', WHY[caller.category] || words(caller.category)), el('span', 'to', OFFERED[caller.offered]));
       return line;
     }));
     tickWaiting();
@@ -390,8 +391,7 @@
     const { caller, intent, trigger } = structured;
     const rows = [
       ['Caller', number(caller)],
-      ['Why a person', trigger.explanation || words(trigger.code)],
-      ['About', intent.label],
+      ['Why a person', WHY[trigger.code] || words(trigger.code), trigger.explanation],
       ['Record', MATCH[caller.match.status]],
       ['Mood', MOODS[intent.sentiment]],
       ['Already done', (structured.actions_taken || []).map((done) => `${words(done.tool)}: ${OUTCOMES[done.outcome] || done.outcome}`).join(' · ')],
@@ -399,7 +399,12 @@
     ];
     const pop = structured.crm && structured.crm.screen_pop;
     const out = [];
-    for (const [name, value] of rows) if (value) out.push(el('dt', '', name), el('dd', '', value));
+    for (const [name, value, small] of rows) {
+      if (!value) continue;
+      const said = el('dd', '', value);
+      if (small) said.append(el('span', 'from', small));
+      out.push(el('dt', '', name), said);
+    }
     if (pop && /^https:\/\//.test(pop.url || '')) {
       const anchor = el('a', '', `Open ${pop.object}`);
       Object.assign(anchor, { id: 'record', href: pop.url, target: '_blank', rel: 'noopener noreferrer' });
@@ -493,7 +498,7 @@
 
   function signIn(why) {
     if (socket) socket.onclose = null;
-    for (const id of ['idle', 'offer', 'actions', 'queue']) $(id).hidden = true;
+    for (const id of ['idle', 'offer', 'actions', 'about-call', 'queue']) $(id).hidden = true;
     for (const dialog of document.querySelectorAll('dialog[open]')) dialog.close();
     $('sign-in').hidden = false;
     if (why) $('sign-in-why').textContent = why;
@@ -557,6 +562,18 @@
     ani_match_only: ['Not verified: only the number matches. Confirm one detail before you share anything.', ''],
     partial_kba: ['Identity partly confirmed by the assistant.', 'good'],
     verified: ['Identity verified.', 'good'],
+  };
+  const WHY = {
+    regulatory: 'A rule requires a person',
+    safety: 'Safety',
+    caller_request: 'Asked for a person',
+    tool_failure: 'A system does not work',
+    routing_rule: 'Such calls go to a person',
+    topic: 'This topic goes to a person',
+    broken_promise: 'Was promised a person',
+    loop: 'Went round in circles',
+    low_confidence: 'The assistant is not sure',
+    elapsed_time: 'It has taken too long',
   };
   const MOODS = { negative: 'Unhappy', very_negative: 'Very unhappy', positive: 'Friendly', mixed: 'Mixed' };
   const OUTCOMES = { ok: 'done', failed: 'did not work', unknown: 'outcome unknown' };
