@@ -25,13 +25,14 @@ static HEAD: LazyLock<ChainHead> = LazyLock::new(|| {
 fn run(input: &[u8]) -> Behaviour {
     let input = input.strip_suffix(b"\n").unwrap_or(input);
     let call = CallId::parse("call_0001").expect("a valid id");
-    let records = input.split(|byte| *byte == b'\n').take(LINES_MAX).zip(1..).map(|(line, seq)| StoredRecord {
-        seq,
-        canonical: line.to_vec(),
-        hash: Some(record_hash(line).to_string()),
-        recorded_at: Some(now()),
-        ciphertext: None,
-    });
+    let records =
+        input.split(|byte| *byte == b'\n').take(LINES_MAX).zip(1..).map(|(line, seq)| StoredRecord {
+            seq,
+            canonical: line.to_vec(),
+            hash: Some(record_hash(line).to_string()),
+            recorded_at: Some(now()),
+            ciphertext: None,
+        });
     let mut chain = StoredChain {
         tenant: TenantId::parse("t_acme").expect("a valid id"),
         chain: ChainId::of(&call),
@@ -65,8 +66,26 @@ const LINES_MAX: usize = 64;
 const FINDING_BYTES_MAX: usize = 400;
 
 const WORDS: &[&str] = &[
-    r#""seq":1"#, r#""seq":7"#, r#""pseq":0"#, r#""producer":"edge-2""#, r#""chain":"call_0002""#, r#""tenant":"t_b""#,
-    r#""type":"chain.closed""#, r#""type":"producer.final""#, r#""type":"transfer.decided""#, r#""type":"bridge.completed""#,
-    r#""occurred_at":"2026-11-22T07:00:00.000Z""#, r#""body":{}"#, r#""prev":""#, r#""v":"warmbridge-audit/v1""#, r#""sealed":{}"#, r#""refs":{}"#,
-    "\n", " ", "null", "1.0", "9007199254740992", "\\u0000",
+    r#""seq":1"#,
+    r#""seq":7"#,
+    r#""pseq":0"#,
+    r#""producer":"edge-2""#,
+    r#""chain":"call_0002""#,
+    r#""tenant":"t_b""#,
+    r#""type":"chain.closed""#,
+    r#""type":"producer.final""#,
+    r#""type":"transfer.decided""#,
+    r#""type":"bridge.completed""#,
+    r#""occurred_at":"2026-11-22T07:00:00.000Z""#,
+    r#""body":{}"#,
+    r#""prev":""#,
+    r#""v":"warmbridge-audit/v1""#,
+    r#""sealed":{}"#,
+    r#""refs":{}"#,
+    "\n",
+    " ",
+    "null",
+    "1.0",
+    "9007199254740992",
+    "\\u0000",
 ];

@@ -26,7 +26,10 @@ fn run(input: &[u8]) -> Behaviour {
         Err(problems) => {
             assert!(!problems.is_empty(), "a refusal has a reason");
             for problem in &problems {
-                assert!(problem.line.is_none_or(|line| (1..=lines).contains(&line)), "{problem}: of {lines} lines");
+                assert!(
+                    problem.line.is_none_or(|line| (1..=lines).contains(&line)),
+                    "{problem}: of {lines} lines"
+                );
                 behaviour.note(problem.message.split([':', '"', '`']).next().unwrap_or_default());
             }
             problems.iter().map(|problem| format!("{problem}\n{problem:?}\n")).collect()
@@ -69,13 +72,51 @@ const IN_FILE: &str = "kept-in-a-file-f3a9c1d7e5b2";
 const SECRETS: [&str; 3] = ["planted-8d41f0c26b7e", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", IN_FILE];
 
 const WORDS: &[&str] = &[
-    "\n[edge]\n", "\n[[trunk]]\n", "\n[voice_agent]\n", "\n[[agent]]\n", "\n[[queue]]\n", "\n[policy]\n", "\n[payload]\n",
-    "\n[[webhook]]\n", "\n[audit]\n", "\n[[operator]]\n", "password = \"planted-8d41f0c26b7e\"\n",
-    "token = \"planted-8d41f0c26b7e\"\n", "desktop_token = \"planted-8d41f0c26b7e\"\n", "auth_token = [\"planted-8d41f0c26b7e\"]\n",
-    "secret = \"planted-8d41f0c26b7e\"\n", "password = 12\n", "password_file = \"missing\"\n", "secret_file = \"a.webhook\"\n",
-    "allow_loopback = true\n", "rtp_ports = [20000, 20000]\n", "rtp_ports = [65534, 65535]\n", "hold_signalling = \"none\"\n",
-    "cancel_while_waiting = true\n", "addresses = [\"0.0.0.0/0\"]\n", "addresses = []\n", "ring_timeout_s = -1\n",
-    "url = \"http://[::1\"\n", "url = \"https://user:planted-8d41f0c26b7e@crm.example/\"\n", "payload_ack = \"crm\"\n", "fallback = []\n",
-    "lang = \"xx\"\n", "\"\"\"", "'''", "= ", "[[", "]]", "{}", "\"", "\\u0000", "nan", "inf", "1979-05-27T07:32:00Z", "0x7fffffffffffffff",
-    "true", "# ", "\u{feff}", "a.b.c.d.e.f = 1\n",
+    "\n[edge]\n",
+    "\n[[trunk]]\n",
+    "\n[voice_agent]\n",
+    "\n[[agent]]\n",
+    "\n[[queue]]\n",
+    "\n[policy]\n",
+    "\n[payload]\n",
+    "\n[[webhook]]\n",
+    "\n[audit]\n",
+    "\n[[operator]]\n",
+    "password = \"planted-8d41f0c26b7e\"\n",
+    "token = \"planted-8d41f0c26b7e\"\n",
+    "desktop_token = \"planted-8d41f0c26b7e\"\n",
+    "auth_token = [\"planted-8d41f0c26b7e\"]\n",
+    "secret = \"planted-8d41f0c26b7e\"\n",
+    "password = 12\n",
+    "password_file = \"missing\"\n",
+    "secret_file = \"a.webhook\"\n",
+    "allow_loopback = true\n",
+    "rtp_ports = [20000, 20000]\n",
+    "rtp_ports = [65534, 65535]\n",
+    "hold_signalling = \"none\"\n",
+    "cancel_while_waiting = true\n",
+    "addresses = [\"0.0.0.0/0\"]\n",
+    "addresses = []\n",
+    "ring_timeout_s = -1\n",
+    "url = \"http://[::1\"\n",
+    "url = \"https://user:planted-8d41f0c26b7e@crm.example/\"\n",
+    "payload_ack = \"crm\"\n",
+    "fallback = []\n",
+    "lang = \"xx\"\n",
+    "\"\"\"",
+    "'''",
+    "= ",
+    "[[",
+    "]]",
+    "{}",
+    "\"",
+    "\\u0000",
+    "nan",
+    "inf",
+    "1979-05-27T07:32:00Z",
+    "0x7fffffffffffffff",
+    "true",
+    "# ",
+    "\u{feff}",
+    "a.b.c.d.e.f = 1\n",
 ];

@@ -25,7 +25,11 @@ fn run(input: &[u8]) -> Behaviour {
     match AuditMessage::from_json(input) {
         Ok(message) => {
             behaviour.note(&message.entry.kind);
-            assert_eq!(AuditMessage::from_json(&message.to_json()), Ok(message), "entries read as they are written");
+            assert_eq!(
+                AuditMessage::from_json(&message.to_json()),
+                Ok(message),
+                "entries read as they are written"
+            );
         }
         Err(error) => errors.push(error.to_string()),
     }
@@ -68,9 +72,47 @@ fn run(input: &[u8]) -> Behaviour {
 const SAID: &str = "planted words";
 
 const WORDS: &[&str] = &[
-    "planted words", r#""specversion":"1.0""#, r#""subject":"call_0001""#, r#""sequence":"00000000000000000007""#, r#""version":1"#,
-    r#""data":"#, r#""fact":"#, r#""evaluable":"#, r#""type":"transfer.decided""#, r#""body":"#, r#""leg":0"#, r#""played_pm":1001"#,
-    r#""entry":"#, r#""ct":"AAAA""#, r#""sealed":"#, r#""producer":"edge-1""#, r#""pseq":0"#, r#""prev":"#, r#""v":"warmbridge-audit/v1""#,
-    r#""schema":"warmbridge.handoff/1.0""#, r#""revision":"#, r#""summary":"#, r#""transcript":"#, "9007199254740991", "9007199254740992", "-0",
-    "1.0", "1e3", "null", "true", "{}", "[]", "\"\"", "\\u0000", "\\ud800", "\\u00e9", "é", "\u{feff}", "[[[[[[[[", "}", "{", ",", ":",
+    "planted words",
+    r#""specversion":"1.0""#,
+    r#""subject":"call_0001""#,
+    r#""sequence":"00000000000000000007""#,
+    r#""version":1"#,
+    r#""data":"#,
+    r#""fact":"#,
+    r#""evaluable":"#,
+    r#""type":"transfer.decided""#,
+    r#""body":"#,
+    r#""leg":0"#,
+    r#""played_pm":1001"#,
+    r#""entry":"#,
+    r#""ct":"AAAA""#,
+    r#""sealed":"#,
+    r#""producer":"edge-1""#,
+    r#""pseq":0"#,
+    r#""prev":"#,
+    r#""v":"warmbridge-audit/v1""#,
+    r#""schema":"warmbridge.handoff/1.0""#,
+    r#""revision":"#,
+    r#""summary":"#,
+    r#""transcript":"#,
+    "9007199254740991",
+    "9007199254740992",
+    "-0",
+    "1.0",
+    "1e3",
+    "null",
+    "true",
+    "{}",
+    "[]",
+    "\"\"",
+    "\\u0000",
+    "\\ud800",
+    "\\u00e9",
+    "é",
+    "\u{feff}",
+    "[[[[[[[[",
+    "}",
+    "{",
+    ",",
+    ":",
 ];

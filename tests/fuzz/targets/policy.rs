@@ -43,7 +43,8 @@ fn decide(policy: &Policy, stimulus: &Stimulus, behaviour: &mut Behaviour) {
     };
     let trigger = policy.evaluate(&snapshot, stimulus);
     assert_eq!(policy.evaluate(&snapshot, stimulus), trigger, "the same twice");
-    let fires = policy.verdicts(&snapshot, stimulus).iter().any(|(_, verdict)| matches!(verdict, Verdict::Fire(_)));
+    let fires =
+        policy.verdicts(&snapshot, stimulus).iter().any(|(_, verdict)| matches!(verdict, Verdict::Fire(_)));
     assert_eq!(trigger.is_some(), fires, "a transfer, exactly where a rule fires");
     if let Some(trigger) = trigger {
         assert!(trigger.evidence.chars().count() <= 200 && trigger.also.len() <= 6);
@@ -53,7 +54,11 @@ fn decide(policy: &Policy, stimulus: &Stimulus, behaviour: &mut Behaviour) {
         let before = Category::ALL.iter().take_while(|category| **category != trigger.category);
         let earlier: Vec<String> = before.map(|category| category.as_str().to_owned()).collect();
         let beside: Vec<String> = trigger.also.iter().filter_map(named).collect();
-        assert!(!beside.iter().any(|rule| earlier.contains(rule)), "{beside:?} before {:?}", trigger.category);
+        assert!(
+            !beside.iter().any(|rule| earlier.contains(rule)),
+            "{beside:?} before {:?}",
+            trigger.category
+        );
         behaviour.note(trigger.category.as_str());
     }
     let under_way = Snapshot { transfer: TransferStanding::Active, ..snapshot };
@@ -65,7 +70,10 @@ fn stimuli() -> [Stimulus; 6] {
     [
         said("I want to talk to a person now, I do not want a robot, what about my medication"),
         said(""),
-        Stimulus::Topic { topic: Named { name: "medication".to_owned(), confidence_pm: 500 }, regulated: true },
+        Stimulus::Topic {
+            topic: Named { name: "medication".to_owned(), confidence_pm: 500 },
+            regulated: true,
+        },
         Stimulus::Requested { reason: RequestReason::Other },
         Stimulus::Digit { zero: true },
         Stimulus::Clock,
@@ -73,12 +81,53 @@ fn stimuli() -> [Stimulus; 6] {
 }
 
 const WORDS: &[&str] = &[
-    "name = \"clinic\"\n", "\n[[regulatory]]\nid = \"r\"\n", "\n[[safety]]\nid = \"s\"\n", "\n[[caller_request]]\nid = \"c\"\n",
-    "\n[[tool_failure]]\nid = \"t\"\n", "\n[[routing_rule]]\nid = \"v\"\n", "\n[[topic]]\nid = \"o\"\n", "\n[[broken_promise]]\nid = \"b\"\n",
-    "\n[[loop]]\nid = \"l\"\n", "\n[[low_confidence]]\nid = \"w\"\n", "\n[[elapsed_time]]\nid = \"e\"\n", "\n[phrase_sets]\n",
-    "person = [\"person\", \"human\"]\n", "phrases = [\"talk to a {person}\"]\n", "phrases = [\"* * *\"]\n", "phrases = [\"[a] b * c {person}\"]\n",
-    "topics = [\"medication\"]\n", "intents = [\"a.b\"]\n", "threshold = 0.6\n", "upper_edge = 0.7\n", "consecutive = 2\n", "after_s = 300\n",
-    "within_ms = 3000\n", "in_a_row = 3\n", "same_intent = 3\n", "same_prompt = 3\n", "heed_negation = false\n", "confidence_min = 0.5\n",
-    "agent_flag = true\n", "zero_key = false\n", "call_types = [\"vip\"]\n", "reasons = []\n", "{person}", "{", "}", "[", "]", "*", " * ", "nan", "-1",
-    "1e400", "\"\"\"", "'''", "=", "\"", "\u{301}", "ﬁ", "\u{200b}",
+    "name = \"clinic\"\n",
+    "\n[[regulatory]]\nid = \"r\"\n",
+    "\n[[safety]]\nid = \"s\"\n",
+    "\n[[caller_request]]\nid = \"c\"\n",
+    "\n[[tool_failure]]\nid = \"t\"\n",
+    "\n[[routing_rule]]\nid = \"v\"\n",
+    "\n[[topic]]\nid = \"o\"\n",
+    "\n[[broken_promise]]\nid = \"b\"\n",
+    "\n[[loop]]\nid = \"l\"\n",
+    "\n[[low_confidence]]\nid = \"w\"\n",
+    "\n[[elapsed_time]]\nid = \"e\"\n",
+    "\n[phrase_sets]\n",
+    "person = [\"person\", \"human\"]\n",
+    "phrases = [\"talk to a {person}\"]\n",
+    "phrases = [\"* * *\"]\n",
+    "phrases = [\"[a] b * c {person}\"]\n",
+    "topics = [\"medication\"]\n",
+    "intents = [\"a.b\"]\n",
+    "threshold = 0.6\n",
+    "upper_edge = 0.7\n",
+    "consecutive = 2\n",
+    "after_s = 300\n",
+    "within_ms = 3000\n",
+    "in_a_row = 3\n",
+    "same_intent = 3\n",
+    "same_prompt = 3\n",
+    "heed_negation = false\n",
+    "confidence_min = 0.5\n",
+    "agent_flag = true\n",
+    "zero_key = false\n",
+    "call_types = [\"vip\"]\n",
+    "reasons = []\n",
+    "{person}",
+    "{",
+    "}",
+    "[",
+    "]",
+    "*",
+    " * ",
+    "nan",
+    "-1",
+    "1e400",
+    "\"\"\"",
+    "'''",
+    "=",
+    "\"",
+    "\u{301}",
+    "ﬁ",
+    "\u{200b}",
 ];

@@ -181,7 +181,13 @@ impl Rig {
 
     fn agree(&mut self, leg: LegId, name: &str) {
         // The stranger is nobody's signalled address.
-        let rtp = source(if name == "neighbour" { name } else if leg == LegId::CALLER { "caller" } else { "human" });
+        let rtp = source(if name == "neighbour" {
+            name
+        } else if leg == LegId::CALLER {
+            "caller"
+        } else {
+            "human"
+        });
         let codec = if name == "alaw" { Codec::Pcma } else { Codec::Pcmu };
         let remote = RemoteMedia { rtp, codec, telephone_event: Some(101), direction: Direction::SendRecv };
         self.order(MediaCommand::Remote { call: call(), leg, remote });
@@ -190,7 +196,10 @@ impl Rig {
     fn plan(&mut self, bridged: bool) {
         self.epoch += 1;
         let egress = if bridged {
-            [(LegId::CALLER, Source::Leg(LegId::FIRST_HUMAN)), (LegId::FIRST_HUMAN, Source::Leg(LegId::CALLER))]
+            [
+                (LegId::CALLER, Source::Leg(LegId::FIRST_HUMAN)),
+                (LegId::FIRST_HUMAN, Source::Leg(LegId::CALLER)),
+            ]
         } else {
             [(LegId::CALLER, Source::HoldBed), (LegId::FIRST_HUMAN, Source::Silence)]
         };
@@ -221,8 +230,25 @@ const STEP_MAX: u16 = 6;
 const REPORTS_MAX: usize = 16;
 
 const WORDS: &[&str] = &[
-    "\n%% rtp caller\n", "\n%% rtp human\n", "\n%% rtp neighbour\n", "\n%% rtp stranger\n", "\n%% intrude\n",
-    "\n%% astray\n", "\n%% rtcp\n", "\n%% tick 1\n", "\n%% tick 30\n", "\n%% late 5\n", "\n%% late 400\n",
-    "\n%% hold\n", "\n%% bridge\n", "\n%% agree caller\n", "\n%% agree neighbour\n", "\n%% agree alaw\n",
-    "\n%% keys\n1,2#", "\u{0}", "\u{8}", "\u{d}", "e",
+    "\n%% rtp caller\n",
+    "\n%% rtp human\n",
+    "\n%% rtp neighbour\n",
+    "\n%% rtp stranger\n",
+    "\n%% intrude\n",
+    "\n%% astray\n",
+    "\n%% rtcp\n",
+    "\n%% tick 1\n",
+    "\n%% tick 30\n",
+    "\n%% late 5\n",
+    "\n%% late 400\n",
+    "\n%% hold\n",
+    "\n%% bridge\n",
+    "\n%% agree caller\n",
+    "\n%% agree neighbour\n",
+    "\n%% agree alaw\n",
+    "\n%% keys\n1,2#",
+    "\u{0}",
+    "\u{8}",
+    "\u{d}",
+    "e",
 ];

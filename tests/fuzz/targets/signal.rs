@@ -9,8 +9,8 @@ use handoff::conversation::{CallerIdentity, Conversation, TransferStanding};
 use handoff::event::{CallEvent, Evaluable, Fact};
 use handoff::id::{CallId, EdgeId, TenantId, TransferId};
 use handoff::policy::{Policy, Trigger};
-use handoff::signal::{Signal, SignalBody};
 use handoff::signal::parse::{Parsed, SIGNAL_BYTES_MAX};
+use handoff::signal::{Signal, SignalBody};
 
 use crate::harness::{Behaviour, Target};
 
@@ -104,12 +104,52 @@ const REFUSAL_BYTES_MAX: usize = 120;
 const LINES_MAX: usize = 64;
 
 const WORDS: &[&str] = &[
-    r#"{"v":1,"id":"w1","type":"transfer.cancel"}"#, r#""v":1"#, r#""id":"#, r#""type":"turn""#, r#""type":"field""#,
-    r#""type":"intent""#, r#""type":"topic""#, r#""type":"transfer.request""#, r#""type":"confidence""#, r#""type":"tool""#,
-    r#""type":"dtmf""#, r#""type":"consent""#, r#""type":"disclosure.made""#, r#""type":"resolved""#, r#""type":"x""#,
-    r#""data":{"#, r#""speaker":"caller""#, r#""speaker":"agent""#, r#""text":"I want a person""#,
-    r#""text":"+15555550142""#, r#""name":"phone""#, r#""value":"+15555550142""#, r#""confidence":0.1"#, r#""regulated":true"#,
-    r#""reason":"regulatory""#, r#""verified":true"#, r#""turn":"t1""#, r#""interrupted":true"#, r#""ok":false"#,
-    r#""digits":"0""#, r#""fields":{"a":1}"#, "\\u0000", "\\ud83d\\ude42", "\\ud800", "\u{feff}", "null", "true", "-0", "1e308",
-    "1e-400", "0.5", "[[[[", "{}", "[]", "\"\"", "chest pain", "my card is 4111 1111 1111 1111", "\n",
+    r#"{"v":1,"id":"w1","type":"transfer.cancel"}"#,
+    r#""v":1"#,
+    r#""id":"#,
+    r#""type":"turn""#,
+    r#""type":"field""#,
+    r#""type":"intent""#,
+    r#""type":"topic""#,
+    r#""type":"transfer.request""#,
+    r#""type":"confidence""#,
+    r#""type":"tool""#,
+    r#""type":"dtmf""#,
+    r#""type":"consent""#,
+    r#""type":"disclosure.made""#,
+    r#""type":"resolved""#,
+    r#""type":"x""#,
+    r#""data":{"#,
+    r#""speaker":"caller""#,
+    r#""speaker":"agent""#,
+    r#""text":"I want a person""#,
+    r#""text":"+15555550142""#,
+    r#""name":"phone""#,
+    r#""value":"+15555550142""#,
+    r#""confidence":0.1"#,
+    r#""regulated":true"#,
+    r#""reason":"regulatory""#,
+    r#""verified":true"#,
+    r#""turn":"t1""#,
+    r#""interrupted":true"#,
+    r#""ok":false"#,
+    r#""digits":"0""#,
+    r#""fields":{"a":1}"#,
+    "\\u0000",
+    "\\ud83d\\ude42",
+    "\\ud800",
+    "\u{feff}",
+    "null",
+    "true",
+    "-0",
+    "1e308",
+    "1e-400",
+    "0.5",
+    "[[[[",
+    "{}",
+    "[]",
+    "\"\"",
+    "chest pain",
+    "my card is 4111 1111 1111 1111",
+    "\n",
 ];
