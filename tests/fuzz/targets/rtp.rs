@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use edge_media::media::engine::{Engine, RecordedFrame, Sink, TICK};
+use edge_media::media::engine::{Engine, RecordedFrame, Sink};
 use edge_media::media::hold::HoldBed;
 use edge_media::media::prompt::ClipStore;
 use edge_media::media::rtp::RtpPacket;
-use edge_media::media::{Carrier, MediaCommand, MediaEvent, Port, StreamKey, StreamOut, rtcp};
+use edge_media::media::{
+    Carrier, FRAMES_AT_ONCE_MAX, MediaCommand, MediaEvent, Port, StreamKey, StreamOut, TICK, rtcp,
+};
 use edge_media::sip::{Codec, Direction, RemoteMedia};
 use handoff::call::media::{MediaPlan, MediaReport, Source};
 use handoff::clock::Now;
@@ -143,7 +145,7 @@ impl Rig {
         *self.sent.entry((port, from)).or_default() += 1;
         let before = self.wire.packets.len();
         self.engine.packet(self.now, port, from, bytes, &mut self.wire);
-        assert!(self.wire.packets.len() <= before + 1, "one packet in, one out");
+        assert!(self.wire.packets.len() <= before + 1 + FRAMES_AT_ONCE, "one packet in, a burst out");
         self.judge();
         if let Ok(packet) = RtpPacket::parse(bytes) {
             let mut buffer = [0; 2_048];
@@ -157,8 +159,10 @@ impl Rig {
             self.now = self.now + TICK;
             let before = self.wire.packets.len();
             self.engine.tick(self.now, &mut self.wire);
-            // Two frames and a report for each of two legs.
-            assert!(self.wire.packets.len() <= before + 6, "a tick that bursts");
+            // Two legs, each late by its clock and by what a relay owed it, and a report for each.
+            let most = 2 * (2 * FRAMES_AT_ONCE - 1) + 2;
+            let burst = self.wire.packets.len() - before;
+            assert!(burst <= most, "{burst} packets in one tick");
             self.judge();
         }
     }
@@ -226,6 +230,8 @@ fn call() -> CallId {
 const PAYLOAD_BYTES_MAX: usize = 480;
 /// A few lost packets are passed on as a hole, so that the far end conceals them.
 const STEP_MAX: u16 = 6;
+/// What a late tick may catch up with.
+const FRAMES_AT_ONCE: usize = FRAMES_AT_ONCE_MAX as usize;
 /// Reports between two looks: a plan, the state of each leg, and a key.
 const REPORTS_MAX: usize = 16;
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_media::link::twilio::{AUDIO_BYTES_MAX, FromAgent, MARK_BYTES_MAX, Malformed, Session, StreamIds};
-use edge_media::media::engine::{Engine, RecordedFrame, Sink, TICK};
+use edge_media::media::engine::{Engine, RecordedFrame, Sink};
 use edge_media::media::hold::HoldBed;
 use edge_media::media::prompt::ClipStore;
-use edge_media::media::{Carrier, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut};
+use edge_media::media::{
+    Carrier, FRAMES_AT_ONCE_MAX, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, TICK,
+};
 use handoff::clock::Now;
 use handoff::id::{CallId, LegId};
 
@@ -155,7 +157,7 @@ impl Rig {
             self.now = self.now + TICK;
             let before = self.out.frames;
             self.engine.tick(self.now, &mut self.out);
-            assert!(self.out.frames <= before + 2, "a tick that bursts");
+            assert!(self.out.frames <= before + FRAMES_AT_ONCE_MAX as usize, "a tick that bursts");
         }
     }
 }
