@@ -87,7 +87,20 @@ fn is_in_a_label(signal: &Signal) -> bool {
             SignalBody::CallStarted { agent, language, .. } => has(agent) || has(language),
             SignalBody::Turn { turn, .. } => has(turn),
             SignalBody::TransferRequest(request) => has(&request.queue),
-            _ => false,
+            SignalBody::TurnPartial { .. }
+            | SignalBody::Intent { .. }
+            | SignalBody::Topic { .. }
+            | SignalBody::Field { .. }
+            | SignalBody::Sentiment { .. }
+            | SignalBody::Confidence { .. }
+            | SignalBody::DisclosureMade { .. }
+            | SignalBody::Consent { .. }
+            | SignalBody::Dtmf { .. }
+            | SignalBody::Tool { .. }
+            | SignalBody::TransferCancel
+            | SignalBody::Resolved { .. }
+            | SignalBody::Error { .. }
+            | SignalBody::X => false,
         }
 }
 

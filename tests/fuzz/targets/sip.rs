@@ -81,6 +81,8 @@ pub(crate) struct Rig {
     last: BTreeMap<SocketAddr, Vec<String>>,
     /// Somebody trusted has named the stranger's address, so the edge may speak to it.
     stranger_is_named: bool,
+    /// A registration may be held, and expires late.
+    registered: bool,
     behaviour: Behaviour,
 }
 
@@ -107,6 +109,7 @@ impl Rig {
             next_outbound: 1,
             last: BTreeMap::new(),
             stranger_is_named: false,
+            registered: false,
             behaviour: Behaviour::new(),
         }
     }
@@ -330,7 +333,10 @@ impl Rig {
                 assert!(!self.ended.contains(dialog), "nothing follows the end of a dialog");
                 assert!("0123456789*#ABCD".contains(*digit), "{digit} is no key");
             }
-            SipEvent::Registered { contacts, .. } => assert!(*contacts <= 10, "{contacts} contacts"),
+            SipEvent::Registered { contacts, .. } => {
+                self.registered = true;
+                assert!(*contacts <= 10, "{contacts} contacts");
+            }
             SipEvent::RegisterResult { .. } => {}
         }
     }
@@ -382,7 +388,7 @@ impl Rig {
         for dialog in self.open.clone() {
             self.order(SipCommand::HangUp(dialog, LegCause::LocalHangUp));
         }
-        self.pass(REST);
+        self.pass(if self.registered { EXPIRY } else { REST });
         assert_eq!(self.stack.open(), (0, 0), "dialogs and transactions end");
         let unended: Vec<_> = self.open.difference(&self.ended).collect();
         assert!(unended.is_empty(), "{unended:?} never ended");
@@ -470,8 +476,10 @@ const PASSWORD: &str = "a-long-secret";
 const READ_MAX: u32 = 12;
 /// Placeholders of one kind in one message.
 const MARKS_MAX: usize = 4;
-/// Longer than every timer of a dialog or a registration that nobody refreshes.
-const REST: Duration = Duration::from_secs(4_000);
+/// Longer than every timer of a dialog that was hung up, and of a stream that stalls.
+const REST: Duration = Duration::from_secs(120);
+/// Longer than a registration that nobody refreshes.
+const EXPIRY: Duration = Duration::from_secs(4_000);
 /// Timeouts in one stretch of time: retransmissions and keep-alives of everything at once.
 const TIMEOUTS_MAX: usize = 20_000;
 
