@@ -400,17 +400,18 @@ fn shipped() -> Vec<(String, String)> {
     let mut folders =
         vec![root().join("handoff/src"), root().join("edge-media/src"), root().join("functions/src")];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(folder).expect("a folder can be listed") {
+            let path = entry.expect("a folder can be listed").path();
             if path.is_dir() {
                 folders.push(path);
                 continue;
             }
-            let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+            let name =
+                path.strip_prefix(root()).expect("it lies below the root").to_string_lossy().into_owned();
             if !name.ends_with(".rs") || name.ends_with("/tests.rs") || name.contains("/tests/") {
                 continue;
             }
-            let text = std::fs::read_to_string(&path).unwrap();
+            let text = std::fs::read_to_string(&path).expect("source is text");
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             let is_code = |line: &&str| !line.trim_start().starts_with("//");
             found.push((name, code.lines().filter(is_code).collect::<Vec<_>>().join("\n")));
@@ -428,7 +429,7 @@ impl Lines {
     fn keep(&self, metadata: &Metadata<'_>, values: impl FnOnce(&mut Line)) {
         let mut line = Line(format!("{} {}", metadata.target(), metadata.name()));
         values(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        self.0.lock().expect("no thread panicked").push(line.0);
     }
 }
 
@@ -453,7 +454,7 @@ impl Subscriber for Lines {
     fn record(&self, _: &Id, values: &Values<'_>) {
         let mut line = Line("span".to_owned());
         values.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        self.0.lock().expect("no thread panicked").push(line.0);
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
