@@ -336,8 +336,9 @@ fn what_leaves_a_pii_goes_into_no_log_line_and_no_message() {
 
 #[test]
 fn only_contracts_can_be_serialised_with_a_pii_inside() {
-    // What crosses a queue or lies sealed in the store, and says so in its module's first lines.
-    const CONTRACTS: [&str; 7] = [
+    // What crosses a queue or lies sealed in the store, and what `audit show` prints to whoever
+    // holds the store and its key.
+    const CONTRACTS: [&str; 8] = [
         "handoff/src/pii.rs",
         "handoff/src/signal.rs",
         "handoff/src/event.rs",
@@ -345,6 +346,7 @@ fn only_contracts_can_be_serialised_with_a_pii_inside() {
         "handoff/src/payload.rs",
         "handoff/src/payload/",
         "handoff/src/call/media.rs",
+        "functions/src/audit_read.rs",
     ];
     let mut found = Vec::new();
     for (path, text) in shipped() {
@@ -413,8 +415,8 @@ fn shipped() -> Vec<(String, String)> {
             }
             let text = std::fs::read_to_string(&path).expect("source is text");
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            let is_code = |line: &&str| !line.trim_start().starts_with("//");
-            found.push((name, code.lines().filter(is_code).collect::<Vec<_>>().join("\n")));
+            let code = code.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
+            found.push((name, code.collect::<Vec<_>>().join("\n")));
         }
     }
     assert!(found.len() > 100, "{} files", found.len());
