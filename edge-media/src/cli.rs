@@ -3,6 +3,7 @@
 
 mod audit;
 mod policy;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,6 +59,11 @@ enum Command {
         json: bool,
         #[command(subcommand)]
         what: audit::What,
+    },
+    /// Receive webhooks as a consumer would, or send those again that were given up.
+    Webhook {
+        #[command(subcommand)]
+        what: webhook::What,
     },
     /// Check a policy.
     Policy {
@@ -134,6 +140,7 @@ pub fn run() -> ExitCode {
         Command::Serve { config } => on_runtime(crate::io::serve(config)),
         Command::Check { config } => check(&config),
         Command::Audit { data, json, what } => audit::run(&data, json, what),
+        Command::Webhook { what } => on_runtime(webhook::run(what)),
         Command::Policy { what } => policy::run(what),
     }
 }

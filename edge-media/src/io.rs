@@ -10,6 +10,7 @@ pub mod http;
 pub mod media;
 pub mod net;
 mod pages;
+pub mod receiver;
 pub mod recording;
 pub mod speech;
 pub mod spool;

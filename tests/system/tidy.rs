@@ -75,6 +75,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "edge-media/src/io.rs",
             "edge-media/src/io/",
             "edge-media/src/cli.rs",
+            "edge-media/src/cli/",
             "edge-media/src/local.rs",
             "edge-media/src/demo.rs",
             "edge-media/src/demo/",
