@@ -11,7 +11,7 @@ verdict() {
   rm -rf "$copy"
   mkdir -p "$copy"
   cp "$data"/warmbridge.db* "$copy"/ || { echo "FAILED tamper: no store in $data"; return; }
-  [ -f "$data/store.key" ] && cp "$data/store.key" "$copy"/
+  # The store's key lies beside it.
   find "$data" -maxdepth 1 -type f ! -name 'warmbridge.db*' ! -name '*.wav' -exec cp {} "$copy"/ \;
   if [ -n "$sql" ]; then
     local changed
@@ -47,8 +47,8 @@ verdict "one byte of record $middle" "1" "record $middle" \
 verdict "record $middle deleted" "1 2" "record" "DELETE FROM audit WHERE $(at "$middle")"
 verdict "last record deleted" "1 2" "record|missing|cut" "DELETE FROM audit WHERE $(at "$last")"
 verdict "first record deleted" "1 2" "record|missing" "DELETE FROM audit WHERE chain='$chain' AND seq=(SELECT min(seq) FROM audit WHERE chain='$chain')"
-# Consistent as far as it goes: a record's time, in its column and nowhere else.
-verdict "two records swapped" "1" "record" \
+# Genuine bytes in another record's place.
+verdict "record $middle replaced by its neighbour" "1" "record" \
   "UPDATE audit SET cj = (SELECT cj FROM audit WHERE $(at $((middle + 1)))) WHERE $(at "$middle")"
 
 mkdir -p "$OUT/empty"
