@@ -337,9 +337,16 @@ fn lines_of_code(wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = Line> {
         let text = text(&path);
         let mut lines = text.lines().enumerate().peekable();
         while let Some((at, line)) = lines.next() {
-            let tests_follow = lines.peek().is_some_and(|(_, next)| next.trim_start().starts_with("mod "));
-            if line.trim() == "#[cfg(test)]" && tests_follow {
-                break;
+            if line.trim() == "#[cfg(test)]" {
+                // A module in a file of its own is one line; one that opens here is the rest.
+                match lines.peek().map(|(_, next)| next.trim()) {
+                    Some(next) if next.starts_with("mod ") && next.ends_with(';') => {
+                        lines.next();
+                        continue;
+                    }
+                    Some(next) if next.starts_with("mod ") => break,
+                    Some(_) | None => {}
+                }
             }
             if !line.trim_start().starts_with("//") {
                 found.push(Line { path: path.clone(), number: at + 1, text: line.to_owned() });
