@@ -138,7 +138,7 @@ tone() { python3 "$HERE/ears.py" tone "$1" "$2" "$3"; }
 # carrier_scenario QUIET_MS: the carrier's scenario with this quiet time, as a file; SIPp takes
 # no variable there.
 carrier_scenario() {
-  sed "s/timeout=\"16000\"/timeout=\"$1\"/" "$HERE/sipp/carrier.xml" >"$WORK/carrier.xml"
+  sed "s/timeout=\"25000\"/timeout=\"$1\"/" "$HERE/sipp/carrier.xml" >"$WORK/carrier.xml"
   echo "$WORK/carrier.xml"
 }
 
