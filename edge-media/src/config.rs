@@ -125,6 +125,8 @@ pub enum Phone {
         user: String,
         /// Digest password.
         password: Secret,
+        /// The phone knows MD5 only (RFC 2617): the challenge is weaker for its sake.
+        allow_md5: bool,
     },
     /// A fixed address.
     Fixed(Pii<String>),

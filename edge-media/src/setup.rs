@@ -208,12 +208,12 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
 
 fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
     match &agent.phone {
-        Phone::Registered { user, password } => Some(UserConfig {
+        Phone::Registered { user, password, allow_md5 } => Some(UserConfig {
             name: user.clone(),
             secret: crate::sip::Secret::Password(Pii::new(
                 String::from_utf8_lossy(password.reveal()).into_owned(),
             )),
-            allow_md5: false,
+            allow_md5: *allow_md5,
             uri: None,
         }),
         Phone::Fixed(_) => None,

@@ -245,6 +245,20 @@ fn a_phone_is_registered_or_fixed_and_a_fixed_one_never_accepts_by_answering() {
 }
 
 #[test]
+fn a_phone_that_knows_md5_alone_is_named_by_the_operator_and_doubted() {
+    let phone =
+        |lines: &str| with("password_file = \"ana.sip\"", &format!("password_file = \"ana.sip\"{lines}"));
+    for (lines, allowed) in [("", false), ("\nallow_md5 = false", false), ("\nallow_md5 = true", true)] {
+        let config = parse(&phone(lines)).unwrap();
+        assert!(
+            matches!(&config.agents[0].phone, Phone::Registered { allow_md5, .. } if *allow_md5 == allowed)
+        );
+        let doubted = config.check().warnings.iter().any(|warning| warning.message.contains("allow_md5"));
+        assert_eq!(doubted, allowed);
+    }
+}
+
+#[test]
 fn webhooks_stay_outside_the_private_network_unless_it_is_named() {
     let webhook = |url: &str, rest: &str| {
         format!(

@@ -139,7 +139,12 @@ impl Checker<'_> {
                     self.refuse(&user.span(), why);
                     return None;
                 }
-                Some(Phone::Registered { user: user.get_ref().clone(), password: password? })
+                let allow_md5 = table.allow_md5.as_ref().is_some_and(|allow| *allow.get_ref());
+                if let (Some(field), true) = (&table.allow_md5, allow_md5) {
+                    let why = "allow_md5: the digest of this phone is weak; keep it on a network of your own";
+                    self.warn(&field.span(), why);
+                }
+                Some(Phone::Registered { user: user.get_ref().clone(), password: password?, allow_md5 })
             }
         }
     }
