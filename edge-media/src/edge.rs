@@ -7,7 +7,7 @@ pub mod directory;
 mod orders;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use handoff::call::media::{MediaReport, Prompt};
@@ -34,6 +34,7 @@ use crate::sip::{
 pub const PORT_STOCK: usize = 32;
 
 /// What holds for calls that arrive from now on.
+#[derive(Clone, Debug)]
 pub struct EdgeConfig {
     /// Rules that a call is pinned to.
     pub rules: Arc<CallRules>,
@@ -80,6 +81,11 @@ pub enum EdgeInput {
     HandBack(HumanAgentId, TransferId),
     /// The cloud orders.
     Command(Box<Command>),
+    /// A new configuration: rules, trunks, people and their phones for the calls that arrive
+    /// from now on. Running calls keep the rules they began with, and our own addresses stay.
+    Reload(Box<EdgeConfig>),
+    /// What the names of fixed phones stand for now.
+    Resolved(Vec<(String, SocketAddr)>),
     /// Freshly bound ports.
     Ports(Vec<Port>),
     /// A timer is due.
@@ -270,6 +276,8 @@ impl Edge {
                 self.asked_for_ports = false;
                 self.ports.extend(ports);
             }
+            EdgeInput::Reload(config) => self.reload(at, *config, &mut out),
+            EdgeInput::Resolved(hosts) => self.sip.set_hosts(hosts),
             EdgeInput::Timeout => self.run_timers(at, &mut out),
             EdgeInput::Drain => {
                 self.draining = true;
@@ -334,10 +342,12 @@ impl Edge {
         !self.draining && !self.ports.is_empty() && self.calls.len() < self.config.calls_max
     }
 
-    /// Takes over new rules and a new directory. Running calls keep the rules they began with.
-    pub fn reload(&mut self, rules: Arc<CallRules>, people: Vec<Person>, queues: Vec<Members>) {
-        self.config.rules = rules;
-        self.directory.reload(people, queues);
+    fn reload(&mut self, at: Moment, config: EdgeConfig, out: &mut Vec<EdgeOutput>) {
+        self.config.rules = config.rules;
+        self.config.call_types = config.call_types;
+        self.directory.reload(config.people, config.queues);
+        let outputs = self.sip.reload(config.sip.trunks, config.sip.users);
+        self.carry_sip(at, outputs, out);
     }
 
     fn run_timers(&mut self, at: Moment, out: &mut Vec<EdgeOutput>) {

@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod http;
 pub mod media;
+pub mod names;
 pub mod net;
 mod pages;
 pub mod recording;
@@ -119,6 +120,7 @@ pub struct Shown {
 
 enum Order {
     Reload(Box<Setup>),
+    Resolved(Vec<(String, SocketAddr)>),
     Drain(oneshot::Sender<()>),
     Stop,
 }
@@ -149,6 +151,8 @@ impl Server {
         let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
         let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
         let (orders, order_queue) = mpsc::channel(16);
+        // Ends by itself when the configuration's sender is gone.
+        tokio::spawn(names::keep(watched.clone(), clock, orders.clone()));
         let (shown, _) = broadcast::channel(SHOWN_MAX);
         let (door_events, door_queue) = mpsc::channel(1_024);
         let shell = Shell {
@@ -311,12 +315,14 @@ impl Shell {
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
                         self.spool.reload(setup.destinations.clone());
-                        self.edge.reload(setup.rules.clone(), setup.people.clone(), setup.queues.clone());
+                        let config = setup.edge(self.net.udp_address, self.net.tcp_address);
+                        self.step(EdgeInput::Reload(Box::new(config)));
                         match Dialer::new(&self.config.borrow().voice_agent) {
                             Ok(dialer) => self.dialer = dialer,
                             Err(error) => warn!(%error, "the voice agent's door stays as it was"),
                         }
                     }
+                    Some(Order::Resolved(hosts)) => self.step(EdgeInput::Resolved(hosts)),
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);
                         self.step(EdgeInput::Drain);

@@ -186,7 +186,7 @@ fn person(agent: &crate::config::Agent) -> Person {
         id: agent.id.clone(),
         dial: match &agent.phone {
             Phone::Registered { user, .. } => Dial::Registered(user.clone()),
-            Phone::Fixed(uri) => Dial::Fixed(SipDestination::Uri(uri.clone())),
+            Phone::Fixed(phone) => Dial::Fixed(SipDestination::Uri(phone.uri.clone())),
         },
         ring_timeout: agent.ring_timeout,
         lang: agent.lang.clone(),

@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use edge_media::edge::EdgeInput;
+use edge_media::edge::directory::Dial;
+use edge_media::sip::Destination;
 use handoff::call::DesktopPush;
+use handoff::pii::Pii;
 use tests::phone::{Habit, tones};
-use tests::world::{Cloud, World};
+use tests::world::{Cloud, World, edge_config};
 
 const ANSWERS: Habit = Habit::Answers(Duration::from_millis(500));
 const SOON: Cloud = Cloud::Decides(Duration::from_millis(40));
@@ -107,6 +111,22 @@ fn a_person_who_does_not_answer_is_followed_by_the_next() {
     let world = accepted(&[Habit::Rings, ANSWERS], SOON);
     assert_eq!(world.count("agent.no_answer"), 1);
     assert_eq!(world.count("agent.offered"), 2);
+}
+
+#[test]
+fn after_a_reload_a_person_is_reached_at_the_address_of_their_phones_new_name() {
+    let mut world = World::new(&[ANSWERS], SOON);
+    let mut config = edge_config(&["agent_0".to_owned()]);
+    config.sip.users.clear();
+    let uri = Pii::new("sip:agent_0@phone.example".to_owned());
+    config.people[0].dial = Dial::Fixed(Destination::Uri(uri));
+    config.people[0].trusted = false;
+    world.give(EdgeInput::Reload(Box::new(config)));
+    let phone = ("phone.example".to_owned(), "192.0.2.3:5060".parse().unwrap());
+    world.give(EdgeInput::Resolved(vec![phone]));
+    world.call_and_disclose();
+    world.signal(ASKED);
+    world.until("agent.answered", Duration::from_secs(30));
 }
 
 #[test]

@@ -238,10 +238,24 @@ fn a_phone_is_registered_or_fixed_and_a_fixed_one_never_accepts_by_answering() {
     );
     refused(
         &phone("uri = \"sip:ben@pbx.example>\\r\\nX: y\""),
-        &["line 17: uri must be a sip:, sips: or tel: URI without spaces, quotes or brackets"],
+        &["line 17: uri must be a sip: URI without spaces, quotes, brackets or headers"],
     );
-    let config = parse(&phone("uri = \"sip:ben@pbx.example\"")).unwrap();
-    assert!(!config.agents[0].trusted);
+    for unreachable in ["tel:+15555550100", "sips:ben@pbx.example", "sip:ben@pbx.example?Subject=x", "sip:"] {
+        refused(
+            &phone(&format!("uri = \"{unreachable}\"")),
+            &["line 17: uri must be a sip: URI without spaces, quotes, brackets or headers"],
+        );
+    }
+    for (uri, host) in [
+        ("sip:ben@pbx.example", "pbx.example"),
+        ("sip:ben@[2001:db8::7]:5070;transport=tcp", "2001:db8::7"),
+        ("sip:PBX.example", "pbx.example"),
+    ] {
+        let config = parse(&phone(&format!("uri = \"{uri}\""))).unwrap();
+        assert!(!config.agents[0].trusted);
+        let Phone::Fixed(fixed) = &config.agents[0].phone else { panic!("{uri} does not register") };
+        assert_eq!((fixed.host.as_str(), fixed.line), (host, 17));
+    }
 }
 
 #[test]

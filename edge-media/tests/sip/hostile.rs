@@ -260,7 +260,10 @@ fn a_phone_that_knows_md5_alone_is_asked_for_nothing_else_and_does_not_stand_out
     assert!(challenge(&mut world, "ann"));
     let others: Vec<bool> = (0..32).map(|n| challenge(&mut world, &format!("nobody{n}"))).collect();
     assert!(others.contains(&true) && others.contains(&false), "{others:?}");
-    assert!((0..32).all(|n| challenge(&mut world, &format!("nobody{n}")) == others[n]), "asked twice, told once");
+    assert!(
+        (0..32).all(|n| challenge(&mut world, &format!("nobody{n}")) == others[n]),
+        "asked twice, told once"
+    );
 }
 
 #[test]
