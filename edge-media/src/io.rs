@@ -33,10 +33,10 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::desktop::Desktops;
-use crate::edge::{Edge, EdgeInput, EdgeOutput};
+use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput};
 use crate::io::clock::Clock;
 use crate::io::http::{DesktopSockets, HttpRequest};
-use crate::io::media::MediaHandle;
+use crate::io::media::{MediaCounters, MediaHandle};
 use crate::io::net::{Net, NetEvent};
 use crate::io::spool::Spool;
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
@@ -55,6 +55,10 @@ const BUDGET: usize = 64;
 /// Effects that wait for the disk, in all calls together. Beyond this the disk is not late,
 /// it is gone; the edge then refuses new calls and keeps running ones on the media path.
 const HELD_MAX: usize = 65_536;
+
+/// How often the log tells what was refused and dropped, if anything was. More often would
+/// give whoever sends garbage a line of the log for little.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Facts shown to a local listener (the demo's progress). A slow listener misses some.
 const SHOWN_MAX: usize = 1_024;
@@ -176,6 +180,7 @@ impl Server {
             held: VecDeque::new(),
             shown: shown.clone(),
             drained: None,
+            told: Counted::default(),
         };
         let sources = Sources {
             orders: order_queue,
@@ -292,11 +297,21 @@ struct Shell {
     held: VecDeque<(Stored, Vec<EdgeOutput>)>,
     shown: broadcast::Sender<Shown>,
     drained: Option<oneshot::Sender<()>>,
+    told: Counted,
+}
+
+/// What the parts of the edge counted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    edge: EdgeCounters,
+    sip: crate::sip::Counters,
+    media: MediaCounters,
 }
 
 impl Shell {
     async fn run(mut self, mut from: Sources) -> Arc<MediaHandle> {
         self.step(EdgeInput::Timeout);
+        let mut tell = tokio::time::interval(TELL_EVERY);
         loop {
             let timer = self.edge.next_timeout();
             let wait = timer.map(|due| due.since(self.clock.now()));
@@ -329,6 +344,7 @@ impl Shell {
                     }
                     Some(Order::Stop) | None => break,
                 },
+                _ = tell.tick() => self.tell_counted(),
             }
             if self.edge.standings().next().is_none()
                 && let Some(done) = self.drained.take()
@@ -338,6 +354,21 @@ impl Shell {
         }
         self.wind_up().await;
         self.media
+    }
+
+    /// Tells what was counted, where it is not what was told last.
+    fn tell_counted(&mut self) {
+        let media = self.media.counters();
+        // A new worst lateness alone is no news.
+        let counted = Counted {
+            edge: self.edge.counters(),
+            sip: self.edge.sip_counters().clone(),
+            media: MediaCounters { tick_lateness_max_us: 0, ..media },
+        };
+        if counted != self.told {
+            info!(edge = ?counted.edge, sip = ?counted.sip, ?media, "counted so far");
+            self.told = counted;
+        }
     }
 
     /// Ends what still runs and waits for the disk.
@@ -353,6 +384,7 @@ impl Shell {
             tokio::time::sleep(Duration::from_millis(20)).await;
             self.step(EdgeInput::Timeout);
         }
+        self.tell_counted();
     }
 
     fn drain_queue<T>(&mut self, queue: &mut mpsc::Receiver<T>, input: impl Fn(T) -> EdgeInput) {
