@@ -19,6 +19,8 @@ pub mod rtp_leg;
 pub mod stream_leg;
 pub mod tone;
 
+use std::time::Duration;
+
 use handoff::call::media::{MediaPlan, MediaReport};
 use handoff::clock::Now;
 use handoff::id::{CallId, LegId};
@@ -27,6 +29,13 @@ use crate::sip::RemoteMedia;
 
 /// Samples in one 20 ms frame at 8 kHz.
 pub const FRAME_SAMPLES: usize = 160;
+
+/// The clock of everything that is sent.
+pub const TICK: Duration = Duration::from_millis(20);
+
+/// Frames that a late egress may send at once: 100 ms, which the jitter buffer of a telephone
+/// holds. More would overrun it; fewer would tear the timeline whenever the host stalls.
+pub const FRAMES_AT_ONCE_MAX: u32 = 5;
 
 /// One bound pair of RTP and RTCP ports, by its RTP port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

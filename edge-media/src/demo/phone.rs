@@ -6,11 +6,13 @@
 use std::collections::VecDeque;
 use std::io::{IoSliceMut, Result};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use handoff::clock::Now;
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::sockopt::ReceiveTimestampns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt};
 
@@ -209,9 +211,17 @@ impl Line {
                     let _ = self.rtp.send_to(&packet, to);
                 }
             }
-            // Two milliseconds of latency are nothing to a person's phone.
-            std::thread::sleep(Duration::from_millis(2));
+            self.wait(next_tick);
         }
+    }
+
+    /// Waits for a datagram, the next frame, or an order: orders have no descriptor, and ten
+    /// milliseconds of latency are nothing to a person's finger.
+    fn wait(&self, next_tick: Now) {
+        let until = next_tick.since(self.clock.now()).min(Duration::from_millis(10));
+        let mut sockets = [&self.sip, &self.rtp].map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+        // A wait that fails is a shorter wait.
+        let _ = ppoll(&mut sockets, Some(until.into()), None);
     }
 
     fn obey(&mut self, orders: &Receiver<PhoneOrder>) -> bool {

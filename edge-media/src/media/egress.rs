@@ -2,18 +2,19 @@
 //! number and timestamp are its own and never break: the sequence counts packets sent, the
 //! timestamp counts time, also while the far end forbids us to send. What may not be sent is
 //! dropped, never kept for later. Packets of a leg with the same codec are relayed as they
-//! arrive, by a fixed offset into the same timeline; where they fail to come, the tick takes
-//! over, and what comes too late for its place is dropped. RFC 3550 section 5.1, RFC 4733.
+//! arrive, by a fixed offset into the same timeline, which keeps their pace for as long; where
+//! they fail to come, the tick takes over and fills what they owe, and what comes too late for
+//! its place is dropped. RFC 3550 section 5.1, RFC 4733.
 
 use std::time::Duration;
 
 use handoff::clock::Now;
 
-use super::FRAME_SAMPLES;
 use super::codec::{self, Frame};
 use super::dtmf::{self, KeySender};
 use super::rtp::{HEADER_LEN, RtpPacket};
 use super::tone;
+use super::{FRAME_SAMPLES, FRAMES_AT_ONCE_MAX, TICK};
 use crate::sip::{Codec, Direction};
 
 /// Bytes of the largest packet that we send.
@@ -60,6 +61,18 @@ struct Relay {
     late: u8,
 }
 
+/// Who serves a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Relayed packets do, on their own time.
+    Relay,
+    /// The tick does, after so many frames that the relay owes.
+    Tick {
+        /// Frames to be sent before.
+        owed: u32,
+    },
+}
+
 /// How the stream is to be written at this tick, as agreed with the far end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
@@ -101,10 +114,13 @@ impl Egress {
         }
     }
 
-    /// The next packet is the first of another source.
-    pub fn source_changed(&mut self) {
+    /// The next packet, due at `slot`, is the first of another source. Gives the frames that
+    /// the source before still owed.
+    pub fn source_changed(&mut self, slot: Now) -> u32 {
+        let relay = self.relay.take().filter(|relay| relay.live);
+        let owed = relay.map_or(0, |relay| self.owed(slot.since(relay.at)));
         self.marker = true;
-        self.relay = None;
+        owed
     }
 
     /// Passes on a packet of audio in the agreed codec. `None` where it may not be sent, has
@@ -143,17 +159,33 @@ impl Egress {
         self.sequence = self.sequence.wrapping_add(hole);
         let marker = core::mem::take(&mut self.marker);
         self.last = Some(timestamp);
+        self.timestamp = timestamp.wrapping_add(FRAME_SAMPLES as u32);
         self.write(codec::payload_type(agreed.codec), marker, timestamp, packet.payload)
     }
 
-    /// Whether relayed packets serve this tick; if so, its time passes.
-    pub fn relays(&mut self, now: Now) -> bool {
-        let Some(relay) = &mut self.relay else { return false };
-        relay.live &= now.since(relay.at) < RELAY_SILENCE && !self.keys.is_busy();
-        if relay.live {
-            self.timestamp = self.timestamp.wrapping_add(FRAME_SAMPLES as u32);
+    /// Who serves the tick at `slot`.
+    pub fn turn(&mut self, slot: Now) -> Turn {
+        let Some(relay) = self.relay.as_mut().filter(|relay| relay.live) else {
+            return Turn::Tick { owed: 0 };
+        };
+        let silent = slot.since(relay.at);
+        if silent < RELAY_SILENCE && !self.keys.is_busy() {
+            return Turn::Relay;
         }
-        relay.live
+        relay.live = false;
+        Turn::Tick { owed: self.owed(silent) }
+    }
+
+    /// Frames before that of this tick which the relay did not bring, as many as may be sent
+    /// at once; the timeline steps over the rest.
+    fn owed(&mut self, silent: Duration) -> u32 {
+        let frames = silent.as_micros() / TICK.as_micros();
+        let owed = u32::try_from(frames).unwrap_or(u32::MAX).saturating_sub(1);
+        let sent = owed.min(FRAMES_AT_ONCE_MAX - 1);
+        if owed > sent {
+            self.skip(owed - sent);
+        }
+        sent
     }
 
     /// Queues keys; gives the number that was refused.
@@ -208,6 +240,13 @@ impl Egress {
         Some(bytes)
     }
 
+    /// The clock lost these frames. What is relayed keeps its own time.
+    pub fn lost(&mut self, frames: u32) {
+        if !self.relay.is_some_and(|relay| relay.live) {
+            self.skip(frames);
+        }
+    }
+
     /// Time that passed without a chance to send: the timestamp goes on, the sequence waits.
     pub fn skip(&mut self, frames: u32) {
         self.timestamp = self.timestamp.wrapping_add(frames.wrapping_mul(FRAME_SAMPLES as u32));
@@ -248,7 +287,7 @@ mod tests {
     fn a_new_source_is_marked_and_the_timeline_goes_on() {
         let mut egress = Egress::new([1, 65_535, u32::MAX - 159]);
         let mut seen = heads(&mut egress, OPEN, 2);
-        egress.source_changed();
+        egress.source_changed(Now::ZERO);
         seen.extend(heads(&mut egress, OPEN, 2));
         let start = u32::MAX - 159;
         assert_eq!(seen, [(true, 8, 65_535, start), (false, 8, 0, 0), (true, 8, 1, 160), (false, 8, 2, 320)]);
@@ -308,25 +347,26 @@ mod tests {
         RtpPacket::parse(bytes).map(|sent| (sent.sequence, sent.timestamp)).ok()
     }
 
-    /// A tick at that millisecond, where nothing relayed serves it.
-    fn tick(egress: &mut Egress, at: u64) -> Option<(u16, u32)> {
-        if egress.relays(Now::from_millis(at)) {
-            return None;
-        }
-        heads(egress, OPEN, 1).first().map(|head| (head.2, head.3))
+    /// What the tick at that millisecond sends.
+    fn tick(egress: &mut Egress, at: u64) -> Vec<(u16, u32)> {
+        let frames = match egress.turn(Now::from_millis(at)) {
+            Turn::Relay => 0,
+            Turn::Tick { owed } => owed as usize + 1,
+        };
+        heads(egress, OPEN, frames).iter().map(|head| (head.2, head.3)).collect()
     }
 
     #[test]
     fn relayed_packets_continue_the_timeline_of_the_tick_and_back() {
         let mut egress = Egress::new([1, 0, 0]);
-        assert_eq!(tick(&mut egress, 0), Some((0, 0)));
+        assert_eq!(tick(&mut egress, 0), [(0, 0)]);
         for number in 0..5_u16 {
             let at = u64::from(number) * 20 + 5;
             assert_eq!(relay(&mut egress, at, number), Some((number + 1, u32::from(number + 1) * 160)));
-            assert_eq!(tick(&mut egress, at + 15), None, "the tick is served");
+            assert_eq!(tick(&mut egress, at + 15), [], "the tick is served");
         }
-        egress.source_changed();
-        assert_eq!(tick(&mut egress, 120), Some((6, 6 * 160)));
+        assert_eq!(egress.source_changed(Now::from_millis(120)), 0);
+        assert_eq!(tick(&mut egress, 120), [(6, 6 * 160)]);
     }
 
     #[test]
@@ -334,13 +374,37 @@ mod tests {
         let mut egress = Egress::new([1, 0, 0]);
         tick(&mut egress, 0);
         assert_eq!(relay(&mut egress, 5, 0), Some((1, 160)));
-        assert_eq!(tick(&mut egress, 20), None);
-        assert_eq!(tick(&mut egress, 40), None);
+        assert_eq!(tick(&mut egress, 20), []);
+        assert_eq!(tick(&mut egress, 40), []);
         assert_eq!(relay(&mut egress, 44, 2), Some((3, 480)), "number 1 was lost");
-        assert_eq!([60, 80].map(|at| tick(&mut egress, at)), [None, None]);
-        assert_eq!(tick(&mut egress, 100), Some((4, 800)), "56 ms without a packet");
+        assert_eq!([60, 80].map(|at| tick(&mut egress, at)), [[], []]);
+        assert_eq!(tick(&mut egress, 100), [(4, 640), (5, 800)], "56 ms without a packet");
         assert_eq!(relay(&mut egress, 101, 3), None, "too late for its place");
-        assert_eq!(relay(&mut egress, 102, 5), Some((5, 960)), "in its place again");
+        assert_eq!(relay(&mut egress, 102, 5), Some((6, 960)), "in its place again");
+    }
+
+    #[test]
+    fn whatever_the_relay_owes_is_filled_and_a_long_stall_is_stepped_over() {
+        for (silent, sent, step) in
+            [(15, 1, 160), (45, 2, 160), (99, 4, 160), (119, 5, 160), (1_000, 5, 46 * 160)]
+        {
+            for changed in [false, true] {
+                let mut egress = Egress::new([1, 0, 0]);
+                tick(&mut egress, 0);
+                relay(&mut egress, 5, 0);
+                let at = Now::from_millis(5 + silent);
+                let owed = if changed { egress.source_changed(at) as usize } else { 0 };
+                let mut seen = heads(&mut egress, OPEN, owed).iter().map(|h| (h.2, h.3)).collect::<Vec<_>>();
+                seen.extend(tick(&mut egress, 5 + silent));
+                if !changed && silent < 40 {
+                    assert_eq!(seen, []);
+                    continue;
+                }
+                assert_eq!(seen.len(), sent, "{silent} ms, changed: {changed}");
+                assert_eq!(seen[0], (2, 160 + step), "{silent} ms, changed: {changed}");
+                assert!(seen.windows(2).all(|pair| pair[1] == (pair[0].0 + 1, pair[0].1 + 160)), "{seen:?}");
+            }
+        }
     }
 
     #[test]
@@ -350,7 +414,7 @@ mod tests {
         assert_eq!(relay(&mut egress, 5, 0), Some((1, 160)));
         for frame in 1..9 {
             let at = 5 + u64::from(frame) * 20;
-            assert_eq!(tick(&mut egress, at - 5), None);
+            assert_eq!(tick(&mut egress, at - 5), []);
             let sent = relay_frame(&mut egress, at, 2 * frame, frame);
             assert_eq!(sent, Some((frame + 1, u32::from(frame + 1) * 160)));
         }
@@ -362,7 +426,7 @@ mod tests {
         let mut last = 0;
         let mut sent = 0;
         for slot in 0..200_u64 {
-            if let Some((_, timestamp)) = tick(&mut egress, slot * 20) {
+            for (_, timestamp) in tick(&mut egress, slot * 20) {
                 assert!(timestamp > last || slot == 0);
                 last = timestamp;
                 sent += 1;
@@ -406,15 +470,21 @@ mod tests {
             steps in proptest::collection::vec((0_u64..30, any::<u16>(), 0_u8..8), 1..300)
         ) {
             let mut egress = Egress::new([1, 0, 0]);
-            let (mut now, mut number, mut last) = (0, 0_u16, None);
+            let (mut now, mut number, mut last) = (0, 0_u16, None::<u32>);
             for (pause, wild, step) in steps {
                 now += pause;
                 number = if step == 7 { wild % 9_000 } else { number + 1 };
-                let sent = if step < 3 { tick(&mut egress, now) } else { relay(&mut egress, now, number) };
-                if let (Some((_, timestamp)), Some((_, before))) = (sent, last) {
-                    prop_assert!(timestamp >= before + 160, "{} after {}", timestamp, before);
+                let sent = if step < 3 {
+                    tick(&mut egress, now)
+                } else {
+                    relay(&mut egress, now, number).into_iter().collect()
+                };
+                for (_, timestamp) in sent {
+                    if let Some(before) = last {
+                        prop_assert!(timestamp >= before + 160, "{} after {}", timestamp, before);
+                    }
+                    last = Some(timestamp);
                 }
-                last = sent.or(last);
             }
         }
 
@@ -427,7 +497,7 @@ mod tests {
             for (step, amount) in steps {
                 match step {
                     0 => egress.skip(amount),
-                    1 => egress.source_changed(),
+                    1 => { egress.source_changed(Now::ZERO); }
                     2 => { egress.send_keys("1"); }
                     _ => {}
                 }

@@ -11,7 +11,6 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use handoff::call::media::{MediaPlan, MediaReport};
 use handoff::clock::Now;
@@ -21,14 +20,12 @@ use self::leg::Leg;
 use super::prompt::{Audio, ClipStore, SpeechKey, SpeechStore};
 use super::rtp::RtpPacket;
 use super::rtp_leg::Arrival;
-use super::{FRAME_SAMPLES, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, rtcp};
+use super::{
+    FRAME_SAMPLES, FRAMES_AT_ONCE_MAX, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, TICK,
+    rtcp,
+};
 use crate::sip::RemoteMedia;
 
-/// The clock of everything that is sent.
-pub const TICK: Duration = Duration::from_millis(20);
-/// Frames that a late tick may send at once. More would be a burst that overruns the jitter
-/// buffer of the far end; fewer would skip at every hiccup of the host.
-const FRAMES_AT_ONCE_MAX: u64 = 2;
 /// Calls of one thread. A thread is saturated by packets long before.
 const CALLS_MAX: usize = 4_096;
 /// Legs of one call: caller, voice agent, and the attempts that may overlap.
@@ -66,7 +63,7 @@ pub struct RecordedFrame<'a> {
 /// What the engine counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineCounters {
-    /// Ticks that had to send two frames at once.
+    /// Ticks that had to send more than one frame at once.
     pub late_ticks: u64,
     /// Frames that were not sent because the clock was too far behind.
     pub skipped_frames: u64,
@@ -93,6 +90,13 @@ pub struct Engine {
     random: Random,
     next_tick: Option<Now>,
     counters: EngineCounters,
+}
+
+/// When a frame is sent, and when it was due: the same but for a late tick.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    now: Now,
+    slot: Now,
 }
 
 /// The media of one call.
@@ -198,8 +202,8 @@ impl Engine {
         }
     }
 
-    /// Sends what is due. Call it at [`Self::next_tick`]; later calls catch up by the rule
-    /// that at most two frames leave at once.
+    /// Sends what is due. Call it at [`Self::next_tick`]; later calls catch up, frame by frame,
+    /// by the rule of [`FRAMES_AT_ONCE_MAX`].
     pub fn tick(&mut self, now: Now, sink: &mut impl Sink) {
         let due_at = *self.next_tick.get_or_insert(now);
         if now < due_at {
@@ -211,7 +215,7 @@ impl Engine {
         if due > 1 {
             self.counters.late_ticks += 1;
         }
-        let skipped = due.saturating_sub(FRAMES_AT_ONCE_MAX);
+        let skipped = due.saturating_sub(u64::from(FRAMES_AT_ONCE_MAX));
         if skipped > 0 {
             self.counters.skipped_frames += skipped;
             let frames = u32::try_from(skipped).unwrap_or(u32::MAX);
@@ -219,9 +223,10 @@ impl Engine {
                 leg.skip(frames);
             }
         }
-        for _ in 0..due.min(FRAMES_AT_ONCE_MAX) {
+        for frame in skipped..due {
+            let slot = Now::from_micros(due_at.micros() + frame * tick);
             for (call, media) in &mut self.calls {
-                media.tick(now, call, &self.clips, sink);
+                media.tick(Times { now, slot }, call, &self.clips, sink);
             }
         }
     }
@@ -334,14 +339,14 @@ impl Engine {
 
 impl CallMedia {
     /// One frame in from every leg, then one frame out to every egress.
-    fn tick(&mut self, now: Now, call: &CallId, clips: &ClipStore, sink: &mut impl Sink) {
+    fn tick(&mut self, times: Times, call: &CallId, clips: &ClipStore, sink: &mut impl Sink) {
         for leg in &mut self.legs {
-            leg.listen(now, call, sink);
+            leg.listen(times.now, call, sink);
         }
         for position in 0..self.legs.len() {
             let routed = self.legs.get(position).and_then(|leg| leg.route(&self.legs));
             if let Some(leg) = self.legs.get_mut(position) {
-                leg.speak(now, routed, call, self.plan.epoch, clips, sink);
+                leg.speak(times, routed, call, self.plan.epoch, clips, sink);
             }
         }
     }

@@ -10,7 +10,7 @@ use handoff::clock::Now;
 use super::Port;
 use super::codec::{self, Frame};
 use super::dtmf::KeyReceiver;
-use super::egress::{Agreed, Egress};
+use super::egress::{Agreed, Egress, Turn};
 use super::jitter::{JitterBuffer, JitterCounters};
 use super::latch::Latch;
 use super::rtcp::{Heard, REPORT_LEN_MAX, Report};
@@ -144,9 +144,9 @@ impl RtpLeg {
         self.egress.relay(now, agreed(remote), packet).map(|bytes| (to, bytes))
     }
 
-    /// Whether relayed packets serve this tick, so that it has nothing to send.
-    pub fn relays(&mut self, now: Now) -> bool {
-        self.egress.relays(now)
+    /// Who serves the tick at `slot`.
+    pub fn turn(&mut self, slot: Now) -> Turn {
+        self.egress.turn(slot)
     }
 
     /// Time passes without a source: the timeline goes on unsent.
@@ -154,9 +154,10 @@ impl RtpLeg {
         self.egress.skip(1);
     }
 
-    /// The next packet is the first of another source.
-    pub fn source_changed(&mut self) {
-        self.egress.source_changed();
+    /// The next packet, due at `slot`, is the first of another source. Gives the frames that
+    /// the source before still owed.
+    pub fn source_changed(&mut self, slot: Now) -> u32 {
+        self.egress.source_changed(slot)
     }
 
     /// Queues keys; gives the number that was refused.
@@ -166,7 +167,7 @@ impl RtpLeg {
 
     /// The clock lost these frames, in both directions.
     pub fn skip(&mut self, frames: u32) {
-        self.egress.skip(frames);
+        self.egress.lost(frames);
         self.jitter.skip(frames);
     }
 

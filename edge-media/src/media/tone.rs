@@ -16,9 +16,14 @@ const PIECE_STEP: usize = 1_600;
 /// Likeness from which on a piece counts as heard.
 pub const LIKENESS_HEARD: f64 = 0.5;
 /// A piece or window below this mean square after emphasis (the end of a word, the noise of a
-/// codec) says
-/// nothing.
+/// codec) says nothing.
 const POWER_MIN: f64 = 2_000.0;
+/// Frames of a piece that must sound, of its twenty. The burst of one consonant in a pause
+/// resembles every other burst: over the catalogue and the demo's recordings the best likeness
+/// by chance was 0.52 without this rule and 0.30 with it.
+const SOUNDING_FRAMES_MIN: usize = 12;
+/// A frame with a hundredth of its piece's energy sounds: a fifth of an even share.
+const SOUNDING_SHARE: f64 = 0.01;
 /// How much of the sample before is taken off each sample. Voices of one pitch resemble each
 /// other by their lowest tones alone; what is left are the sounds that make the words.
 const EMPHASIS: f64 = 0.95;
@@ -86,8 +91,8 @@ pub fn likeness(speech: &[i16], recording: &[i16]) -> f64 {
     let mut best = 0.0_f64;
     for start in (0..=speech.len() - PIECE).step_by(PIECE_STEP) {
         let piece = speech.get(start..start + PIECE).unwrap_or_default();
-        let energy: f64 = piece.iter().map(|s| f64::from(*s) * f64::from(*s)).sum();
-        if energy < POWER_MIN * PIECE as f64 {
+        let energy = energy_of(piece);
+        if energy < POWER_MIN * PIECE as f64 || !sounds_throughout(piece, energy) {
             continue;
         }
         let spectrum = fourier.forward(piece);
@@ -102,6 +107,17 @@ pub fn likeness(speech: &[i16], recording: &[i16]) -> f64 {
         }
     }
     best
+}
+
+fn energy_of(samples: &[i16]) -> f64 {
+    samples.iter().map(|s| f64::from(*s) * f64::from(*s)).sum()
+}
+
+/// Whether a piece is speech for most of its time, not a burst in a pause.
+fn sounds_throughout(piece: &[i16], energy: f64) -> bool {
+    let sounding =
+        piece.chunks(FRAME_SAMPLES).filter(|frame| energy_of(frame) >= SOUNDING_SHARE * energy).count();
+    sounding >= SOUNDING_FRAMES_MIN
 }
 
 /// The samples with their lowest tones taken down: pre-emphasis, twice.
@@ -227,6 +243,14 @@ mod tests {
         assert!(!correlates(&whisper, &babble(8, 40_000)));
         assert!(!correlates(&whisper, &vec![0; 40_000]));
         assert!(!correlates(&whisper, &[]));
+    }
+
+    #[test]
+    fn one_burst_in_a_pause_is_not_speech() {
+        let mut burst = vec![0; PIECE];
+        burst[1_000..1_400].copy_from_slice(&babble(4, 400));
+        let recording: Vec<_> = babble(9, 4_000).into_iter().chain(burst.iter().copied()).collect();
+        assert!(!correlates(&burst, &recording));
     }
 
     #[test]

@@ -23,10 +23,10 @@ use super::port::PortSockets;
 use super::{Gauges, MediaConfig, Order, StreamEnds};
 use crate::io::clock::Clock;
 use crate::io::recording::RecordingQueue;
-use crate::media::engine::{Engine, EngineCounters, RecordedFrame, Sink, TICK};
+use crate::media::engine::{Engine, EngineCounters, RecordedFrame, Sink};
 use crate::media::prompt::ClipStore;
 use crate::media::rtp::DATAGRAM_LEN_MAX;
-use crate::media::{Carrier, MediaCommand, MediaEvent, Port, StreamKey, StreamOut};
+use crate::media::{Carrier, MediaCommand, MediaEvent, Port, StreamKey, StreamOut, TICK};
 
 /// The token of the clock; ports have their number.
 const CLOCK_TOKEN: u64 = u64::MAX;

@@ -7,8 +7,9 @@ use handoff::call::media::{MediaPlan, MediaReport, Source};
 use handoff::clock::Now;
 use handoff::id::{CallId, Epoch, LegId, PlayId};
 
-use super::{RecordedFrame, Sink};
+use super::{RecordedFrame, Sink, Times};
 use crate::media::codec::Frame;
+use crate::media::egress::Turn;
 use crate::media::mixer;
 use crate::media::prompt::{ClipStore, Playback, SpeechStore};
 use crate::media::rtcp::REPORT_LEN_MAX;
@@ -341,17 +342,19 @@ impl Leg {
     /// Sends this tick's frame to the far end.
     pub(super) fn speak(
         &mut self,
-        now: Now,
+        times: Times,
         routed: Option<Frame>,
         call: &CallId,
         epoch: Epoch,
         clips: &ClipStore,
         sink: &mut impl Sink,
     ) {
+        let Times { now, slot } = times;
         let changed = self.changed_from.take().is_some();
+        let mut owed_before = 0;
         if let Line::Rtp(rtp) = &mut self.line {
             if changed {
-                rtp.source_changed();
+                owed_before = rtp.source_changed(slot);
             }
             if !rtp.is_agreed() {
                 rtp.rest();
@@ -375,13 +378,24 @@ impl Leg {
                 if !open {
                     rtp.rest();
                     false
-                } else if rtp.relays(now) {
-                    true
-                } else if let Some((to, bytes)) = rtp.send(&frame) {
-                    sink.send_rtp(port, to, bytes);
-                    true
                 } else {
-                    false
+                    match rtp.turn(slot) {
+                        Turn::Relay => true,
+                        Turn::Tick { owed } => {
+                            // What the relay owed is lost or late: one frame of the same
+                            // source conceals it, another source is not repeated.
+                            let filler = if owed > 0 { &frame } else { &Frame::Silence };
+                            let before = std::iter::repeat_n(filler, (owed_before + owed) as usize);
+                            let mut sent = false;
+                            for frame in before.chain([&frame]) {
+                                sent = rtp
+                                    .send(frame)
+                                    .map(|(to, bytes)| sink.send_rtp(port, to, bytes))
+                                    .is_some();
+                            }
+                            sent
+                        }
+                    }
                 }
             }
             Line::Stream(stream) => {
