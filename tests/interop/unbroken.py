@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Judges what rtp_peer.py counted: one stream, no packet number missing, no gap that can be
 heard. What the machine itself was late (idle.py) is added to the gap, and only a machine that
-was late by two frames excuses a jump of the timestamp.
+was late by five frames excuses a jump of the timestamp.
 
   unbroken.py STATS IDLE"""
 
@@ -10,8 +10,8 @@ import sys
 
 # Five packets: what a jitter buffer of a phone bridges.
 GAP_MAX_MS = 100
-# A tick that is later sends two frames and leaves the others out.
-FRAMES_LEFT_OUT_MS = 40
+# A tick that is later sends five frames at once and leaves the others out.
+FRAMES_LEFT_OUT_MS = 100
 
 
 def main(stats, idle):
