@@ -7,9 +7,11 @@ pub mod crm;
 pub mod desktop;
 pub mod figures;
 pub mod hearing;
+pub mod idle;
 pub mod phone;
 pub mod report;
 pub mod stage;
+pub mod timeline;
 pub mod voice_agent;
 
 use std::process::ExitCode;
@@ -24,7 +26,7 @@ use crate::demo::phone::PhoneOrder;
 use crate::demo::report::Check;
 use crate::demo::stage::Stage;
 use crate::demo::voice_agent::Cue;
-use crate::sip::{DialogKey, SipCommand, SipEvent};
+use crate::sip::{DialogKey, Direction, SipCommand, SipEvent};
 
 /// The whole call, from dialling to the last record, at most. A healthy one takes half.
 const CALL_MAX: Duration = Duration::from_secs(55);
@@ -112,10 +114,15 @@ async fn happy(stage: &mut Stage) -> Result<()> {
     let transfer = stage.card_shown().await?;
     let dialog = stage.human_rings().await?;
     stage.say("the human agent's phone rings; the card is on the screen");
+    // The person is slower than the message, so that the caller is put on hold in between.
+    stage.caller_directed(Direction::RecvOnly).await?;
+    stage.say("a re-INVITE puts the caller on hold; the music plays");
     tokio::time::sleep(REACH).await;
     let local = stage.human.local();
     stage.human.order(PhoneOrder::Sip(SipCommand::Answer(dialog, local)));
     stage.say("the human agent answers and hears the whisper");
+    stage.caller_directed(Direction::SendRecv).await?;
+    stage.say("a re-INVITE takes the caller back, before the bridge needs it");
     stage.whisper_ended().await?;
     stage.human.order(PhoneOrder::Press('1'));
     stage.say("the human agent presses 1");
@@ -124,7 +131,6 @@ async fn happy(stage: &mut Stage) -> Result<()> {
 
     stage.human_says("human.hello").await?;
     stage.caller_says("caller.thanks", json!({})).await?;
-    stage.human_says("human.answer").await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     stage.say("the caller hangs up");
     stage.caller.order(PhoneOrder::Sip(SipCommand::HangUp(CALLER_DIALOG, LegCause::LocalHangUp)));

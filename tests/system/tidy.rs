@@ -68,7 +68,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper_util", &["edge-media/src/io/http.rs"]),
     ("socket2", &["edge-media/src/io/"]),
     ("thread_priority", &["edge-media/src/io/media/"]),
-    ("nix", &["edge-media/src/io/", "edge-media/src/demo/phone.rs"]),
+    ("nix", &["edge-media/src/io/", "edge-media/src/demo/phone.rs", "edge-media/src/demo/idle.rs"]),
     (
         "tokio",
         &[

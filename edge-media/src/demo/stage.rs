@@ -5,30 +5,28 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use handoff::call::media::ClipId;
 use ipnet::IpNet;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
 
-use crate::cli::{Scenario, print_line};
+use crate::cli::Scenario;
 use crate::config::Config;
 use crate::demo::crm::{Behaviour, Crm};
 use crate::demo::desktop::{Desktop, Seen};
 use crate::demo::figures::{self, Evidence};
+use crate::demo::idle::IdleClock;
 use crate::demo::phone::{Phone, PhoneOrder};
-use crate::demo::report::{Report, Step};
+use crate::demo::report::Report;
+use crate::demo::timeline::Timeline;
 use crate::demo::voice_agent::{Cue, Told, VoiceAgent};
+use crate::io::Server;
 use crate::io::clock::Clock;
-use crate::io::{Server, Shown};
 use crate::media::prompt::ClipStore;
-use crate::sip::{Caller, Destination, DialogKey, SipCommand, SipConfig, SipEvent, TrunkConfig};
+use crate::sip::{Caller, Destination, DialogKey, Direction, SipCommand, SipConfig, SipEvent, TrunkConfig};
 
 /// Nothing in a healthy call takes longer.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -67,11 +65,8 @@ pub struct Stage {
     pub crm: Crm,
     clock: Clock,
     clips: Arc<ClipStore>,
-    facts: broadcast::Receiver<Shown>,
-    timeline: Vec<Step>,
+    timeline: Timeline,
     seen: Vec<Seen>,
-    started_ms: i64,
-    answered_ms: Option<i64>,
     data: PathBuf,
     idle: IdleClock,
 }
@@ -115,26 +110,16 @@ impl Stage {
             voice_agent,
             crm,
             clock,
-            facts,
-            timeline: Vec::new(),
+            timeline: Timeline::follow(started_ms, facts),
             seen: Vec::new(),
-            started_ms,
-            answered_ms: None,
             data,
             idle: IdleClock::start(),
         })
     }
 
     /// Prints and keeps one line of the timeline.
-    pub fn say(&mut self, event: &str) {
-        let at = self.clock.wall().unix_millis();
-        self.line(at, event);
-    }
-
-    fn line(&mut self, at_ms: i64, event: &str) {
-        let at_ms = u64::try_from(at_ms - self.started_ms).unwrap_or(0);
-        print_line(&format!("{:>3}.{:03}  {event}", at_ms / 1_000, at_ms % 1_000));
-        self.timeline.push(Step { at_ms, event: event.to_owned() });
+    pub fn say(&self, event: &str) {
+        self.timeline.say(self.clock.wall().unix_millis(), event);
     }
 
     /// Opens the human agent's page in this machine's browser.
@@ -182,6 +167,14 @@ impl Stage {
     /// Waits for the disclosure's last sample.
     pub async fn disclosed(&mut self) -> Result<()> {
         self.fact("disclosure.ai_identity").await
+    }
+
+    /// Waits until the edge has changed the direction of the caller's audio, as the caller's
+    /// phone was told.
+    pub async fn caller_directed(&mut self, direction: Direction) -> Result<()> {
+        let told =
+            |event: &SipEvent| matches!(event, SipEvent::PeerMedia(_, media) if media.direction == direction);
+        self.caller_event(told).await.map(drop)
     }
 
     /// Waits for the whisper's last sample.
@@ -261,32 +254,8 @@ impl Stage {
             .with_context(|| format!("the page never showed `{kind}`"))?
     }
 
-    /// Waits for a fact, printing those that pass by.
     async fn fact(&mut self, wanted: &str) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + WAIT_MAX;
-        loop {
-            match tokio::time::timeout_at(deadline, self.facts.recv()).await {
-                Ok(Ok(shown)) => {
-                    self.show(&shown);
-                    if shown.fact == wanted {
-                        return Ok(());
-                    }
-                }
-                Ok(Err(broadcast::error::RecvError::Lagged(_))) => {}
-                Ok(Err(broadcast::error::RecvError::Closed)) => bail!("the edge stopped"),
-                Err(_) => bail!("`{wanted}` did not happen within {} s", WAIT_MAX.as_secs()),
-            }
-        }
-    }
-
-    fn show(&mut self, shown: &Shown) {
-        // Signals and turns are many; the decision that follows from them is shown.
-        if !matches!(shown.fact.as_str(), "signal.received" | "utterance.ref") {
-            self.line(shown.at.unix_millis(), &shown.fact.clone());
-        }
-        if shown.fact == "agent.answered" {
-            self.answered_ms = Some(shown.at.unix_millis());
-        }
+        self.timeline.fact(wanted, WAIT_MAX).await
     }
 
     fn line_of(&self, line: &str) -> Result<(Vec<u8>, String)> {
@@ -298,9 +267,6 @@ impl Stage {
 
     /// Lets the functions finish, then takes every figure.
     pub async fn measure(mut self, scenario: Scenario) -> Result<(Report, bool)> {
-        while let Ok(shown) = self.facts.try_recv() {
-            self.show(&shown);
-        }
         if tokio::time::timeout(SETTLE_MAX, self.server.local().idle()).await.is_err() {
             self.say("the queues did not empty in time");
         }
@@ -316,7 +282,7 @@ impl Stage {
             voice_agent: self.voice_agent.leave().await,
             webhooks: self.crm.received(),
             seen: self.seen,
-            timeline: self.timeline,
+            timeline: self.timeline.steps(),
             host_stall,
             data: self.data.clone(),
         };
@@ -424,45 +390,4 @@ async fn event_of(phone: &mut Phone, whose: &str, wanted: impl Fn(&SipEvent) -> 
         }
     };
     tokio::time::timeout(WAIT_MAX, wait).await.with_context(|| format!("{whose} waited in vain"))?
-}
-
-/// An idle 20 ms clock on every processor: what the worst of them is late by, the machine is
-/// late by. One alone would not see the stall of another processor, where the audio may run.
-#[derive(Debug)]
-struct IdleClock {
-    stop: Arc<AtomicBool>,
-    worst_us: Arc<AtomicU64>,
-}
-
-impl IdleClock {
-    fn start() -> Self {
-        let idle = Self { stop: Arc::default(), worst_us: Arc::default() };
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        for processor in 0..processors {
-            let (stop, worst) = (Arc::clone(&idle.stop), Arc::clone(&idle.worst_us));
-            std::thread::spawn(move || {
-                let mut here = CpuSet::new();
-                // A processor that is not ours to use leaves its clock to the scheduler.
-                let _ = here.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &here));
-                Self::run(&stop, &worst);
-            });
-        }
-        idle
-    }
-
-    fn run(stop: &AtomicBool, worst: &AtomicU64) {
-        let frame = Duration::from_millis(20);
-        let mut due = std::time::Instant::now() + frame;
-        while !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
-            let late = std::time::Instant::now().saturating_duration_since(due);
-            worst.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            due += frame.max(late);
-        }
-    }
-
-    fn stop(&self) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        Duration::from_micros(self.worst_us.load(Ordering::Relaxed))
-    }
 }

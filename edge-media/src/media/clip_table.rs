@@ -77,7 +77,6 @@ pub(super) static CLIPS: &[(&str, &[u8])] = &[
     ("hold.update.support.es", include_bytes!("../../clips/hold.update.support.es.ulaw")),
     ("hold.update.team.en", include_bytes!("../../clips/hold.update.team.en.ulaw")),
     ("hold.update.team.es", include_bytes!("../../clips/hold.update.team.es.ulaw")),
-    ("human.answer", include_bytes!("../../clips/demo/human.answer.ulaw")),
     ("human.hello", include_bytes!("../../clips/demo/human.hello.ulaw")),
     ("human.voicemail", include_bytes!("../../clips/demo/human.voicemail.ulaw")),
     ("presence.en", include_bytes!("../../clips/presence.en.ulaw")),
