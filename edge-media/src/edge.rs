@@ -9,6 +9,7 @@ mod orders;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use handoff::call::media::{MediaReport, Prompt};
 use handoff::call::outcome::LegCause;
@@ -32,6 +33,10 @@ use crate::sip::{
 /// Ports held ready ahead of use. A call takes two (caller and human agent); the shell
 /// refills whenever the stock falls below this.
 pub const PORT_STOCK: usize = 32;
+
+/// How long a stock that could not be filled is left as it is. A port rests for half a minute
+/// behind its leg, so asking much more often would search a used-up range in vain.
+const RESTOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// What holds for calls that arrive from now on.
 #[derive(Clone, Debug)]
@@ -155,6 +160,8 @@ pub struct Edge {
     deadlines: BTreeSet<(Now, CallId)>,
     ports: VecDeque<Port>,
     asked_for_ports: bool,
+    /// The range gave less than was asked for: nothing is asked before this.
+    restock_at: Option<Now>,
     next_dialog: u64,
     next_stream: u64,
     random: u128,
@@ -204,6 +211,7 @@ impl Edge {
             deadlines: BTreeSet::new(),
             ports: VecDeque::new(),
             asked_for_ports: false,
+            restock_at: None,
             next_dialog: 1,
             next_stream: 1,
             random: seed,
@@ -275,6 +283,7 @@ impl Edge {
             EdgeInput::Ports(ports) => {
                 self.asked_for_ports = false;
                 self.ports.extend(ports);
+                self.restock_at = (self.ports.len() < PORT_STOCK).then_some(at.now + RESTOCK_WAIT);
             }
             EdgeInput::Reload(config) => self.reload(at, *config, &mut out),
             EdgeInput::Resolved(hosts) => self.sip.set_hosts(hosts),
@@ -291,14 +300,14 @@ impl Edge {
                 }
             }
         }
-        self.restock(&mut out);
+        self.restock(at.now, &mut out);
         out
     }
 
     /// When `handle(now, EdgeInput::Timeout)` has something to do next.
     pub fn next_timeout(&self) -> Option<Now> {
         let calls = self.deadlines.first().map(|(at, _)| *at);
-        [calls, self.sip.next_timeout()].into_iter().flatten().min()
+        [calls, self.sip.next_timeout(), self.restock_at].into_iter().flatten().min()
     }
 
     /// Running calls with their standing, for lists.
@@ -566,9 +575,11 @@ impl Edge {
         true
     }
 
-    fn restock(&mut self, out: &mut Vec<EdgeOutput>) {
-        if self.ports.len() < PORT_STOCK && !self.asked_for_ports {
+    fn restock(&mut self, now: Now, out: &mut Vec<EdgeOutput>) {
+        let waits = self.asked_for_ports || self.restock_at.is_some_and(|at| at > now);
+        if self.ports.len() < PORT_STOCK && !waits {
             self.asked_for_ports = true;
+            self.restock_at = None;
             out.push(EdgeOutput::NeedPorts(PORT_STOCK * 2 - self.ports.len()));
         }
     }

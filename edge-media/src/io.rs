@@ -29,11 +29,11 @@ use handoff::clock::Timestamp;
 use handoff::id::CallId;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::desktop::Desktops;
-use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput};
+use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput, PORT_STOCK};
 use crate::io::clock::Clock;
 use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::{MediaCounters, MediaHandle};
@@ -42,7 +42,7 @@ use crate::io::spool::Spool;
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::local::Local;
-use crate::media::{Carrier, MediaCommand, StreamIn, StreamKey, StreamOut};
+use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
 use functions::sqlite::StoreError;
 
@@ -139,6 +139,7 @@ impl Server {
         let clips = crate::media::prompt::ClipStore::embedded();
         let (media, reports) =
             MediaHandle::start(&setup.media, clips, clock).context("the media threads cannot start")?;
+        let ports = media.take_ports(PORT_STOCK).context("no RTP port can be bound")?;
         let media = Arc::new(media);
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
         let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
@@ -190,7 +191,7 @@ impl Server {
             doors: door_queue,
             commands,
         };
-        let task = tokio::spawn(shell.run(sources));
+        let task = tokio::spawn(shell.run(sources, ports));
         Ok(Self {
             sip,
             sip_tcp,
@@ -309,8 +310,8 @@ struct Counted {
 }
 
 impl Shell {
-    async fn run(mut self, mut from: Sources) -> Arc<MediaHandle> {
-        self.step(EdgeInput::Timeout);
+    async fn run(mut self, mut from: Sources, ports: Vec<Port>) -> Arc<MediaHandle> {
+        self.step(EdgeInput::Ports(ports));
         let mut tell = tokio::time::interval(TELL_EVERY);
         loop {
             let timer = self.edge.next_timeout();
@@ -500,7 +501,12 @@ impl Shell {
             EdgeOutput::NeedPorts(count) => match self.media.take_ports(count) {
                 Ok(ports) => self.step(EdgeInput::Ports(ports)),
                 Err(error) => {
-                    warn!(%error, "no RTP port could be bound");
+                    let error = anyhow::Error::new(error);
+                    if self.edge.is_ready() {
+                        debug!("no further RTP port could be bound: {error:#}");
+                    } else {
+                        warn!("no RTP port could be bound: {error:#}");
+                    }
                     self.step(EdgeInput::Ports(Vec::new()));
                 }
             },
