@@ -148,9 +148,22 @@ pub enum Phone {
         user: String,
         /// Digest password.
         password: Secret,
+        /// The phone knows MD5 only (RFC 2617): the challenge is weaker for its sake.
+        allow_md5: bool,
     },
     /// A fixed address.
-    Fixed(Pii<String>),
+    Fixed(FixedPhone),
+}
+
+/// A phone that does not register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedPhone {
+    /// Its `sip:` URI.
+    pub uri: Pii<String>,
+    /// The host of the URI: an address, or a name that somebody has to look up.
+    pub host: String,
+    /// Where the file names it, for what is found out about the host later.
+    pub line: usize,
 }
 
 /// `[[agent]]`: a person who takes calls.
@@ -456,6 +469,14 @@ impl Config {
             }
         }
         found
+    }
+
+    /// The phones that do not register.
+    pub fn fixed_phones(&self) -> impl Iterator<Item = &FixedPhone> {
+        self.agents.iter().filter_map(|agent| match &agent.phone {
+            Phone::Fixed(phone) => Some(phone),
+            Phone::Registered { .. } => None,
+        })
     }
 
     fn in_directory(mut self, base: &Path) -> Self {

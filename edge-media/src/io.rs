@@ -8,8 +8,10 @@
 pub mod clock;
 pub mod http;
 pub mod media;
+pub mod names;
 pub mod net;
 mod pages;
+pub mod receiver;
 pub mod recording;
 pub mod speech;
 pub mod spool;
@@ -28,20 +30,20 @@ use handoff::clock::Timestamp;
 use handoff::id::CallId;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::desktop::Desktops;
-use crate::edge::{Edge, EdgeInput, EdgeOutput};
+use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput, PORT_STOCK};
 use crate::io::clock::Clock;
 use crate::io::http::{DesktopSockets, HttpRequest};
-use crate::io::media::MediaHandle;
+use crate::io::media::{MediaCounters, MediaHandle};
 use crate::io::net::{Net, NetEvent};
 use crate::io::spool::{Spool, Stored};
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::local::Local;
-use crate::media::{Carrier, MediaCommand, StreamIn, StreamKey, StreamOut};
+use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
 use functions::sqlite::StoreError;
 
@@ -58,6 +60,10 @@ const BUDGET: usize = 64;
 /// Effects that wait for the disk, in all calls together. Beyond this the disk is not late,
 /// it is gone; the edge then refuses new calls and keeps running ones on the media path.
 const HELD_MAX: usize = 65_536;
+
+/// How often the log tells what was refused and dropped, if anything was. More often would
+/// give whoever sends garbage a line of the log for little.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Facts shown to a local listener (the demo's progress). A slow listener misses some.
 const SHOWN_MAX: usize = 1_024;
@@ -123,6 +129,7 @@ pub struct Shown {
 
 enum Order {
     Reload(Box<Setup>),
+    Resolved(Vec<(String, SocketAddr)>),
     Drain(oneshot::Sender<()>),
     Stop,
 }
@@ -137,6 +144,7 @@ impl Server {
         let clips = crate::media::prompt::ClipStore::embedded();
         let (media, reports) =
             MediaHandle::start(&setup.media, clips, clock).context("the media threads cannot start")?;
+        let ports = media.take_ports(PORT_STOCK).context("no RTP port can be bound")?;
         let media = Arc::new(media);
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
         let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
@@ -153,6 +161,8 @@ impl Server {
         let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
         let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
         let (orders, order_queue) = mpsc::channel(16);
+        // Ends by itself when the configuration's sender is gone.
+        tokio::spawn(names::keep(watched.clone(), clock, orders.clone()));
         let (shown, _) = broadcast::channel(SHOWN_MAX);
         let (door_events, door_queue) = mpsc::channel(1_024);
         let shell = Shell {
@@ -171,6 +181,7 @@ impl Server {
             held: VecDeque::new(),
             shown: shown.clone(),
             drained: None,
+            told: Counted::default(),
         };
         let sources = Sources {
             orders: order_queue,
@@ -180,7 +191,7 @@ impl Server {
             doors: door_queue,
             commands,
         };
-        let task = tokio::spawn(shell.run(sources));
+        let task = tokio::spawn(shell.run(sources, ports));
         Ok(Self {
             sip,
             sip_tcp,
@@ -289,11 +300,21 @@ struct Shell {
     held: VecDeque<(Stored, Vec<EdgeOutput>)>,
     shown: broadcast::Sender<Shown>,
     drained: Option<oneshot::Sender<()>>,
+    told: Counted,
+}
+
+/// What the parts of the edge counted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    edge: EdgeCounters,
+    sip: crate::sip::Counters,
+    media: MediaCounters,
 }
 
 impl Shell {
-    async fn run(mut self, mut from: Sources) -> Arc<MediaHandle> {
-        self.step(EdgeInput::Timeout);
+    async fn run(mut self, mut from: Sources, ports: Vec<Port>) -> Arc<MediaHandle> {
+        self.step(EdgeInput::Ports(ports));
+        let mut tell = tokio::time::interval(TELL_EVERY);
         loop {
             let timer = self.edge.next_timeout();
             let wait = timer.map(|due| due.since(self.clock.now()));
@@ -312,18 +333,21 @@ impl Shell {
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
                         self.spool.reload(Arc::clone(&setup.functions));
-                        self.edge.reload(setup.rules.clone(), setup.people.clone(), setup.queues.clone());
+                        let config = setup.edge(self.net.udp_address, self.net.tcp_address);
+                        self.step(EdgeInput::Reload(Box::new(config)));
                         match Dialer::new(&self.config.borrow().voice_agent) {
                             Ok(dialer) => self.dialer = dialer,
                             Err(error) => warn!(%error, "the voice agent's door stays as it was"),
                         }
                     }
+                    Some(Order::Resolved(hosts)) => self.step(EdgeInput::Resolved(hosts)),
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);
                         self.step(EdgeInput::Drain);
                     }
                     Some(Order::Stop) | None => break,
                 },
+                _ = tell.tick() => self.tell_counted(),
             }
             if self.edge.standings().next().is_none()
                 && let Some(done) = self.drained.take()
@@ -333,6 +357,21 @@ impl Shell {
         }
         self.wind_up().await;
         self.media
+    }
+
+    /// Tells what was counted, where it is not what was told last.
+    fn tell_counted(&mut self) {
+        let media = self.media.counters();
+        // A new worst lateness alone is no news.
+        let counted = Counted {
+            edge: self.edge.counters(),
+            sip: self.edge.sip_counters().clone(),
+            media: MediaCounters { tick_lateness_max_us: 0, ..media },
+        };
+        if counted != self.told {
+            info!(edge = ?counted.edge, sip = ?counted.sip, ?media, "counted so far");
+            self.told = counted;
+        }
     }
 
     /// Ends what still runs and waits for the disk.
@@ -351,6 +390,7 @@ impl Shell {
             tokio::time::sleep(Duration::from_millis(20)).await;
             self.step(EdgeInput::Timeout);
         }
+        self.tell_counted();
     }
 
     /// Waits until nothing waits for the disk.
@@ -475,7 +515,12 @@ impl Shell {
             EdgeOutput::NeedPorts(count) => match self.media.take_ports(count) {
                 Ok(ports) => self.step(EdgeInput::Ports(ports)),
                 Err(error) => {
-                    warn!(%error, "no RTP port could be bound");
+                    let error = anyhow::Error::new(error);
+                    if self.edge.is_ready() {
+                        debug!("no further RTP port could be bound: {error:#}");
+                    } else {
+                        warn!("no RTP port could be bound: {error:#}");
+                    }
                     self.step(EdgeInput::Ports(Vec::new()));
                 }
             },

@@ -39,8 +39,15 @@ mod within;
 
 pub use auth::Secret;
 pub use guard::Counters;
+pub use offer_answer::is_reachable;
 pub use stack::Stack;
 pub use trunk::{Credentials, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+
+/// The host of a `sip:` URI that can be dialled, an IPv6 address without its brackets. `None`
+/// for everything else: other schemes, and URIs with headers.
+pub fn host_of(uri: &str) -> Option<String> {
+    header::Uri::parse(uri).filter(|uri| uri.is_sip() && !uri.has_headers).map(|uri| uri.host)
+}
 
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -453,10 +453,15 @@ fn trunk(name: &str, network: &str) -> TrunkConfig {
 
 /// A party outside the edge: it knows the edge by its address.
 fn outside(own: SocketAddr) -> SipConfig {
-    SipConfig { trunks: vec![trunk("edge", "192.0.2.1/32")], ..SipConfig::new(own, &own.ip().to_string()) }
+    SipConfig {
+        trunks: vec![trunk("edge", "192.0.2.1/32")],
+        domains: vec!["phone.example".to_owned()],
+        ..SipConfig::new(own, &own.ip().to_string())
+    }
 }
 
-fn edge_config(agents: &[String]) -> EdgeConfig {
+/// The edge of these worlds, with these people.
+pub fn edge_config(agents: &[String]) -> EdgeConfig {
     let queue = QueueId::parse("nurse_line").expect("a valid id");
     let people: Vec<HumanAgentId> =
         agents.iter().map(|name| HumanAgentId::parse(name).expect("a valid id")).collect();

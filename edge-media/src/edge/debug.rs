@@ -36,6 +36,8 @@ impl fmt::Debug for EdgeInput {
             }
             Self::Command(command) => f.debug_tuple("Command").field(command).finish(),
             Self::Ports(ports) => f.debug_tuple("Ports").field(ports).finish(),
+            Self::Reload(config) => f.debug_tuple("Reload").field(config).finish(),
+            Self::Resolved(names) => write!(f, "Resolved({} names)", names.len()),
             Self::Timeout => f.write_str("Timeout"),
             Self::Drain => f.write_str("Drain"),
             Self::Stop => f.write_str("Stop"),
