@@ -3,6 +3,7 @@
 //! carries the machine's orders out in their order. Pure: no socket, clock, thread or disk.
 //! RTP never passes through here, and no decision about a transfer is taken here.
 
+mod debug;
 pub mod directory;
 mod orders;
 
@@ -60,7 +61,6 @@ pub struct EdgeConfig {
 }
 
 /// What reaches the edge.
-#[derive(Debug)]
 pub enum EdgeInput {
     /// One UDP datagram, or bytes of one TCP connection.
     Bytes(Flow, Vec<u8>),
@@ -103,7 +103,7 @@ pub enum EdgeInput {
 
 /// What the edge wants done. Outputs come in order; those that follow a `Fact` of the same
 /// batch are effects of that fact, and the shell releases them after its commit.
-#[derive(Debug, PartialEq)]
+#[derive(PartialEq)]
 pub enum EdgeOutput {
     /// Send these bytes.
     Send(Flow, Vec<u8>),

@@ -11,6 +11,7 @@
 //!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use handoff::call::outcome::LegCause;
@@ -269,7 +270,7 @@ pub enum SipEvent {
 }
 
 /// What the stack wants done.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum SipOutput {
     /// Send these bytes. For TCP without a live connection, the shell connects first.
     Send(Flow, Vec<u8>),
@@ -277,4 +278,15 @@ pub enum SipOutput {
     Close(Flow),
     /// Tell the edge.
     Event(SipEvent),
+}
+
+impl fmt::Debug for SipOutput {
+    /// Messages hold numbers and names, so only their size is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(flow, bytes) => write!(f, "Send({flow:?}, {} bytes)", bytes.len()),
+            Self::Close(flow) => f.debug_tuple("Close").field(flow).finish(),
+            Self::Event(event) => f.debug_tuple("Event").field(event).finish(),
+        }
+    }
 }

@@ -64,6 +64,8 @@ pub struct World {
     pub cloud: Cloud,
     /// Desktops paint and acknowledge.
     pub desktops_acknowledge: bool,
+    /// What is kept for a judge of what may be seen; `None` keeps nothing.
+    pub record: Option<Record>,
     stream: Option<StreamKey>,
     voice_agent_speaks: bool,
     wire: VecDeque<(Now, Sent)>,
@@ -71,6 +73,20 @@ pub struct World {
     media: Plane,
     next_port: u16,
 }
+
+/// Everything that could be printed of a call, and every SIP message on the wire.
+#[derive(Default)]
+pub struct Record {
+    /// The `Debug` texts of the router's inputs and outputs, and of what the phones were told.
+    pub printed: Vec<String>,
+    /// Messages: from, to, bytes.
+    pub sip: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+}
+
+/// The caller's number.
+pub const CALLER_NUMBER: &str = "+15555550142";
+/// The password of every human agent's phone.
+pub const PASSWORD: &str = "hushed-opal-7731";
 
 /// Where the engine's effects go until the world carries them.
 #[derive(Default)]
@@ -139,6 +155,7 @@ impl World {
             voice_agent_heard: Vec::new(),
             cloud,
             desktops_acknowledge: true,
+            record: None,
             stream: None,
             voice_agent_speaks: true,
             wire: VecDeque::new(),
@@ -149,7 +166,7 @@ impl World {
         for (index, name) in names.iter().enumerate() {
             let register = SipCommand::Register {
                 user: name.clone(),
-                password: Pii::new("secret".to_owned()),
+                password: Pii::new(PASSWORD.to_owned()),
                 registrar: edge_sip(),
                 domain: edge_sip().ip().to_string(),
                 expires_secs: 3_600,
@@ -176,7 +193,7 @@ impl World {
                 dialog: DialogKey(1),
                 to: Destination::Uri(Pii::new("sip:+18005550100@192.0.2.1:5060".to_owned())),
                 local,
-                from: Caller { user: Pii::new("+15555550142".to_owned()), domain: None, restricted: false },
+                from: Caller { user: Pii::new(CALLER_NUMBER.to_owned()), domain: None, restricted: false },
                 credentials: None,
             },
         );
@@ -202,7 +219,13 @@ impl World {
 
     /// Gives the edge an input now.
     pub fn give(&mut self, input: EdgeInput) {
+        if let Some(record) = &mut self.record {
+            record.printed.push(format!("{input:?}"));
+        }
         let outputs = self.edge.handle(self.moment(), input);
+        if let Some(record) = &mut self.record {
+            record.printed.extend(outputs.iter().map(|output| format!("{output:?}")));
+        }
         self.carry(outputs);
     }
 
@@ -301,6 +324,9 @@ impl World {
 
     fn arrive(&mut self, sent: Sent) {
         let Sent { from, to, bytes } = sent;
+        if let Some(record) = self.record.as_mut().filter(|_| from.port() == 5060) {
+            record.sip.push((from, to, bytes.clone()));
+        }
         if to == edge_sip() {
             let flow = Flow { transport: Transport::Udp, peer: from, connection: 0 };
             self.give(EdgeInput::Bytes(flow, bytes));
@@ -468,7 +494,7 @@ pub fn edge_config(agents: &[String]) -> EdgeConfig {
                 .iter()
                 .map(|name| UserConfig {
                     name: name.clone(),
-                    secret: Secret::Password(Pii::new("secret".to_owned())),
+                    secret: Secret::Password(Pii::new(PASSWORD.to_owned())),
                     allow_md5: false,
                     uri: None,
                 })

@@ -294,6 +294,14 @@ fn a_changed_or_missing_ciphertext_is_tampering() {
 }
 
 #[test]
+fn a_ledger_time_beyond_all_times_is_a_warning() {
+    let mut ledger = ledger();
+    let record = &mut ledger.chains.get_mut("call_0001").unwrap().records[1];
+    record.recorded_at = Some(Timestamp::from_unix_millis(i64::MIN));
+    assert_eq!(only_class(&ledger.verify()), [Class::Warning]);
+}
+
+#[test]
 fn what_is_missing_is_incomplete_not_tampered() {
     let mut ledger = Ledger::default();
     ledger.append(&entry(0, "call.ended", json!({"cause": "normal", "side": "caller"})));
