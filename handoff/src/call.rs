@@ -93,6 +93,10 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(35);
 /// How long the end of a leg is awaited after we ordered it: one SIP transaction is 32 s.
 const CLOSE_LIMIT: Duration = Duration::from_secs(35);
 
+/// How long the disk may take to confirm the recordings of a call that is over. Longer keeps a
+/// finished call in memory; without the confirmation its record names no digest.
+const STORE_LIMIT: Duration = Duration::from_secs(3);
+
 /// Longest goodbye to a human agent whose caller left.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -180,7 +184,7 @@ impl Call {
             State::WithVoiceAgent(conversing) => conversing.next_timeout(&self.core),
             State::Transferring(transfer) => transfer.next_timeout(),
             State::Bridged(bridge) => bridge.next_timeout(),
-            State::Ending(ending) => return ending.next_timeout(),
+            State::Ending(ending) => return self.core.store_due().or_else(|| ending.next_timeout()),
         };
         let voice = match self.core.voice {
             VoiceLink::Connecting { until, .. } => Some(until),
@@ -266,6 +270,7 @@ impl Call {
         }
         if let State::Ending(ending) = &self.state
             && core.legs.is_empty()
+            && core.recordings_settled()
         {
             ending::finish(core, ending);
             self.state = State::Finished;
@@ -375,6 +380,10 @@ fn step(core: &mut Core, state: State, input: Input) -> State {
             | Input::HandBack { .. },
         ) => state,
 
+        (state, Input::RecordingStored { leg, recording }) => {
+            core.recording_stored(leg, recording);
+            state
+        }
         (state, Input::Media(report)) => media_reported(core, state, report),
         (state, Input::Timeout) => timeout(core, state),
     }

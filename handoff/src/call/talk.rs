@@ -128,8 +128,8 @@ pub(super) fn signal(core: &mut Core, state: State, signal: &Signal) -> State {
         return state;
     }
     let stimulus = core.conversation.apply(core.at, signal);
-    if let SignalBody::Consent { value } = &signal.body {
-        core.refused |= value == "refused";
+    if matches!(&signal.body, SignalBody::Consent { value } if value == "refused") {
+        core.refuse_recording();
     }
     let fact = signal_fact(core, signal, &stimulus);
     let state = decide::stimulate(core, state, stimulus, fact);
