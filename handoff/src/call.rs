@@ -15,6 +15,7 @@ pub mod media;
 mod offer;
 pub mod outcome;
 mod talk;
+mod tap;
 mod transfer;
 
 use std::sync::Arc;
@@ -190,7 +191,7 @@ impl Call {
             VoiceLink::Connecting { until, .. } => Some(until),
             VoiceLink::Up { .. } | VoiceLink::Gone => None,
         };
-        earliest([own, voice, Some(self.core.until)])
+        earliest([own, voice, self.core.tap.next_timeout(), Some(self.core.until)])
     }
 
     /// Where the call stands, without personal data.
@@ -261,6 +262,10 @@ impl Call {
     /// a call whose legs are all closed is over.
     fn settle(&mut self) -> Vec<Output> {
         let core = &mut self.core;
+        if matches!(self.state, State::Closing { .. } | State::Ending(_)) {
+            let state = std::mem::replace(&mut self.state, State::Finished);
+            self.state = tap::flush(core, state);
+        }
         if !matches!(self.state, State::Finished) {
             core.follow_recordings();
             let egress = media::routes(&self.state, &core.legs, core.voice);
@@ -506,6 +511,7 @@ fn timeout(core: &mut Core, state: State) -> State {
     if now >= core.until && !matches!(state, State::Ending(_)) {
         return ending::stop(core, state, "failed", LegCause::LocalHangUp);
     }
+    let state = tap::tick(core, state);
     let state = match core.voice {
         VoiceLink::Connecting { leg, until, .. } if now >= until => {
             core.hang_up(leg, LegCause::Unreachable);

@@ -9,6 +9,7 @@ use crate::call::io::{Arrival, CallRules, DesktopPush, Output, QueueRules};
 use crate::call::legs::Ledger;
 use crate::call::media::{Play, Prompt, Purpose, Sound};
 use crate::call::outcome::LegCause;
+use crate::call::tap::Tap;
 use crate::call::{CALL_LIMIT, IDS_REMEMBERED, STORE_LIMIT, VOICE_CONNECT_LIMIT};
 use crate::clock::{Moment, Now};
 use crate::conversation::{Conversation, Disclosed, Stimulus, TransferStanding};
@@ -44,6 +45,8 @@ pub(super) struct Core {
     /// No call lasts longer than this.
     pub(super) until: Now,
     pub(super) commands: Recent,
+    /// What the turns go through before anything here or elsewhere sees them.
+    pub(super) tap: Tap,
     /// The voice agent takes a payment: nothing is recorded meanwhile.
     pub(super) paying: bool,
     /// Legs that are recorded, and whether that is paused.
@@ -135,6 +138,7 @@ impl Core {
             refused: false,
             until: at.now + CALL_LIMIT,
             commands: Recent::default(),
+            tap: Tap::new(),
             paying: false,
             recorded: BTreeMap::new(),
             unstored: BTreeSet::new(),

@@ -18,6 +18,7 @@ use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 mod grid;
 mod random;
 mod scenarios;
+mod tap;
 
 /// The second link of a voice agent gets whatever id is free.
 const HUMAN: LegId = LegId::FIRST_HUMAN;
