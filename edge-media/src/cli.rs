@@ -3,6 +3,7 @@
 
 mod audit;
 mod policy;
+mod recording;
 mod webhook;
 
 use std::path::PathBuf;
@@ -64,6 +65,17 @@ enum Command {
     Webhook {
         #[command(subcommand)]
         what: webhook::What,
+    },
+    /// Take recordings out of the sealed store.
+    Recording {
+        /// Where the embedded store is.
+        #[arg(long, global = true, default_value = "./warmbridge-data")]
+        data: PathBuf,
+        /// Print JSON.
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        what: recording::What,
     },
     /// Check a policy.
     Policy {
@@ -141,6 +153,7 @@ pub fn run() -> ExitCode {
         Command::Check { config } => on_runtime(check(config)),
         Command::Audit { data, json, what } => audit::run(&data, json, what),
         Command::Webhook { what } => on_runtime(webhook::run(what)),
+        Command::Recording { data, json, what } => on_runtime(recording::run(data, json, what)),
         Command::Policy { what } => policy::run(what),
     }
 }

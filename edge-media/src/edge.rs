@@ -18,7 +18,7 @@ use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Standing};
 use handoff::clock::{Moment, Now};
 use handoff::command::Command;
 use handoff::conversation::CallerIdentity;
-use handoff::event::{CallEvent, Evaluable, Means};
+use handoff::event::{CallEvent, Evaluable, Means, StoredRecording};
 use handoff::id::{CallId, HumanAgentId, LegId, TransferId};
 use handoff::pii::Pii;
 use handoff::policy::Decision;
@@ -93,6 +93,8 @@ pub enum EdgeInput {
     Resolved(Vec<(String, SocketAddr)>),
     /// Freshly bound ports.
     Ports(Vec<Port>),
+    /// The recording of a leg that is over lies on disk.
+    RecordingStored(CallId, LegId, StoredRecording),
     /// A timer is due.
     Timeout,
     /// No new calls; running ones go on.
@@ -142,6 +144,8 @@ pub enum EdgeOutput {
     Fact(Box<CallEvent>),
     /// The edge's own decision, for `decisions`, with the number of the fact that records it.
     Decision(Box<Evaluable>, Box<Decision>, u64),
+    /// Destroy what was recorded of this call.
+    DiscardRecordings(CallId),
     /// The stock of ports is low: bind this many.
     NeedPorts(usize),
     /// The call is over; its keys can be forgotten once its facts are stored.
@@ -287,6 +291,11 @@ impl Edge {
             }
             EdgeInput::Reload(config) => self.reload(at, *config, &mut out),
             EdgeInput::Resolved(hosts) => self.sip.set_hosts(hosts),
+            EdgeInput::RecordingStored(call, leg, recording) => {
+                if !self.feed(at, &call, Input::RecordingStored { leg, recording }, &mut out) {
+                    self.counters.reports_late += 1;
+                }
+            }
             EdgeInput::Timeout => self.run_timers(at, &mut out),
             EdgeInput::Drain => {
                 self.draining = true;

@@ -27,7 +27,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use handoff::call::outcome::LegCause;
 use handoff::clock::Timestamp;
-use handoff::id::CallId;
+use handoff::event::StoredRecording;
+use handoff::id::{CallId, LegId};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -39,6 +40,7 @@ use crate::io::clock::Clock;
 use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::{MediaCounters, MediaHandle};
 use crate::io::net::{Net, NetEvent};
+use crate::io::recording::{RECORDINGS, Recorder, RecordingQueue};
 use crate::io::spool::{Spool, Stored};
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
@@ -67,6 +69,10 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Facts shown to a local listener (the demo's progress). A slow listener misses some.
 const SHOWN_MAX: usize = 1_024;
+
+/// Reports of stored recordings that may wait for the loop: the legs of some hundred calls that
+/// end at once. A call whose report is lost ends a few seconds later, without its digest.
+const RECORDINGS_MAX: usize = 1_024;
 
 /// Runs the edge until it is told to stop. The exit code of a drain is 0.
 pub async fn serve(path: PathBuf) -> Result<ExitCode> {
@@ -110,6 +116,7 @@ pub struct Server {
     shown: broadcast::Sender<Shown>,
     local: Local,
     media: Arc<MediaHandle>,
+    recorder: Recorder,
     task: tokio::task::JoinHandle<Arc<MediaHandle>>,
     http_task: tokio::task::JoinHandle<()>,
     http_config: watch::Sender<Arc<Config>>,
@@ -146,6 +153,16 @@ impl Server {
             MediaHandle::start(&setup.media, clips, clock).context("the media threads cannot start")?;
         let ports = media.take_ports(PORT_STOCK).context("no RTP port can be bound")?;
         let media = Arc::new(media);
+        let (recordings, recording_queue) = mpsc::channel(RECORDINGS_MAX);
+        let recorder = Recorder::start(
+            config.edge.data_dir.join(RECORDINGS),
+            Box::new(move |call, leg, recording| {
+                // The disk never waits for the loop.
+                let _ = recordings.try_send((call, leg, recording));
+            }),
+        )
+        .context("the recorder cannot start")?;
+        media.record_to(&recorder);
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
         let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
         let listener = TcpListener::bind(config.edge.http).await.context("HTTP cannot listen")?;
@@ -170,6 +187,7 @@ impl Server {
             clock,
             net,
             media: Arc::clone(&media),
+            recording: recorder.queue(),
             desktops: Desktops::default(),
             pages: DesktopSockets::default(),
             config: watched,
@@ -187,6 +205,7 @@ impl Server {
             orders: order_queue,
             net: net_events,
             media: reports,
+            recordings: recording_queue,
             http: http_queue,
             doors: door_queue,
             commands,
@@ -200,6 +219,7 @@ impl Server {
             shown,
             local,
             media,
+            recorder,
             task,
             http_task,
             http_config,
@@ -256,7 +276,13 @@ impl Server {
         drop(media);
         // The loop was the only other owner.
         if let Some(media) = Arc::into_inner(self.media) {
-            let _ = tokio::task::spawn_blocking(move || media.stop()).await;
+            let recorder = self.recorder;
+            let _ = tokio::task::spawn_blocking(move || {
+                // In this order: nothing is recorded behind the end.
+                media.stop();
+                recorder.stop();
+            })
+            .await;
         }
         if !matches!(tokio::time::timeout(FINISH, self.local.idle()).await, Ok(Ok(()))) {
             info!("what is queued stays queued until the next start");
@@ -279,6 +305,7 @@ struct Sources {
     orders: mpsc::Receiver<Order>,
     net: mpsc::Receiver<NetEvent>,
     media: mpsc::Receiver<crate::media::MediaEvent>,
+    recordings: mpsc::Receiver<(CallId, LegId, StoredRecording)>,
     http: mpsc::Receiver<HttpRequest>,
     doors: mpsc::Receiver<(StreamKey, DoorEvent)>,
     commands: mpsc::Receiver<handoff::command::Command>,
@@ -289,6 +316,7 @@ struct Shell {
     clock: Clock,
     net: Net,
     media: Arc<MediaHandle>,
+    recording: RecordingQueue,
     desktops: Desktops,
     pages: DesktopSockets,
     config: watch::Receiver<Arc<Config>>,
@@ -327,6 +355,9 @@ impl Shell {
                     self.drain_queue(&mut from.media, EdgeInput::Media);
                 }
                 Some(event) = from.net.recv() => self.on_net(event),
+                Some((call, leg, recording)) = from.recordings.recv() => {
+                    self.step(EdgeInput::RecordingStored(call, leg, recording));
+                }
                 Some((stream, event)) = from.doors.recv() => self.on_door(stream, event),
                 Some(request) = from.http.recv() => self.on_http(request),
                 Some(command) = from.commands.recv() => self.step(EdgeInput::Command(Box::new(command))),
@@ -355,7 +386,7 @@ impl Shell {
                 let _ = done.send(());
             }
         }
-        self.wind_up().await;
+        self.wind_up(&mut from).await;
         self.media
     }
 
@@ -375,20 +406,27 @@ impl Shell {
     }
 
     /// Ends what still runs and waits for the disk.
-    async fn wind_up(&mut self) {
+    async fn wind_up(&mut self, from: &mut Sources) {
         self.step(EdgeInput::Stop);
+        self.settle().await;
+        // BYEs are on the wire; their answers, and the recordings, have half a second to arrive.
+        let deadline = self.clock.now() + Duration::from_millis(500);
+        while self.clock.now() < deadline && self.edge.standings().next().is_some() {
+            tokio::select! {
+                stored = committed(self.held.front_mut()) => self.release(stored),
+                Some(event) = from.net.recv() => self.on_net(event),
+                Some((call, leg, recording)) = from.recordings.recv() => {
+                    self.step(EdgeInput::RecordingStored(call, leg, recording));
+                }
+                () = tokio::time::sleep(Duration::from_millis(20)) => self.step(EdgeInput::Timeout),
+            }
+        }
         self.settle().await;
         if !self.spool.is_empty() {
             // What the disk refused has one more try.
             let again = self.spool.flush();
             self.held.push_back((again, Vec::new()));
             self.settle().await;
-        }
-        // BYEs are on the wire; their answers have half a second to arrive.
-        let deadline = self.clock.now() + Duration::from_millis(500);
-        while self.clock.now() < deadline && self.edge.standings().next().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            self.step(EdgeInput::Timeout);
         }
         self.tell_counted();
     }
@@ -435,6 +473,7 @@ impl Shell {
                 }
                 EdgeOutput::Forget(call) => self.spool.forget(&call),
                 effect @ (EdgeOutput::Media(_)
+                | EdgeOutput::DiscardRecordings(_)
                 | EdgeOutput::PrepareSpeech { .. }
                 | EdgeOutput::NeedPorts(_)) => {
                     self.carry(effect);
@@ -490,10 +529,17 @@ impl Shell {
                 if let MediaCommand::Open { carrier: Carrier::Stream(key), .. } = &command {
                     self.stream_ends.insert(*key, self.media.open_stream(*key));
                 }
+                // The recorder has the key before the first frame comes.
+                if let MediaCommand::Record { call, leg, on: true } = &command
+                    && let Some(key) = self.spool.key(call)
+                {
+                    self.recording.begin(call.clone(), *leg, key);
+                }
                 if !self.media.command(command) {
                     warn!("the media plane is behind: an order was dropped");
                 }
             }
+            EdgeOutput::DiscardRecordings(call) => self.recording.discard(call),
             EdgeOutput::PrepareSpeech { text, lang } => self.media.prepare(text, &lang),
             EdgeOutput::OpenDoor { stream, call } => self.open_door(stream, &call),
             EdgeOutput::DoorStatus { stream, status, eta_s } => {

@@ -10,6 +10,13 @@ use crate::pii::Pii;
 
 pub mod parse;
 
+/// The voice agent's tool that begins a payment: card data is about to be said. Until it ends,
+/// nothing is recorded, and every number that is said is taken out of the transcript.
+pub const PAYMENT_BEGINS: &str = "payment.start";
+
+/// The voice agent's tool that ends a payment. One that is forgotten ends by itself.
+pub const PAYMENT_ENDS: &str = "payment.end";
+
 /// One validated signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Signal {

@@ -11,7 +11,7 @@ use edge_media::edge::directory::{Dial, Members, Person};
 use edge_media::edge::{Edge, EdgeConfig, EdgeInput, EdgeOutput};
 use edge_media::media::engine::{Engine, RecordedFrame, Sink};
 use edge_media::media::hold::HoldBed;
-use edge_media::media::prompt::ClipStore;
+use edge_media::media::prompt::{Audio, ClipStore, SpeechKey};
 use edge_media::media::{MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, codec, tone};
 use edge_media::sip::{
     Caller, Codec, Destination, DialogKey, Flow, Secret, SipCommand, SipConfig, Transport, TrunkConfig,
@@ -20,8 +20,8 @@ use edge_media::sip::{
 use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::command::{Command, CommandBody};
-use handoff::event::{CallEvent, Fact};
-use handoff::id::{DecisionId, EdgeId, HumanAgentId, QueueId, TenantId};
+use handoff::event::{CallEvent, Fact, StoredRecording};
+use handoff::id::{CallId, DecisionId, EdgeId, HumanAgentId, LegId, QueueId, TenantId};
 use handoff::pii::Pii;
 use handoff::policy::{Decision, Origin, Policy};
 use handoff::signal::Signal;
@@ -39,6 +39,9 @@ pub enum Cloud {
     /// Says nothing.
     Gone,
 }
+
+/// When a recorded frame was, and the tones in what the leg said and in what it heard.
+pub type RecordedTones = (Now, Vec<u32>, Vec<u32>);
 
 /// The world of one call.
 pub struct World {
@@ -66,12 +69,16 @@ pub struct World {
     pub desktops_acknowledge: bool,
     /// What is kept for a judge of what may be seen; `None` keeps nothing.
     pub record: Option<Record>,
+    /// What was recorded of each leg, as the tones of each frame: said, then heard.
+    pub recorded: BTreeMap<LegId, Vec<RecordedTones>>,
     stream: Option<StreamKey>,
     voice_agent_speaks: bool,
     wire: VecDeque<(Now, Sent)>,
     commands: VecDeque<(Now, Command)>,
     media: Plane,
     next_port: u16,
+    /// Legs whose recordings the disk will report.
+    closed: Vec<(CallId, LegId)>,
 }
 
 /// Everything that could be printed of a call, and every SIP message on the wire.
@@ -94,6 +101,7 @@ struct Plane {
     rtp: Vec<(Port, SocketAddr, Vec<u8>)>,
     stream: Vec<(StreamKey, StreamOut)>,
     reports: Vec<MediaEvent>,
+    recorded: Vec<(LegId, RecordedTones)>,
 }
 
 impl Sink for Plane {
@@ -111,7 +119,15 @@ impl Sink for Plane {
         self.reports.push(event);
     }
 
-    fn record(&mut self, _: RecordedFrame<'_>) {}
+    fn record(&mut self, frame: RecordedFrame<'_>) {
+        let RecordedFrame { at, leg, said, heard, .. } = frame;
+        self.recorded.push((leg, (at, tones_of(said), tones_of(heard))));
+    }
+}
+
+fn tones_of(ulaw: &[u8]) -> Vec<u32> {
+    let samples: Vec<i16> = ulaw.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
+    tones::in_frame(&samples)
 }
 
 fn address(host: u8, port: u16) -> SocketAddr {
@@ -125,8 +141,17 @@ fn edge_sip() -> SocketAddr {
 impl World {
     /// A world with one trunk, one queue and these human agents, who have registered.
     pub fn new(habits: &[Habit], cloud: Cloud) -> Self {
+        Self::with(habits, cloud, false)
+    }
+
+    /// The same, and every leg is recorded.
+    pub fn recording(habits: &[Habit], cloud: Cloud) -> Self {
+        Self::with(habits, cloud, true)
+    }
+
+    fn with(habits: &[Habit], cloud: Cloud, recording: bool) -> Self {
         let names: Vec<String> = (0..habits.len()).map(|n| format!("agent_{n}")).collect();
-        let config = edge_config(&names);
+        let config = edge_config(&names, recording);
         let clips = ClipStore::embedded().with_hold(HoldBed::tones());
         let caller = Phone::new(
             address(2, 5060),
@@ -156,12 +181,14 @@ impl World {
             cloud,
             desktops_acknowledge: true,
             record: None,
+            recorded: BTreeMap::new(),
             stream: None,
             voice_agent_speaks: true,
             wire: VecDeque::new(),
             commands: VecDeque::new(),
             media: Plane::default(),
             next_port: 20_000,
+            closed: Vec::new(),
         };
         for (index, name) in names.iter().enumerate() {
             let register = SipCommand::Register {
@@ -290,6 +317,12 @@ impl World {
         if self.now.millis().is_multiple_of(20) {
             self.tick();
         }
+        for (call, leg) in std::mem::take(&mut self.closed) {
+            let frames = self.recorded.get(&leg).map_or(0, Vec::len) as u64;
+            let recording =
+                StoredRecording { pieces: 1, duration_ms: 20 * frames, lost_ms: 0, sha256: String::new() };
+            self.give(EdgeInput::RecordingStored(call, leg, recording));
+        }
     }
 
     fn tick(&mut self) {
@@ -351,14 +384,16 @@ impl World {
     }
 
     fn carry_media(&mut self) {
-        let Plane { rtp, stream, reports } = std::mem::take(&mut self.media);
+        let Plane { rtp, stream, reports, recorded } = std::mem::take(&mut self.media);
+        for (leg, tones) in recorded {
+            self.recorded.entry(leg).or_default().push(tones);
+        }
         for (port, to, bytes) in rtp {
             self.post(vec![Sent { from: address(1, port.0), to, bytes }]);
         }
         for (_, out) in stream {
             if let StreamOut::Frame(frame) = out {
-                let samples: Vec<i16> = frame.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
-                self.voice_agent_heard.push((self.now, tones::in_frame(&samples)));
+                self.voice_agent_heard.push((self.now, tones_of(&*frame)));
             }
         }
         for report in reports {
@@ -390,17 +425,35 @@ impl World {
                     self.next_port += 2 * count;
                     self.give(EdgeInput::Ports(ports));
                 }
-                EdgeOutput::Close(_)
-                | EdgeOutput::PrepareSpeech { .. }
-                | EdgeOutput::DoorStatus { .. }
-                | EdgeOutput::Forget(_) => {}
+                // What would be synthesised for the human agent is two seconds of its own tone.
+                EdgeOutput::PrepareSpeech { text, lang } => {
+                    let speech = tone::sine(tones::WHISPER, 8_000, 16_000);
+                    let bytes: Vec<u8> =
+                        speech.iter().map(|sample| codec::encode(Codec::Pcmu, *sample)).collect();
+                    self.engine.prompt_ready(SpeechKey::of(text.expose(), &lang), Audio::from(bytes));
+                }
+                EdgeOutput::DiscardRecordings(_) => self.recorded.clear(),
+                EdgeOutput::Close(_) | EdgeOutput::DoorStatus { .. } | EdgeOutput::Forget(_) => {}
             }
         }
     }
 
     fn order_media(&mut self, command: MediaCommand) {
+        let closed = match &command {
+            MediaCommand::Close { call, leg } => Some((call.clone(), *leg)),
+            MediaCommand::Open { .. }
+            | MediaCommand::Remote { .. }
+            | MediaCommand::Apply(_)
+            | MediaCommand::Clear { .. }
+            | MediaCommand::Drain { .. }
+            | MediaCommand::SendDigits { .. }
+            | MediaCommand::Record { .. } => None,
+        };
         self.engine.command(self.now, command, &mut self.media);
         self.carry_media();
+        if let Some((call, leg)) = closed {
+            self.closed.push((call, leg));
+        }
     }
 
     fn push(&mut self, agent: HumanAgentId, push: DesktopPush) {
@@ -461,7 +514,7 @@ fn outside(own: SocketAddr) -> SipConfig {
 }
 
 /// The edge of these worlds, with these people.
-pub fn edge_config(agents: &[String]) -> EdgeConfig {
+pub fn edge_config(agents: &[String], recording: bool) -> EdgeConfig {
     let queue = QueueId::parse("nurse_line").expect("a valid id");
     let people: Vec<HumanAgentId> =
         agents.iter().map(|name| HumanAgentId::parse(name).expect("a valid id")).collect();
@@ -481,7 +534,7 @@ pub fn edge_config(agents: &[String]) -> EdgeConfig {
         lang: "en".to_owned(),
         disclosure: "disclosure.ai_recording.en".to_owned(),
         hold_by_reinvite: true,
-        recording: false,
+        recording,
         on_voice_agent_bye: OnVoiceAgentBye::TransferDefault,
         public_url: "https://warmbridge.example".to_owned(),
     };

@@ -2,5 +2,6 @@
 //! and what its documents say of them.
 
 mod pii;
+mod recording;
 mod tidy;
 mod transfer;

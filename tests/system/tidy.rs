@@ -84,7 +84,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("clap", &["edge-media/src/cli.rs", "edge-media/src/cli/"]),
     ("tracing_subscriber", &["edge-media/src/cli.rs"]),
-    ("hound", &["edge-media/src/demo/"]),
+    ("hound", &["edge-media/src/demo/", "edge-media/src/io/recording/read.rs"]),
     // The guard borrows the client's type of a URL, so that both read one alike.
     ("reqwest", &["functions/src/guard.rs", "functions/src/http.rs"]),
     ("rusqlite", &["functions/src/sqlite.rs", "functions/src/sqlite/", "functions/src/audit_read.rs"]),

@@ -118,7 +118,7 @@ fn a_person_who_does_not_answer_is_followed_by_the_next() {
 #[test]
 fn after_a_reload_a_person_is_reached_at_the_address_of_their_phones_new_name() {
     let mut world = World::new(&[ANSWERS], SOON);
-    let mut config = edge_config(&["agent_0".to_owned()]);
+    let mut config = edge_config(&["agent_0".to_owned()], false);
     config.sip.users.clear();
     let uri = Pii::new("sip:agent_0@phone.example".to_owned());
     config.people[0].dial = Dial::Fixed(Destination::Uri(uri));
@@ -133,7 +133,7 @@ fn after_a_reload_a_person_is_reached_at_the_address_of_their_phones_new_name() 
 
 #[test]
 fn a_range_of_ports_that_is_used_up_is_asked_again_later_and_not_at_once() {
-    let mut edge = Edge::new(edge_config(&[]), 7);
+    let mut edge = Edge::new(edge_config(&[], false), 7);
     let moment = |now: Now| Moment { now, wall: Timestamp::from_unix_millis(0) };
     let asks = |outputs: &[EdgeOutput]| outputs.iter().any(|o| matches!(o, EdgeOutput::NeedPorts(_)));
     let start = Now::from_millis(1_000);

@@ -36,8 +36,11 @@ impl fmt::Debug for EdgeInput {
             }
             Self::Command(command) => f.debug_tuple("Command").field(command).finish(),
             Self::Ports(ports) => f.debug_tuple("Ports").field(ports).finish(),
-            Self::Reload(config) => f.debug_tuple("Reload").field(config).finish(),
-            Self::Resolved(names) => write!(f, "Resolved({} names)", names.len()),
+            Self::Reload(_) => f.write_str("Reload"),
+            Self::Resolved(hosts) => write!(f, "Resolved({} names)", hosts.len()),
+            Self::RecordingStored(call, leg, recording) => {
+                f.debug_tuple("RecordingStored").field(call).field(leg).field(recording).finish()
+            }
             Self::Timeout => f.write_str("Timeout"),
             Self::Drain => f.write_str("Drain"),
             Self::Stop => f.write_str("Stop"),
@@ -67,6 +70,7 @@ impl fmt::Debug for EdgeOutput {
             Self::Decision(evaluable, decision, seq) => {
                 f.debug_tuple("Decision").field(evaluable).field(decision).field(seq).finish()
             }
+            Self::DiscardRecordings(call) => f.debug_tuple("DiscardRecordings").field(call).finish(),
             Self::NeedPorts(count) => f.debug_tuple("NeedPorts").field(count).finish(),
             Self::Forget(call) => f.debug_tuple("Forget").field(call).finish(),
         }

@@ -329,6 +329,7 @@ fn rules_about_disclosure_consent_and_pauses_are_checked() {
     let cut = json!({"text_id": "d", "lang": "en", "played_pm": 300, "from_ms": 0, "to_ms": 900});
     let consent = json!({"value": "refused", "method": "voice_agent", "at_ms": 5});
     let pause = |ms: u64| json!({"reason": "card", "offset_ms": ms});
+    let paused_leg = |leg: u16| json!({"leg": leg, "reason": "payment", "offset_ms": 0});
     type Case<'a> = (Vec<(&'a str, Value)>, Option<&'a str>);
     let cases: Vec<Case<'_>> = vec![
         (vec![("disclosure.ai_identity", played()), ("utterance.ref", agent())], None),
@@ -350,6 +351,23 @@ fn rules_about_disclosure_consent_and_pauses_are_checked() {
         (vec![("recording.paused", pause(0)), ("recording.resumed", pause(180_000))], None),
         (vec![("recording.paused", pause(0)), ("recording.resumed", pause(180_001))], Some("180 s")),
         (vec![("recording.paused", pause(0))], Some("never resumed")),
+        (
+            vec![
+                ("recording.paused", paused_leg(0)),
+                ("recording.paused", paused_leg(1)),
+                ("recording.stopped", paused_leg(1)),
+                ("recording.resumed", paused_leg(0)),
+            ],
+            None,
+        ),
+        (
+            vec![
+                ("recording.paused", paused_leg(0)),
+                ("recording.resumed", paused_leg(1)),
+                ("recording.stopped", paused_leg(0)),
+            ],
+            Some("without a pause"),
+        ),
         (vec![("hold.started", json!({"leg": 0}))], Some("lacks `reason`")),
     ];
     for (facts, expected) in cases {
