@@ -1,10 +1,9 @@
 //! Whether the voice agent has just promised a person. Offers, questions and conditions
 //! are no promises: "would you like me to transfer you" binds nobody.
 
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use crate::policy::phrase::{Phrases, Words};
+use crate::policy::phrase::{PhraseSets, Phrases, Vocabulary, Words};
 
 /// Whether a turn of the voice agent promises a transfer.
 pub(super) fn promises(text: &str) -> bool {
@@ -15,7 +14,7 @@ pub(super) fn promises(text: &str) -> bool {
 pub(super) fn asks_for_keys(text: &str) -> bool {
     static KEYS: OnceLock<Phrases> = OnceLock::new();
     let keys = KEYS.get_or_init(|| {
-        Phrases::compile(KEY_REQUESTS, &BTreeMap::new(), true).expect("the built-in phrases compile")
+        Phrases::compile(&KEY_REQUESTS, &Arc::default(), true).expect("the built-in phrases compile")
     });
     keys.find(&Words::of(text)).is_some()
 }
@@ -24,12 +23,13 @@ fn detector() -> &'static Phrases {
     static PROMISES_READY: OnceLock<Phrases> = OnceLock::new();
     PROMISES_READY.get_or_init(|| {
         let set = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        let sets = BTreeMap::from([
+        let sets = PhraseSets::from([
             ("person".to_owned(), set(&PERSONS)),
             ("will".to_owned(), set(&WILLS)),
             ("a".to_owned(), set(&ARTICLES)),
         ]);
-        Phrases::compile(PROMISES, &sets, true).expect("the built-in phrases compile").hedged(&HEDGES)
+        let vocabulary = Arc::new(Vocabulary::of(&sets).expect("the built-in sets compile"));
+        Phrases::compile(&PROMISES, &vocabulary, true).expect("the built-in phrases compile").hedged(&HEDGES)
     })
 }
 
