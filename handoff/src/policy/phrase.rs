@@ -81,6 +81,14 @@ impl Words {
         words.join(" ")
     }
 
+    /// Without the words that are said twice in a row, as a caller does who stutters or
+    /// insists: "I I want an operator operator".
+    #[must_use]
+    pub fn once_each(mut self) -> Self {
+        self.0.dedup_by(|word, before| word.text == before.text && !word.sentence);
+        self
+    }
+
     /// The words, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|word| word.text.as_str())
@@ -184,6 +192,13 @@ impl Phrases {
 /// Whether a negation reaches the match that begins at `start`. It looks back inside the
 /// clause, and stops where the caller starts over ("I don't want a robot I want a person").
 fn is_negated(words: &Words, start: usize) -> bool {
+    let bound = |word: &str| word == "to" || OPINIONS.contains(&word);
+    let before = start.checked_sub(1);
+    if is_opener(words, start)
+        && before.is_some_and(|at| !is_negation(words, at) && !words.text(at).is_some_and(bound))
+    {
+        return false;
+    }
     let mut at = start;
     while at > 0 && start - at < NEGATION_REACH {
         if words.0.get(at).is_none_or(|word| word.pause || word.sentence) {
@@ -198,7 +213,8 @@ fn is_negated(words: &Words, start: usize) -> bool {
         let opinion =
             before.and_then(|before| words.text(before)).is_some_and(|word| OPINIONS.contains(&word));
         let directly = before.is_some_and(|before| is_negation(words, before));
-        if CLOSERS.contains(&word) || (RESTARTS.contains(&word) && !opinion && !directly) {
+        let restart = RESTARTS.contains(&word) || is_opener(words, at);
+        if CLOSERS.contains(&word) || (restart && !opinion && !directly) {
             return false;
         }
     }
@@ -218,6 +234,17 @@ fn is_negation(words: &Words, at: usize) -> bool {
         "not" | "dont" | "cant" | "wont" | "doesnt" | "couldnt" | "isnt" => !asks(at),
         "pas" | "nicht" | "nao" => !asks_why(words, at),
         _ => NEGATIONS.contains(&word),
+    }
+}
+
+/// Whether a question or an order begins at `at`, which nothing said before denies.
+fn is_opener(words: &Words, at: usize) -> bool {
+    let next = words.text(at + 1).unwrap_or_default();
+    match words.text(at) {
+        Some("is" | "are") => next == "there",
+        Some("can" | "could" | "may") => matches!(next, "i" | "you" | "we" | "someone" | "somebody"),
+        Some("get" | "give" | "let" | "put" | "transfer" | "connect") => next == "me",
+        Some(_) | None => false,
     }
 }
 
@@ -352,6 +379,12 @@ mod tests {
     }
 
     #[test]
+    fn a_word_said_twice_counts_once_inside_a_sentence() {
+        let words = Words::of("no no I I want an operator operator. Operator!").once_each();
+        assert_eq!(words.joined(), "no i want an operator operator");
+    }
+
+    #[test]
     fn patterns_match_on_word_boundaries_only() {
         for (pattern, text, found) in [
             ("talk|speak to [a|the] {person}", "may I speak to a person?", true),
@@ -387,6 +420,8 @@ mod tests {
             ("I don't want this, I want to talk to a person", true),
             ("it is not working but let me talk to a person", true),
             ("why can't I talk to a person", true),
+            ("you don't get it can I talk to a person", true),
+            ("you don't have to let me talk to a person", false),
             ("can't I talk to a person", true),
             ("without having to talk to a person", false),
         ] {
@@ -418,6 +453,8 @@ mod tests {
         assert_eq!(compile("please"), Err(BadPattern::Empty));
         assert_eq!(compile("[maybe]"), Err(BadPattern::Empty));
         assert_eq!(compile("* person"), Err(BadPattern::Unanchored));
+        assert_eq!(compile("a person|$"), Err(BadPattern::Sign("$".to_owned())));
+        assert_eq!(compile("[a b] person"), Err(BadPattern::Sign("[a".to_owned())));
         assert_eq!(compile(&"a ".repeat(17)), Err(BadPattern::Empty));
     }
 

@@ -12,6 +12,8 @@ const GAP_WORDS_MAX: usize = 3;
 const ELEMENTS_MAX: usize = 16;
 /// Deepest nesting of sets in sets: a word, a noun with its article, a clause, and one to spare.
 const DEPTH_MAX: usize = 4;
+/// What cannot be part of a word: inside one it would be dropped without a word said.
+const SIGNS: [char; 7] = ['[', ']', '{', '}', '*', '^', '$'];
 
 /// Named sets of alternatives, as a policy file defines them.
 pub type PhraseSets = BTreeMap<String, Vec<String>>;
@@ -28,6 +30,9 @@ pub enum BadPattern {
     /// It can match nothing, or anything.
     #[error("a pattern needs a word that is no filler (`please`, `just`), and no more than sixteen elements")]
     Empty,
+    /// A sign of the pattern language inside a word.
+    #[error("`{0}`: `[…]`, `{{…}}`, `*`, `^` and `$` stand alone, with nothing but `|` beside a set")]
+    Sign(String),
     /// It begins with `*`.
     #[error("a pattern cannot begin with `*` or an optional word alone")]
     Unanchored,
@@ -348,6 +353,7 @@ fn choices(piece: &str, names: &BTreeMap<String, usize>) -> Result<Vec<Choice>, 
     let mut choices = Vec::new();
     for alternative in piece.split('|') {
         match alternative.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            None if alternative.contains(SIGNS) => return Err(BadPattern::Sign(alternative.to_owned())),
             None => choices.push(Choice::Row(Words::of(alternative).texts().map(str::to_owned).collect())),
             Some(name) => match names.get(name) {
                 Some(index) => choices.push(Choice::Set(*index)),
