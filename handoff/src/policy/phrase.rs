@@ -192,11 +192,7 @@ impl Phrases {
 /// Whether a negation reaches the match that begins at `start`. It looks back inside the
 /// clause, and stops where the caller starts over ("I don't want a robot I want a person").
 fn is_negated(words: &Words, start: usize) -> bool {
-    let bound = |word: &str| word == "to" || OPINIONS.contains(&word);
-    let before = start.checked_sub(1);
-    if is_opener(words, start)
-        && before.is_some_and(|at| !is_negation(words, at) && !words.text(at).is_some_and(bound))
-    {
+    if is_opener(words, start) {
         return false;
     }
     let mut at = start;
@@ -213,8 +209,8 @@ fn is_negated(words: &Words, start: usize) -> bool {
         let opinion =
             before.and_then(|before| words.text(before)).is_some_and(|word| OPINIONS.contains(&word));
         let directly = before.is_some_and(|before| is_negation(words, before));
-        let restart = RESTARTS.contains(&word) || is_opener(words, at);
-        if CLOSERS.contains(&word) || (restart && !opinion && !directly) {
+        let restart = RESTARTS.contains(&word) && !opinion && !directly;
+        if CLOSERS.contains(&word) || restart || is_opener(words, at) {
             return false;
         }
     }
@@ -240,12 +236,19 @@ fn is_negation(words: &Words, at: usize) -> bool {
 /// Whether a question or an order begins at `at`, which nothing said before denies.
 fn is_opener(words: &Words, at: usize) -> bool {
     let next = words.text(at + 1).unwrap_or_default();
-    match words.text(at) {
+    let opens = match words.text(at) {
         Some("is" | "are") => next == "there",
         Some("can" | "could" | "may") => matches!(next, "i" | "you" | "we" | "someone" | "somebody"),
         Some("get" | "give" | "let" | "put" | "transfer" | "connect") => next == "me",
         Some(_) | None => false,
-    }
+    };
+    // "Don't let me …", "you don't have to let me …" and "I don't think you can …" go on.
+    let before = at.checked_sub(1);
+    let goes_on = before.is_some_and(|before| {
+        let bound = |word: &str| word == "to" || OPINIONS.contains(&word);
+        is_negation(words, before) || words.text(before).is_some_and(bound)
+    });
+    opens && !goes_on
 }
 
 /// Whether a question for the reason stands right before `at`.
