@@ -12,8 +12,13 @@ use handoff::pii::Pii;
 use handoff::policy::{Category, Policy};
 use handoff::signal::{Signal, SignalBody, Speaker};
 
-/// Below this a change of phrases is a step back.
+/// Below this on lines that the rules were tuned on, a change of phrases is a step back.
 const FLOOR: f64 = 0.95;
+/// What the held-out half was measured at, less a little: detector, precision, recall. There
+/// were 1.000 and 0.955 for requests, 1.000 and 1.000 for promises, 1.000 and 0.941 for topics.
+/// The author of the lines wrote the rules as well, so that strangers' lines do worse.
+const HELD_OUT_FLOORS: [(&str, f64, f64); 3] =
+    [("caller_request", 0.97, 0.92), ("promise", 0.95, 0.95), ("topic", 0.90, 0.85)];
 
 /// Every detector that finds something in one turn.
 fn found(policy: &Policy, detector: &str, text: &str) -> bool {
@@ -147,6 +152,8 @@ fn lines_written_before_the_rules_were_read_are_told_apart() {
             "not_request" => ("caller_request", false),
             "promise" => ("promise", true),
             "not_promise" => ("promise", false),
+            "topic" => ("topic", true),
+            "not_topic" => ("topic", false),
             other => panic!("no such kind: {other}"),
         };
         let half = if held_out(text) { "held out" } else { "tuning" };
@@ -167,4 +174,13 @@ fn lines_written_before_the_rules_were_read_are_told_apart() {
         println!("{key:<45} {tally}");
     }
     println!("{wrong}");
+    for (detector, precision, recall) in HELD_OUT_FLOORS {
+        for (half, precision, recall) in [("tuning", FLOOR, FLOOR), ("held out", precision, recall)] {
+            let tally = tallies.get(&format!("{half}, {detector}")).copied().unwrap_or_default();
+            assert!(
+                tally.precision() >= precision && tally.recall() >= recall && tally.lines() >= 30,
+                "{half}, {detector}: {tally}, floors {precision} and {recall}\n{wrong}"
+            );
+        }
+    }
 }

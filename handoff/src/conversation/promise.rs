@@ -31,7 +31,7 @@ fn detector() -> &'static Phrases {
 }
 
 /// Words that make an offer, a question or a condition of what follows in the same clause.
-const HEDGES: [&str; 30] = [
+const HEDGES: [&str; 32] = [
     "if",
     "before",
     "unless",
@@ -51,6 +51,8 @@ const HEDGES: [&str; 30] = [
     "quiere",
     "quieres",
     "desea",
+    "puede",
+    "puedes",
     "avant",
     "quand",
     "voulez",
@@ -332,6 +334,10 @@ mod tests {
         assert!(promises("Sure, I'm transferring you to a specialist now."));
         assert!(!promises("Would you like me to transfer you?"));
         assert!(!promises("If you want, I'll transfer you."));
+        assert!(promises("Sí, le paso con un agente."));
+        assert!(!promises("Si quiere, le paso con un agente."));
+        assert!(promises("Let me see if I can get somebody on the line."));
+        assert!(!promises("I'll have someone call you back tomorrow."));
     }
 
     #[test]

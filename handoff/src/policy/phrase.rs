@@ -181,8 +181,12 @@ impl Phrases {
         }
         let first = (0..=start).rev().find(|at| words.ends_sentence(*at)).unwrap_or(0);
         let last = (start + 1..).find(|at| words.ends_sentence(*at)).unwrap_or(start);
-        let hedge_before =
-            (first..start).filter_map(|at| words.text(at)).any(|word| self.hedges.contains(word));
+        // Before a pause it is an answer: "sí, le paso …", where a recogniser drops the accent.
+        let hedges = |at: usize| {
+            let paused = words.0.get(at + 1).is_some_and(|next| next.pause);
+            !paused && words.text(at).is_some_and(|word| self.hedges.contains(word))
+        };
+        let hedge_before = (first..start).any(hedges);
         let condition_after =
             (end..last).filter_map(|at| words.text(at)).any(|word| CONDITIONS.contains(&word));
         hedge_before || condition_after
