@@ -17,7 +17,7 @@ use edge_media::sip::{
     Caller, Codec, Destination, DialogKey, Flow, Secret, SipCommand, SipConfig, Transport, TrunkConfig,
     UserConfig,
 };
-use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules};
+use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::command::{Command, CommandBody};
 use handoff::event::{CallEvent, Fact};
@@ -445,6 +445,8 @@ fn edge_config(agents: &[String]) -> EdgeConfig {
             attempts_max: 3,
             payload_ack: PayloadAck::Desktop,
             fallback: vec![Fallback::VoiceAgent],
+            on_agent_bye: Survivor::End,
+            on_agent_lost: Survivor::Reoffer,
             wait_default_s: 30,
         }],
         lang: "en".to_owned(),
@@ -452,6 +454,8 @@ fn edge_config(agents: &[String]) -> EdgeConfig {
         hold_by_reinvite: true,
         recording: false,
         on_voice_agent_bye: OnVoiceAgentBye::TransferDefault,
+        rtp_timeout: Duration::from_secs(20),
+        cancel_while_waiting: false,
         public_url: "https://warmbridge.example".to_owned(),
     };
     EdgeConfig {
