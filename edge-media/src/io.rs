@@ -37,7 +37,7 @@ use crate::io::clock::Clock;
 use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::MediaHandle;
 use crate::io::net::{Net, NetEvent};
-use crate::io::spool::Spool;
+use crate::io::spool::{Spool, Stored};
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::local::Local;
@@ -47,6 +47,10 @@ use functions::sqlite::StoreError;
 
 /// Calls that may still run after SIGTERM before they are ended.
 const GRACE: Duration = Duration::from_secs(15 * 60);
+
+/// The functions may finish what is queued for this long at a stop, so that the chains of the
+/// last calls are closed. Longer is the business of the next start: nothing is lost.
+const FINISH: Duration = Duration::from_secs(5);
 
 /// Inputs of one kind handled before the others get a turn.
 const BUDGET: usize = 64;
@@ -163,12 +167,7 @@ impl Server {
             stream_ends: BTreeMap::new(),
             door_events,
             dialer,
-            spool: Spool::new(
-                local.store().clone(),
-                setup.rules.tenant.clone(),
-                setup.rules.edge.clone(),
-                setup.destinations.clone(),
-            ),
+            spool: Spool::new(local.store().clone(), Arc::clone(&setup.functions)),
             held: VecDeque::new(),
             shown: shown.clone(),
             drained: None,
@@ -216,6 +215,8 @@ impl Server {
     pub async fn reload(&self, config: Config) {
         match Setup::of(&config, self.local.store()) {
             Ok(setup) => {
+                // Before the first call that is pinned to it.
+                self.local.reload(&setup);
                 self.http_config.send_replace(Arc::new(config));
                 let _ = self.orders.send(Order::Reload(Box::new(setup))).await;
                 info!("the new configuration holds for new calls");
@@ -246,15 +247,15 @@ impl Server {
         if let Some(media) = Arc::into_inner(self.media) {
             let _ = tokio::task::spawn_blocking(move || media.stop()).await;
         }
+        if !matches!(tokio::time::timeout(FINISH, self.local.idle()).await, Ok(Ok(()))) {
+            info!("what is queued stays queued until the next start");
+        }
         self.local.stop().await;
     }
 }
 
 /// The door's ends of a stream's queues.
 type StreamEnds = (mpsc::Sender<StreamIn>, mpsc::Receiver<StreamOut>);
-
-/// The fate of one commit.
-type Stored = oneshot::Receiver<std::result::Result<(), StoreError>>;
 
 /// 128 bits of the operating system's randomness.
 fn seed() -> Result<u128> {
@@ -310,7 +311,7 @@ impl Shell {
                 Some(command) = from.commands.recv() => self.step(EdgeInput::Command(Box::new(command))),
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
-                        self.spool.reload(setup.destinations.clone());
+                        self.spool.reload(Arc::clone(&setup.functions));
                         self.edge.reload(setup.rules.clone(), setup.people.clone(), setup.queues.clone());
                         match Dialer::new(&self.config.borrow().voice_agent) {
                             Ok(dialer) => self.dialer = dialer,
@@ -337,15 +338,26 @@ impl Shell {
     /// Ends what still runs and waits for the disk.
     async fn wind_up(&mut self) {
         self.step(EdgeInput::Stop);
-        while let Some((stored, _)) = self.held.front_mut() {
-            let stored = matches!(stored.await, Ok(Ok(())));
-            self.release(stored);
+        self.settle().await;
+        if !self.spool.is_empty() {
+            // What the disk refused has one more try.
+            let again = self.spool.flush();
+            self.held.push_back((again, Vec::new()));
+            self.settle().await;
         }
         // BYEs are on the wire; their answers have half a second to arrive.
         let deadline = self.clock.now() + Duration::from_millis(500);
         while self.clock.now() < deadline && self.edge.standings().next().is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             self.step(EdgeInput::Timeout);
+        }
+    }
+
+    /// Waits until nothing waits for the disk.
+    async fn settle(&mut self) {
+        while !self.held.is_empty() {
+            let stored = committed(self.held.front_mut()).await;
+            self.release(stored);
         }
     }
 
@@ -374,11 +386,11 @@ impl Shell {
                 EdgeOutput::Fact(event) => {
                     let fact = event.fact.kind().to_owned();
                     shown.push(Shown { at: event.time, call: event.call.clone(), fact });
-                    self.spool.push(*event);
+                    self.spool.push(&event);
                     journalled = true;
                 }
                 EdgeOutput::Decision(evaluable, decision, sequence) => {
-                    self.spool.push_decision(*evaluable, *decision, sequence);
+                    self.spool.push_decision(&evaluable, &decision, sequence);
                     journalled = true;
                 }
                 EdgeOutput::Forget(call) => self.spool.forget(&call),
@@ -416,15 +428,16 @@ impl Shell {
         }
     }
 
-    /// The facts at the front are on disk (or refused by it, which is counted by the spool
-    /// and must not silence a call): their effects go out.
-    fn release(&mut self, stored: bool) {
-        if !stored {
-            warn!("facts could not be stored; they stay in memory and are tried again");
+    /// The facts at the front are on disk, or refused by it, which must not silence a call:
+    /// their effects go out.
+    fn release(&mut self, stored: std::result::Result<(), StoreError>) {
+        let Some((rows, effects)) = self.held.pop_front() else { return };
+        if let Err(error) = stored {
+            warn!(%error, "facts could not be stored; they are tried again");
+            let again = self.spool.refused(&rows, &error);
+            self.held.extend(again.into_iter().map(|stored| (stored, Vec::new())));
         }
-        if let Some((_, effects)) = self.held.pop_front() {
-            effects.into_iter().for_each(|effect| self.carry(effect));
-        }
+        effects.into_iter().for_each(|effect| self.carry(effect));
     }
 
     fn carry(&mut self, effect: EdgeOutput) {
@@ -522,9 +535,9 @@ impl Shell {
     }
 }
 
-async fn committed(front: Option<&mut (Stored, Vec<EdgeOutput>)>) -> bool {
+async fn committed(front: Option<&mut (Stored, Vec<EdgeOutput>)>) -> std::result::Result<(), StoreError> {
     match front {
-        Some((stored, _)) => matches!(stored.await, Ok(Ok(()))),
+        Some((stored, _)) => stored.committed().await,
         None => std::future::pending().await,
     }
 }

@@ -26,8 +26,13 @@ impl Local {
 
     /// Starts the workers. Their orders for the edge arrive on the returned channel.
     pub fn start(store: Store, setup: &Setup) -> Result<(Self, mpsc::Receiver<Command>)> {
-        let (workers, commands) = Workers::start(store.clone(), setup.functions())?;
+        let (workers, commands) = Workers::start(store.clone(), (*setup.functions).clone())?;
         Ok((Self { store, workers }, commands))
+    }
+
+    /// The functions go by a new configuration; running calls keep their policy.
+    pub fn reload(&self, setup: &Setup) {
+        self.workers.reload((*setup.functions).clone());
     }
 
     /// The embedded store.
@@ -40,14 +45,21 @@ impl Local {
         &self.workers
     }
 
-    /// Resolves when every queue is empty and the chain of every ended call is closed.
-    pub async fn idle(&self) {
-        self.workers.idle().await;
+    /// Resolves when every queue is empty, retries of the durable lane aside, and the chain
+    /// of every ended call is closed.
+    pub async fn idle(&self) -> Result<()> {
+        Ok(self.workers.idle().await?)
     }
 
-    /// Stops the workers, then the store: what is queued stays queued.
+    /// Stops the workers, then the store: what is queued stays queued. Both wait for their
+    /// threads, which would hold up this one.
     pub async fn stop(self) {
-        self.workers.stop().await;
-        self.store.stop().await;
+        let Self { store, workers } = self;
+        let stopped = tokio::task::spawn_blocking(move || {
+            workers.stop();
+            drop(store);
+        });
+        // A panic there has been reported there.
+        let _ = stopped.await;
     }
 }

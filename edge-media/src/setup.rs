@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use functions::destinations::Destination;
-use functions::local::Settings;
+use functions::config::{Content, Destination, FunctionsConfig};
+use functions::guard;
 use functions::sqlite::Store;
 use handoff::call::CallRules;
-use handoff::payload::Catalog;
+use handoff::payload::{Catalog, Grants};
 use handoff::pii::Pii;
 use handoff::policy::Policy;
 
@@ -39,8 +39,8 @@ pub struct Setup {
     pub queues: Vec<Members>,
     /// The media plane.
     pub media: MediaConfig,
-    /// Who receives webhooks.
-    pub destinations: Vec<Destination>,
+    /// What the functions run by.
+    pub functions: Arc<FunctionsConfig>,
     config: Config,
     tag_key: Pii<[u8; 32]>,
 }
@@ -65,8 +65,18 @@ impl Setup {
             cancel_while_waiting: config.edge.cancel_while_waiting,
             public_url: config.edge.public_url.clone(),
         };
+        let functions = FunctionsConfig {
+            tenant: rules.tenant.clone(),
+            edge: rules.edge.clone(),
+            policies: vec![Arc::clone(&rules.policy)],
+            catalog: Arc::clone(&rules.catalog),
+            queues: config.queues.iter().map(|queue| (queue.id.clone(), queue.label.clone())).collect(),
+            destinations: config.webhooks.iter().map(destination).collect::<Result<_>>()?,
+            public_url: rules.public_url.clone(),
+        };
         Ok(Self {
             rules: Arc::new(rules),
+            functions: Arc::new(functions),
             people: config.agents.iter().map(person).collect(),
             queues: config
                 .queues
@@ -79,7 +89,6 @@ impl Setup {
                 threads: MEDIA_THREADS,
                 real_time: true,
             },
-            destinations: config.webhooks.iter().map(destination).collect::<Result<_>>()?,
             tag_key: Pii::new(tag_key(config, store)),
             config: config.clone(),
         })
@@ -114,40 +123,33 @@ impl Setup {
     }
 }
 
-impl Setup {
-    /// What the functions run by.
-    pub fn functions(&self) -> Settings {
-        Settings {
-            tenant: self.rules.tenant.clone(),
-            edge: self.rules.edge.clone(),
-            policy: Arc::clone(&self.rules.policy),
-            catalog: Arc::clone(&self.rules.catalog),
-            queues: self.config.queues.iter().map(|queue| (queue.id.clone(), queue.label.clone())).collect(),
-            destinations: self.destinations.clone(),
-            public_url: self.rules.public_url.clone(),
-        }
-    }
-}
-
 /// The configured key, or one that follows from the store's and stays with it.
 fn tag_key(config: &Config, store: &Store) -> [u8; 32] {
     match &config.audit.tag_key {
         Some(secret) => handoff::seal::derived_key(secret.reveal(), "caller tag"),
-        None => store.key().derived("caller tag"),
+        None => store.derived_key("caller tag"),
     }
 }
 
 fn destination(webhook: &crate::config::Webhook) -> Result<Destination> {
+    guard::check_configured(&webhook.url, &webhook.allow_private)
+        .with_context(|| format!("the url of the webhook {}", webhook.id))?;
     Ok(Destination {
         id: webhook.id.clone(),
         url: webhook.url.clone(),
         secret: handoff::webhook::Secret::from_bytes(webhook.secret.reveal())?,
-        kinds: webhook.events.clone(),
-        full: webhook.mode == WebhookMode::Full,
+        old_secret: None,
+        content: match webhook.mode {
+            WebhookMode::Thin => Content::Thin,
+            WebhookMode::Full => Content::Full,
+        },
         required: webhook.required,
+        events: webhook.events.iter().copied().collect(),
         allow_private: webhook.allow_private.clone(),
-        pii: webhook.grants.contains(&Grant::Pii),
-        phi: webhook.grants.contains(&Grant::Phi),
+        grants: Grants {
+            pii: webhook.grants.contains(&Grant::Pii),
+            phi: webhook.grants.contains(&Grant::Phi),
+        },
     })
 }
 

@@ -1,247 +1,380 @@
-//! Reading the embedded store from outside: the chains, one chain, the verdict on them, the
-//! export. It works on a store that no process has open and never writes.
+//! Reading the embedded store for the command line and for reports: list, show, verify,
+//! export. It opens the database read-only and returns data; printing is somebody else's.
+//! Sealed texts are opened for `show` only, where the store's key file can be read.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use handoff::audit::verify::{Report, Source, StoredChain, StoredRecord, verify};
-use handoff::audit::{AuditRecord, ChainHead, ChainId, Hash, HeadState};
+use handoff::audit::verify::{Class, Finding, Report, Source, StoredChain, StoredRecord, verify};
+use handoff::audit::{Actor, AuditRecord, ChainId, record_hash};
 use handoff::clock::Timestamp;
-use handoff::id::TenantId;
+use handoff::id::{CallId, PayloadId, TenantId, TransferId};
 use handoff::payload::Payload;
+use handoff::pii::Pii;
 use handoff::seal::{SealKey, place};
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::sqlite::{self, StoreError, keys};
+use crate::sqlite::{self, DATABASE, StoreError, ledger, vault, wall_clock};
 
-/// One chain, in a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Largest bundle that is read: a chain has at most thousands of records of at most 20 KiB.
+const BUNDLE_LEN_MAX: u64 = 512 * 1024 * 1024;
+
+/// One chain in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Chain {
-    /// The call's id, with a suffix for side chains.
+    /// Whose.
+    pub tenant: String,
+    /// Its name: the call's id, with `#late` for a side chain.
     pub chain: String,
-    /// Records.
+    /// Its records.
     pub records: u64,
     /// `open` or `closed`.
     pub state: String,
-    /// Time of the first record.
-    pub began: String,
+    /// When its first record was written.
+    pub started_at: Timestamp,
 }
 
-/// One record, to be read by a person.
-#[derive(Clone, Debug, PartialEq)]
+/// One record, to be shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Shown {
-    /// Number in the chain.
+    /// In which chain: the call's or its side chain.
+    pub chain: String,
+    /// Its number there.
     pub seq: u64,
-    /// Type.
+    /// What happened.
     pub kind: String,
     /// When.
     pub occurred_at: Timestamp,
-    /// Who, as `kind:id`.
-    pub actor: String,
+    /// Who did it.
+    pub actor: Actor,
+    /// Who recorded it, under which number.
+    pub producer: String,
+    /// The producer's number.
+    pub pseq: u64,
     /// Details.
     pub body: Value,
-    /// The sealed text, where this store's key opens it.
-    pub text: Option<String>,
+    /// A sealed text lies beside it.
+    pub sealed: bool,
+    /// What was sealed, where the store's key and the call's open it.
+    pub text: Option<Pii<String>>,
 }
 
-/// One webhook as the sender recorded it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Shown {
+    /// One line for a person.
+    pub fn line(&self) -> String {
+        let members = self.body.as_object().into_iter().flatten();
+        let details: Vec<String> = members
+            .filter(|(name, _)| *name != "mono_us")
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let text = match &self.text {
+            Some(text) => format!("  “{}”", text.expose()),
+            None if self.sealed => " [sealed]".to_owned(),
+            None => String::new(),
+        };
+        format!(
+            "{:>5}  {}  {:<24} {:<26} {}{text}",
+            self.seq,
+            self.occurred_at,
+            self.kind,
+            self.actor.id,
+            details.join(" ").replace('"', "")
+        )
+    }
+}
+
+/// One webhook message to one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Webhook {
-    /// `webhook-id`.
+    /// Message id.
     pub message_id: String,
+    /// To whom.
+    pub destination: String,
     /// CloudEvents type.
     pub kind: String,
-    /// Last HTTP status.
+    /// Status of the last answer.
     pub status: Option<u16>,
-    /// Tries.
+    /// Tries so far.
     pub attempts: u32,
+    /// `pending`, `delivered`, `failed`.
+    pub state: String,
 }
 
-/// A store opened for reading.
+/// An exported chain: what the verifier needs, and what a store knows beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// One canonical envelope per line, the exact bytes.
+    pub jsonl: Vec<u8>,
+    /// One `{seq, hash, recorded_at}` per line.
+    pub meta: Vec<u8>,
+}
+
+/// A read-only view of an embedded store.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
-    key: Option<SealKey>,
+    dir: PathBuf,
+    conn: Connection,
 }
 
 impl Reader {
-    /// Opens the store in `dir`. Without its key file, sealed texts stay sealed.
+    /// Opens the store in `dir`. The store may be in use.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let connection = sqlite::open_reader(&dir.join("warmbridge.db"))?;
-        // The file may be any file: ask it something that only our store knows.
-        connection.query_row("SELECT count(*) FROM audit_head", [], |_| Ok(()))?;
-        let key =
-            std::fs::read(dir.join("store.key")).ok().and_then(|bytes| SealKey::from_slice(&bytes).ok());
-        Ok(Self { connection, key })
+        if !dir.join(DATABASE).is_file() {
+            return Err(
+                std::io::Error::new(std::io::ErrorKind::NotFound, "no store in this directory").into()
+            );
+        }
+        let conn = sqlite::open_for_reading(dir)?;
+        Ok(Self { dir: dir.to_owned(), conn })
     }
 
     /// All chains, newest first.
     pub fn list(&self) -> Result<Vec<Chain>, StoreError> {
-        let mut select = self.connection.prepare(
-            "SELECT h.chain, h.seq, h.state, coalesce(min(a.occurred_at), '') AS began FROM audit_head h
-             LEFT JOIN audit a ON a.tenant = h.tenant AND a.chain = h.chain
-             GROUP BY h.tenant, h.chain ORDER BY began DESC, h.chain",
+        let mut statement = self.conn.prepare_cached(
+            "SELECT tenant, chain, seq, state, started_at FROM audit_head ORDER BY started_at DESC, chain",
         )?;
-        let rows = select.query_map([], |row| {
-            Ok(Chain { chain: row.get(0)?, records: row.get(1)?, state: row.get(2)?, began: row.get(3)? })
+        let rows = statement.query_map([], |row| {
+            Ok(Chain {
+                tenant: row.get(0)?,
+                chain: row.get(1)?,
+                records: row.get(2)?,
+                state: row.get(3)?,
+                started_at: Timestamp::from_unix_millis(row.get(4)?),
+            })
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        rows.collect::<Result<_, _>>().map_err(StoreError::from)
     }
 
-    /// The records of one chain, in order.
+    /// The records of a call, those of its side chain behind them.
     pub fn show(&self, chain: &str) -> Result<Vec<Shown>, StoreError> {
-        let mut select = self.connection.prepare("SELECT cj, ct FROM audit WHERE chain = ?1 ORDER BY seq")?;
-        let rows = select
+        let mut statement = self.conn.prepare_cached(
+            "SELECT cj, ct FROM audit WHERE chain = ?1 OR chain = ?1 || '#late' ORDER BY tenant, chain, seq",
+        )?;
+        let rows = statement
             .query_map([chain], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))?;
+        let key = sqlite::read_key(&self.dir).ok();
         let mut shown = Vec::new();
         for row in rows {
             let (canonical, ciphertext) = row?;
-            let record = AuditRecord::parse(&canonical).ok_or_else(|| {
-                StoreError::Unreadable("a record does not parse; run `audit verify`".to_owned())
-            })?;
-            let text = ciphertext.and_then(|ciphertext| self.opened(&record, &ciphertext));
-            let entry = record.entry;
-            let actor = serde_json::to_value(entry.actor.kind).ok();
-            let actor = actor.as_ref().and_then(Value::as_str).unwrap_or_default();
+            // A record that no longer parses is the verifier's business.
+            let Some(record) = AuditRecord::parse(&canonical) else { continue };
+            let text = ciphertext.zip(key.as_ref()).and_then(|(text, key)| self.opened(&record, &text, key));
             shown.push(Shown {
+                chain: record.entry.chain.to_string(),
                 seq: record.seq,
-                kind: entry.kind,
-                occurred_at: entry.occurred_at,
-                actor: format!("{actor}:{}", entry.actor.id),
-                body: entry.body,
+                kind: record.entry.kind,
+                occurred_at: record.entry.occurred_at,
+                actor: record.entry.actor,
+                producer: record.entry.producer.to_string(),
+                pseq: record.entry.pseq,
+                body: record.entry.body,
+                sealed: record.entry.sealed.is_some(),
                 text,
             });
         }
         Ok(shown)
     }
 
-    fn opened(&self, record: &AuditRecord, ciphertext: &[u8]) -> Option<String> {
+    fn opened(&self, record: &AuditRecord, ciphertext: &[u8], key: &SealKey) -> Option<Pii<String>> {
         let entry = &record.entry;
         let call = entry.chain.call()?;
-        let dek = keys::find(&self.connection, self.key.as_ref()?, &entry.tenant, &call).ok()??;
+        let dek = vault::find_key(&self.conn, key, &entry.tenant, &call).ok()??;
         let place = place(&entry.tenant, call.as_str(), entry.producer.as_str(), entry.pseq);
         let plain = dek.key.open(&place, ciphertext).ok()?;
-        Some(String::from_utf8_lossy(&plain).into_owned())
+        Some(Pii::new(String::from_utf8_lossy(&plain).into_owned()))
     }
 
-    /// The verdict on one call, or on everything.
-    pub fn verify(&self, call: Option<&str>, now: Timestamp) -> Result<Report, StoreError> {
-        let mut report = Report::default();
-        let mut select = self.connection.prepare(
-            "SELECT tenant, chain FROM audit_head UNION SELECT tenant, chain FROM audit ORDER BY 1, 2",
-        )?;
-        let rows = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-        let names: Vec<(String, String)> = rows.collect::<Result<_, _>>()?;
-        let wanted = |chain: &str| call.is_none_or(|call| chain == call);
-        for (tenant, chain) in names.iter().filter(|(_, chain)| !chain.ends_with("#late") && wanted(chain)) {
-            let main = self.stored(tenant, chain)?;
-            let side = format!("{chain}#late");
-            let side = names
-                .iter()
-                .any(|(_, name)| *name == side)
-                .then(|| self.stored(tenant, &side))
-                .transpose()?;
-            report.absorb(verify(&main, side.as_ref(), Source::Store, now));
+    /// Verifies one call with its side chain, or everything, one call at a time.
+    pub fn verify(&self, chain: Option<&str>) -> Result<Report, StoreError> {
+        let wanted = chain.map(main_name);
+        let calls: BTreeSet<(String, String)> = self
+            .names()?
+            .into_iter()
+            .filter(|(_, name)| wanted.is_none_or(|wanted| wanted == name))
+            .collect();
+        if let (Some(chain), true) = (chain, calls.is_empty()) {
+            return Ok(Report::unreadable(&format!("no chain {chain} in this store")));
         }
-        if report.chains == 0 && call.is_some() {
-            return Ok(Report::unreadable("the store holds no such call"));
+        let mut report = Report::default();
+        for (tenant, name) in &calls {
+            match self.verify_call(tenant, name) {
+                Ok(verified) => report.absorb(verified),
+                // Rows that contradict each other were not written by this program.
+                Err(StoreError::Damaged(what)) => report.findings.push(Finding {
+                    class: Class::Tamper,
+                    chain: name.clone(),
+                    seq: None,
+                    text: format!("{what} is damaged"),
+                }),
+                Err(error) => return Err(error),
+            }
         }
         Ok(report)
     }
 
-    fn stored(&self, tenant: &str, chain: &str) -> Result<StoredChain, StoreError> {
-        let unreadable = |error: &dyn std::fmt::Display| StoreError::Unreadable(error.to_string());
-        let mut select = self.connection.prepare_cached(
-            "SELECT seq, cj, hash, recorded_at, ct FROM audit WHERE tenant = ?1 AND chain = ?2 ORDER BY seq",
-        )?;
-        let rows = select.query_map([tenant, chain], |row| {
-            Ok(StoredRecord {
-                seq: row.get(0)?,
-                canonical: bytes(row, 1)?,
-                hash: row.get(2)?,
-                recorded_at: row.get::<_, String>(3).ok().and_then(|text| Timestamp::parse(&text).ok()),
-                ciphertext: row.get(4)?,
-            })
-        })?;
-        let records = rows.collect::<Result<_, _>>()?;
-        let head: Option<(u64, String, String)> = self
-            .connection
-            .prepare_cached("SELECT seq, hash, state FROM audit_head WHERE tenant = ?1 AND chain = ?2")?
-            .query_row([tenant, chain], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        let head = head
-            .map(|(seq, hash, state)| {
-                let state = if state == "open" { HeadState::Open } else { HeadState::Closed };
-                Hash::parse(&hash)
-                    .map(|hash| ChainHead { seq, hash, state })
-                    .map_err(|error| unreadable(&error))
-            })
-            .transpose()?;
-        let destroyed: Option<bool> = self
-            .connection
-            .prepare_cached("SELECT state = 'destroyed' FROM audit_keys WHERE tenant = ?1 AND call = ?2")?
-            .query_row([tenant, chain.split('#').next().unwrap_or_default()], |row| row.get(0))
-            .optional()?;
-        Ok(StoredChain {
-            tenant: TenantId::parse(tenant).map_err(|error| unreadable(&error))?,
-            chain: ChainId::parse(chain).map_err(|error| unreadable(&error))?,
-            records,
-            head,
-            erased: destroyed == Some(true),
-        })
+    fn verify_call(&self, tenant: &str, name: &str) -> Result<Report, StoreError> {
+        let main = self.stored_chain(tenant, name)?;
+        let side = match main.chain.call() {
+            Some(_) => Some(self.stored_chain(tenant, main.chain.side().as_str())?),
+            None => None,
+        };
+        let side = side.filter(|side| !side.records.is_empty() || side.head.is_some());
+        Ok(verify(&main, side.as_ref(), Source::Store, wall_clock()))
     }
 
-    /// A call's records as a bundle: one canonical record a line, byte for byte.
-    pub fn export(&self, chain: &str) -> Result<Vec<u8>, StoreError> {
-        let mut select = self.connection.prepare("SELECT cj FROM audit WHERE chain = ?1 ORDER BY seq")?;
-        let rows = select.query_map([chain], |row| bytes(row, 0))?;
-        let mut bundle = Vec::new();
+    /// One call's chain (or side chain) as a bundle.
+    pub fn export(&self, chain: &str) -> Result<Bundle, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT seq, cj, hash, recorded_at FROM audit WHERE chain = ?1 ORDER BY seq")?;
+        let rows = statement.query_map([chain], |row| {
+            Ok((
+                row.get::<_, u64>(0)?,
+                row.get::<_, Vec<u8>>(1)?,
+                row.get::<_, String>(2)?,
+                row.get::<_, String>(3)?,
+            ))
+        })?;
+        let mut bundle = Bundle { jsonl: Vec::new(), meta: Vec::new() };
         for row in rows {
-            bundle.extend(row?);
-            bundle.push(b'\n');
+            let (seq, canonical, hash, recorded_at) = row?;
+            bundle.jsonl.extend_from_slice(&canonical);
+            bundle.jsonl.push(b'\n');
+            let meta = serde_json::json!({"seq": seq, "hash": hash, "recorded_at": recorded_at});
+            bundle.meta.extend_from_slice(meta.to_string().as_bytes());
+            bundle.meta.push(b'\n');
         }
         Ok(bundle)
     }
 
-    /// The newest payload of a transfer that the functions built.
-    pub fn payload(&self, transfer: &str) -> Result<Option<Payload>, StoreError> {
-        let Some(key) = &self.key else { return Ok(None) };
-        let sealed: Option<Vec<u8>> = self
-            .connection
-            .query_row(
-                "SELECT body FROM payloads WHERE transfer = ?1 ORDER BY revision DESC LIMIT 1",
-                [transfer],
-                |row| row.get(0),
-            )
-            .optional()?;
-        let Some(sealed) = sealed else { return Ok(None) };
-        let plain = key.open(transfer, &sealed).map_err(|_| StoreError::Unsealed)?;
-        Payload::parse(&plain).map(Some).map_err(|error| StoreError::Unreadable(error.to_string()))
+    /// The highest revision of a transfer's payload.
+    pub fn payload(&self, transfer: &TransferId) -> Result<Option<Payload>, StoreError> {
+        let payload = PayloadId::of(transfer);
+        let tenant: Option<String> = {
+            let mut statement =
+                self.conn.prepare_cached("SELECT tenant FROM payloads WHERE payload = ?1 LIMIT 1")?;
+            let mut rows = statement.query([payload.as_str()])?;
+            rows.next()?.map(|row| row.get(0)).transpose()?
+        };
+        let Some(tenant) = tenant.and_then(|tenant| TenantId::parse(&tenant).ok()) else { return Ok(None) };
+        let key = sqlite::read_key(&self.dir)?;
+        let stored = vault::find_payload(&self.conn, &key, &tenant, &payload, None)?;
+        stored
+            .map(|stored| {
+                serde_json::from_slice(&stored.bytes)
+                    .map_err(|_| StoreError::Damaged("a payload does not parse"))
+            })
+            .transpose()
     }
 
-    /// The webhooks of one call.
-    pub fn webhooks(&self, call: &str) -> Result<Vec<Webhook>, StoreError> {
-        let mut select = self.connection.prepare(
-            "SELECT message_id, type, status, attempts FROM webhooks WHERE call = ?1 ORDER BY type",
+    /// The webhooks of a call.
+    pub fn webhooks(&self, call: &CallId) -> Result<Vec<Webhook>, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT message_id, destination, kind, status, attempts, state FROM webhooks WHERE call = ?1 ORDER BY rowid",
         )?;
-        let rows = select.query_map([call], |row| {
+        let rows = statement.query_map([call.as_str()], |row| {
             Ok(Webhook {
                 message_id: row.get(0)?,
-                kind: row.get(1)?,
-                status: row.get(2)?,
-                attempts: row.get(3)?,
+                destination: row.get(1)?,
+                kind: row.get(2)?,
+                status: row.get(3)?,
+                attempts: row.get(4)?,
+                state: row.get(5)?,
             })
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        rows.collect::<Result<_, _>>().map_err(StoreError::from)
+    }
+
+    /// Tenant and main chain of everything of which there is any trace.
+    fn names(&self) -> Result<BTreeSet<(String, String)>, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare("SELECT tenant, chain FROM audit_head UNION SELECT DISTINCT tenant, chain FROM audit")?;
+        // A name that is no text was not written by this program; it is judged like any other.
+        let name = |row: &rusqlite::Row<'_>, column| -> rusqlite::Result<String> {
+            Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
+        };
+        let rows = statement.query_map([], |row| Ok((name(row, 0)?, name(row, 1)?)))?;
+        let mut names = BTreeSet::new();
+        for row in rows {
+            let (tenant, chain) = row?;
+            names.insert((tenant, main_name(&chain).to_owned()));
+        }
+        Ok(names)
+    }
+
+    /// One chain as it is stored; without records where there are none.
+    fn stored_chain(&self, tenant: &str, chain: &str) -> Result<StoredChain, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT seq, cj, hash, recorded_at, ct FROM audit WHERE tenant = ?1 AND chain = ?2 ORDER BY seq",
+        )?;
+        let records = statement.query_map([tenant, chain], |row| {
+            let recorded_at: String = row.get(3)?;
+            Ok(StoredRecord {
+                seq: row.get(0)?,
+                canonical: row.get(1)?,
+                hash: Some(row.get(2)?),
+                recorded_at: Timestamp::parse(&recorded_at).ok(),
+                ciphertext: row.get(4)?,
+            })
+        })?;
+        let records = records.collect::<Result<_, _>>()?;
+        let tenant = TenantId::parse(tenant).map_err(|_| StoreError::Damaged("the tenant of a chain"))?;
+        let name = ChainId::parse(chain).map_err(|_| StoreError::Damaged("the name of a chain"))?;
+        let head = ledger::head(&self.conn, &tenant, &name)?;
+        let erased = vault::is_erased(&self.conn, tenant.as_str(), main_name(chain))?;
+        Ok(StoredChain { tenant, chain: name, records, head, erased })
     }
 }
 
-/// A column that holds our bytes. Whoever edits the file with a text tool may leave text
-/// behind; its bytes are judged like any others.
-fn bytes(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
-    Ok(match row.get_ref(column)? {
-        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.to_vec(),
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Vec::new(),
-    })
+const LATE_SUFFIX: &str = "#late";
+
+fn main_name(chain: &str) -> &str {
+    chain.strip_suffix(LATE_SUFFIX).unwrap_or(chain)
+}
+
+/// Verifies the store in `dir`. What cannot be read at all is a finding too, with its own
+/// exit code.
+pub fn verify_store(dir: &Path, chain: Option<&str>) -> Report {
+    let verified = Reader::open(dir).and_then(|reader| reader.verify(chain));
+    verified.unwrap_or_else(|error| Report::unreadable(&error.to_string()))
+}
+
+/// Verifies an exported bundle: one envelope per line.
+pub fn verify_bundle(path: &Path) -> Report {
+    let too_large = fs::metadata(path).is_ok_and(|meta| meta.len() > BUNDLE_LEN_MAX);
+    if too_large {
+        return Report::unreadable("the bundle is larger than any chain");
+    }
+    match fs::read(path) {
+        Ok(bytes) => verify_lines(&bytes),
+        Err(error) => Report::unreadable(&error.to_string()),
+    }
+}
+
+fn verify_lines(bytes: &[u8]) -> Report {
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let Some(named) = lines.iter().find_map(|line| AuditRecord::parse(line)) else {
+        return Report::unreadable("the file holds no audit record");
+    };
+    let records = (1..)
+        .zip(lines)
+        .map(|(seq, line)| StoredRecord {
+            seq,
+            canonical: line.to_vec(),
+            hash: Some(record_hash(line).to_string()),
+            ..StoredRecord::default()
+        })
+        .collect();
+    let chain = StoredChain {
+        tenant: named.entry.tenant,
+        chain: named.entry.chain,
+        records,
+        head: None,
+        erased: false,
+    };
+    verify(&chain, None, Source::Bundle, wall_clock())
 }

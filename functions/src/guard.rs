@@ -1,191 +1,158 @@
-//! The only way out over HTTP: a client that refuses to be pointed at our own network. A
-//! URL is checked when it is configured and again at every send; its name is resolved once,
-//! refused if any of its addresses is not public, and the connection goes to the address
-//! that was checked. Redirects are not followed, and answers are read up to a limit.
+//! Where a webhook may go. A URL is refused before it is resolved where its form is enough,
+//! and after it where **any** of its addresses is private, special or a disguise of one. It
+//! resolves and connects to nothing; `http` does, and connects only to what passed here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use reqwest::Url;
 
-/// Largest answer that is read. A receiver's answer is a word or two.
-pub const ANSWER_MAX: usize = 64 * 1024;
+/// Ports that a destination on the public network may use.
+const PORTS: &[u16] = &[443];
 
-/// A connection is made in this time or not at all: a live try has two seconds in all.
-pub const CONNECT_MAX: Duration = Duration::from_millis(500);
+/// Longest URL: more is a mistake or an attack.
+const URL_LEN_MAX: usize = 2_048;
 
-/// Why a request was not sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Not a URL, or with user name, password or fragment.
-    #[error("not a plain URL")]
-    Malformed,
-    /// Not `https`.
-    #[error("only https is allowed")]
-    NotHttps,
-    /// Another port than 443.
-    #[error("port {0} is not allowed")]
-    Port(u16),
-    /// The name does not resolve.
-    #[error("the name does not resolve")]
-    Unresolved,
-    /// At least one address is private, loopback, link-local, multicast or the like.
-    #[error("the name leads to an address that is not public")]
-    NotPublic,
+/// Most addresses of one name that are looked at; a name with more is refused.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// The destination is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Forbidden {
+    /// Not a URL that names a host.
+    #[error("not an absolute http(s) URL with a host")]
+    BadUrl,
+    /// A user name or password in the URL.
+    #[error("credentials in a URL are refused")]
+    Userinfo,
+    /// Plain HTTP, or another scheme.
+    #[error("only HTTPS is allowed")]
+    Scheme,
+    /// Not an allowed port.
+    #[error("the port is not allowed")]
+    Port,
+    /// One of the addresses is private, special, or contains such a one.
+    #[error("the address is private or special")]
+    Address,
+    /// The name has no address, or too many.
+    #[error("the name has no usable address")]
+    NoAddress,
 }
 
-/// What came back.
+/// A URL that passed the checks of its form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// An answer.
-    Answered {
-        /// HTTP status.
-        status: u16,
-        /// `Retry-After` in seconds, where given.
-        retry_after_s: Option<u64>,
-        /// At most [`ANSWER_MAX`] bytes.
-        body: Vec<u8>,
-    },
-    /// Nobody answered in time, or the connection broke.
-    Unreachable,
+pub struct Target {
+    /// The URL.
+    pub url: Url,
+    /// Its host, without brackets.
+    pub host: String,
+    /// Its port, explicit or by scheme.
+    pub port: u16,
 }
 
-/// Sends one POST to `url` within `limit`, to addresses that are public or in `allowed`.
-pub async fn post(
-    url: &str,
-    allowed: &[IpNet],
-    headers: &[(&str, String)],
-    body: Vec<u8>,
-    limit: Duration,
-) -> Result<Reply, Refused> {
-    let parsed = parse(url)?;
-    let host = parsed.host_str().ok_or(Refused::Malformed)?.trim_matches(['[', ']']).to_owned();
-    let port = parsed.port_or_known_default().ok_or(Refused::Malformed)?;
-    let started = tokio::time::Instant::now();
-    let resolved = tokio::time::timeout(limit, tokio::net::lookup_host((host.as_str(), port))).await;
-    let Ok(Ok(addresses)) = resolved else { return Err(Refused::Unresolved) };
-    let address = choose(&parsed, addresses.collect(), allowed)?;
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_MAX)
-        .no_proxy()
-        .resolve(&host, address)
-        .build()
-        .map_err(|_| Refused::Malformed)?;
-    let mut request = client.post(parsed).body(body).timeout(limit.saturating_sub(started.elapsed()));
-    for (name, value) in headers {
-        request = request.header(*name, value);
+/// Checks the form of a URL. Scheme and port are judged with the addresses, because listed
+/// private addresses may use any.
+pub fn check_url(text: &str) -> Result<Target, Forbidden> {
+    if text.len() > URL_LEN_MAX {
+        return Err(Forbidden::BadUrl);
     }
-    let Ok(mut answer) = request.send().await else { return Ok(Reply::Unreachable) };
-    let status = answer.status().as_u16();
-    let retry_after_s = answer
-        .headers()
-        .get("retry-after")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
-    let mut body = Vec::new();
-    // A body that drips or does not end is cut: the status has been said.
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        let room = ANSWER_MAX - body.len();
-        body.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
-        if body.len() == ANSWER_MAX {
-            break;
-        }
+    let url = Url::parse(text).map_err(|_| Forbidden::BadUrl)?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Forbidden::Scheme);
     }
-    Ok(Reply::Answered { status, retry_after_s, body })
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Forbidden::Userinfo);
+    }
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or(Forbidden::BadUrl)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = url.port_or_known_default().ok_or(Forbidden::BadUrl)?;
+    Ok(Target { url, host, port })
 }
 
-/// Checks what can be checked without resolving the name.
-pub fn check(url: &str, allowed: &[IpNet]) -> Result<(), Refused> {
-    let parsed = parse(url)?;
-    let literal = parsed.host_str().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
-    match literal {
-        Some(ip) => {
-            let port = parsed.port_or_known_default().ok_or(Refused::Malformed)?;
-            choose(&parsed, vec![SocketAddr::new(ip, port)], allowed).map(|_| ())
-        }
-        // A destination with an allow-list may have any port and plain HTTP there; whether
-        // its name leads there is known at the send.
-        None if !allowed.is_empty() => Ok(()),
-        None => public_form(&parsed),
+/// Checks everything else, for all addresses of the target's name at once.
+pub fn check_addresses(
+    target: &Target,
+    addresses: &[IpAddr],
+    allow_private: &[IpNet],
+) -> Result<(), Forbidden> {
+    if addresses.is_empty() || addresses.len() > ADDRESSES_MAX {
+        return Err(Forbidden::NoAddress);
     }
-}
-
-fn parse(url: &str) -> Result<Url, Refused> {
-    let parsed = Url::parse(url).map_err(|_| Refused::Malformed)?;
-    let plain = parsed.username().is_empty() && parsed.password().is_none() && parsed.fragment().is_none();
-    let web = matches!(parsed.scheme(), "https" | "http") && parsed.has_host();
-    if plain && web { Ok(parsed) } else { Err(Refused::Malformed) }
-}
-
-fn public_form(url: &Url) -> Result<(), Refused> {
-    if url.scheme() != "https" {
-        return Err(Refused::NotHttps);
-    }
-    match url.port_or_known_default() {
-        Some(443) => Ok(()),
-        port => Err(Refused::Port(port.unwrap_or(0))),
-    }
-}
-
-/// All addresses must be allowed by name, or all public: a name that leads to both is a
-/// rebinding in the making.
-fn choose(url: &Url, addresses: Vec<SocketAddr>, allowed: &[IpNet]) -> Result<SocketAddr, Refused> {
-    let first = *addresses.first().ok_or(Refused::Unresolved)?;
-    let listed = |address: &SocketAddr| allowed.iter().any(|net| net.contains(&address.ip()));
+    let listed = |address: &IpAddr| allow_private.iter().any(|net| net.contains(address));
     if addresses.iter().all(listed) {
-        return Ok(first);
+        return Ok(());
     }
-    if !addresses.iter().all(|address| is_public(address.ip())) {
-        return Err(Refused::NotPublic);
-    }
-    public_form(url)?;
-    Ok(first)
+    check_public_form(target)?;
+    if addresses.iter().all(|address| is_public(*address)) { Ok(()) } else { Err(Forbidden::Address) }
 }
 
-/// Globally reachable unicast. IPv4 inside IPv6 (mapped, compatible, NAT64, 6to4, Teredo)
-/// is judged by what it leads to, or refused.
-pub fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => is_public_v4(ip),
-        IpAddr::V6(ip) => is_public_v6(ip),
+fn check_public_form(target: &Target) -> Result<(), Forbidden> {
+    if target.url.scheme() != "https" {
+        return Err(Forbidden::Scheme);
+    }
+    if PORTS.contains(&target.port) { Ok(()) } else { Err(Forbidden::Port) }
+}
+
+/// Checks a destination when it is configured, as far as its text tells: where a name leads
+/// is known at the send, and is judged at every one.
+pub fn check_configured(text: &str, allow_private: &[IpNet]) -> Result<(), Forbidden> {
+    let target = check_url(text)?;
+    match target.host.parse::<IpAddr>() {
+        Ok(address) => check_addresses(&target, &[address], allow_private),
+        Err(_) if allow_private.is_empty() => check_public_form(&target),
+        Err(_) => Ok(()),
     }
 }
 
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    let shared = a == 100 && (64..128).contains(&b);
-    let protocol = a == 192 && b == 0 && c == 0;
-    let benchmark = a == 198 && (18..20).contains(&b);
-    let relay = a == 192 && b == 88 && c == 99;
-    !(a == 0
-        || a >= 240
-        || shared
-        || protocol
-        || benchmark
-        || relay
-        || ip.is_private()
-        || ip.is_loopback()
-        || ip.is_link_local()
-        || ip.is_multicast()
-        || ip.is_documentation()
-        || ip.is_broadcast())
+/// Whether an address is an ordinary one of the public network.
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
 }
 
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
+// The special-purpose registries of IANA (RFC 6890 and its updates).
+const fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224..=255, _, _)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 168, _)
+            | (192, 0, 0 | 2)
+            | (192, 88, 99)
+            | (198, 18 | 19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+    )
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    let [first, second, ..] = segments;
     let embedded = |high: u16, low: u16| {
-        let [w, x] = high.to_be_bytes();
-        let [y, z] = low.to_be_bytes();
-        is_public_v4(Ipv4Addr::new(w, x, y, z))
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
-    match (a, b, c, d, e, f) {
-        (0, 0, 0, 0, 0, 0xffff) | (0x64, 0xff9b, 0, 0, 0, 0) => embedded(g, h),
-        (0x2002, ..) => embedded(b, c),
-        // Teredo, documentation, and everything that is not global unicast (2000::/3).
-        (0x2001, 0 | 0xdb8, ..) => false,
-        _ => a & 0xe000 == 0x2000,
+    match segments {
+        // IPv4-mapped, IPv4-translated and the well-known NAT64 prefix: judged by the IPv4
+        // address that they reach.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => embedded(high, low),
+        [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        // 6to4 carries the IPv4 address behind its prefix.
+        [0x2002, high, low, ..] => embedded(high, low),
+        // Everything that is public lies in 2000::/3, except what is reserved there:
+        // 2001::/23 (Teredo, ORCHID and other protocols) and documentation.
+        _ => {
+            first & 0xe000 == 0x2000
+                && !(first == 0x2001 && second < 0x0200)
+                && !(first == 0x2001 && second == 0x0db8)
+                && first != 0x3fff
+        }
     }
 }
 
@@ -193,85 +160,103 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
 mod tests {
     use super::*;
 
+    /// What an attacker may write into a destination; all are refused before or after the
+    /// name is resolved. Names stand for a resolver that the attacker controls.
+    const HOSTILE: [&str; 36] = [
+        "http://crm.example/",
+        "ftp://crm.example/",
+        "file:///etc/passwd",
+        "gopher://crm.example/",
+        "https://",
+        "https://user:pass@8.8.8.8/",
+        "https://user@8.8.8.8/",
+        "https://8.8.8.8:22/",
+        "https://8.8.8.8:8443/",
+        "https://127.0.0.1/",
+        "https://127.1/",
+        "https://2130706433/",
+        "https://0x7f.0.0.1/",
+        "https://0177.0.0.1/",
+        "https://0.0.0.0/",
+        "https://10.0.0.1/",
+        "https://172.16.5.4/",
+        "https://172.31.255.255/",
+        "https://192.168.1.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://100.64.0.1/",
+        "https://192.0.0.192/",
+        "https://198.18.0.1/",
+        "https://224.0.0.1/",
+        "https://255.255.255.255/",
+        "https://240.0.0.1/",
+        "https://[::1]/",
+        "https://[::]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[::ffff:a9fe:a9fe]/",
+        "https://[64:ff9b::a00:1]/",
+        "https://[fd00:ec2::254]/",
+        "https://[fe80::1]/",
+        "https://[ff02::1]/",
+        "https://[2002:7f00:1::]/",
+        "https://[::127.0.0.1]/",
+    ];
+
+    fn judge(url: &str, addresses: &[&str], allow: &[&str]) -> Result<(), Forbidden> {
+        let target = check_url(url)?;
+        let literal = target.host.parse::<IpAddr>().ok();
+        let addresses: Vec<IpAddr> = match literal {
+            Some(address) => vec![address],
+            None => addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        };
+        let allow: Vec<IpNet> = allow.iter().map(|net| net.parse().unwrap()).collect();
+        check_addresses(&target, &addresses, &allow)
+    }
+
     #[test]
-    fn addresses_of_our_own_network_are_refused_in_every_disguise() {
-        for url in [
-            "https://127.0.0.1/",
-            "https://127.1/",
-            "https://2130706433/",
-            "https://0x7f.0.0.1/",
-            "https://0177.0.0.1/",
-            "https://0.0.0.0/",
-            "https://10.0.0.1/",
-            "https://172.16.0.1/",
-            "https://172.31.255.255/",
-            "https://192.168.1.1/",
-            "https://169.254.169.254/latest/meta-data/",
-            "https://100.64.0.1/",
-            "https://224.0.0.1/",
-            "https://255.255.255.255/",
-            "https://240.0.0.1/",
-            "https://192.0.0.8/",
-            "https://198.18.0.1/",
-            "https://192.0.2.1/",
-            "https://[::1]/",
-            "https://[::]/",
-            "https://[::ffff:127.0.0.1]/",
-            "https://[::ffff:7f00:1]/",
-            "https://[::127.0.0.1]/",
-            "https://[64:ff9b::a00:1]/",
-            "https://[64:ff9b:1::1]/",
-            "https://[2002:7f00:1::]/",
-            "https://[2001:0:4136:e378::1]/",
-            "https://[fe80::1]/",
-            "https://[fc00::1]/",
-            "https://[fd00:ec2::254]/",
-            "https://[ff02::1]/",
-            "https://[2001:db8::1]/",
-        ] {
-            assert_eq!(check(url, &[]), Err(Refused::NotPublic), "{url}");
+    fn every_hostile_url_is_refused() {
+        for url in HOSTILE {
+            assert!(judge(url, &["8.8.8.8"], &[]).is_err(), "{url}");
         }
     }
 
     #[test]
-    fn only_plain_https_on_443_goes_out() {
-        for (url, verdict) in [
-            ("https://crm.example/hook", Ok(())),
-            ("http://crm.example/hook", Err(Refused::NotHttps)),
-            ("https://crm.example:8443/hook", Err(Refused::Port(8443))),
-            ("https://user@crm.example/", Err(Refused::Malformed)),
-            ("https://crm.example/#x", Err(Refused::Malformed)),
-            ("ftp://crm.example/", Err(Refused::Malformed)),
-            ("file:///etc/passwd", Err(Refused::Malformed)),
-            ("gopher://crm.example/", Err(Refused::Malformed)),
-            ("not a url", Err(Refused::Malformed)),
-            ("https://1.1.1.1/", Ok(())),
-            ("https://[2606:4700::1111]/", Ok(())),
-        ] {
-            assert_eq!(check(url, &[]), verdict, "{url}");
+    fn what_a_url_tells_by_itself_is_refused_when_it_is_configured() {
+        for url in HOSTILE {
+            assert!(check_configured(url, &[]).is_err(), "{url}");
         }
+        let allow = ["127.0.0.1/32".parse().unwrap()];
+        assert_eq!(check_configured("https://crm.example/hook", &[]), Ok(()));
+        assert_eq!(check_configured("http://127.0.0.1:8099/hook", &allow), Ok(()));
+        assert_eq!(check_configured("http://crm.local:8099/hook", &allow), Ok(()));
+        assert!(check_configured("http://10.0.0.1/hook", &allow).is_err());
     }
 
     #[test]
-    fn a_listed_address_may_have_any_port_and_plain_http_and_no_other_may() {
-        let allowed = ["127.0.0.1/32".parse().unwrap()];
-        assert_eq!(check("http://127.0.0.1:8080/", &allowed), Ok(()));
-        assert_eq!(check("http://127.0.0.2:8080/", &allowed), Err(Refused::NotPublic));
-        assert_eq!(check("http://1.1.1.1:8080/", &allowed), Err(Refused::NotHttps));
+    fn one_private_address_among_many_is_enough() {
+        let url = "https://crm.example/hook";
+        assert_eq!(judge(url, &["8.8.8.8", "2606:4700::1111"], &[]), Ok(()));
+        for address in ["10.0.0.1", "127.0.0.1", "::1", "64:ff9b::7f00:1", "2001:db8::1", "2001::1", "100::1"]
+        {
+            assert_eq!(judge(url, &["8.8.8.8", address], &[]), Err(Forbidden::Address), "{address}");
+        }
+        assert_eq!(judge(url, &[], &[]), Err(Forbidden::NoAddress));
+        assert_eq!(judge(url, &["8.8.8.8"; ADDRESSES_MAX + 1], &[]), Err(Forbidden::NoAddress));
     }
 
     #[test]
-    fn a_name_that_leads_to_a_public_and_a_private_address_is_refused() {
-        let url = Url::parse("https://crm.example/").unwrap();
-        let addresses = ["1.1.1.1:443", "10.0.0.1:443"].map(|text| text.parse().unwrap()).to_vec();
-        assert_eq!(choose(&url, addresses, &[]), Err(Refused::NotPublic));
-    }
-
-    #[tokio::test]
-    async fn a_name_is_checked_again_when_it_is_resolved() {
-        // `localhost` passes the form check and fails where it leads.
-        assert_eq!(check("https://localhost/", &[]), Ok(()));
-        let sent = post("https://localhost/", &[], &[], Vec::new(), Duration::from_secs(1)).await;
-        assert_eq!(sent, Err(Refused::NotPublic));
+    fn a_listed_address_opens_any_port_and_plain_http_but_only_itself() {
+        let allow = ["127.0.0.1/32"];
+        assert_eq!(judge("http://127.0.0.1:8099/hook", &[], &allow), Ok(()));
+        assert_eq!(judge("http://crm.local:8099/hook", &["127.0.0.1"], &allow), Ok(()));
+        assert_eq!(
+            judge("http://crm.local/hook", &["127.0.0.1", "10.0.0.1"], &allow),
+            Err(Forbidden::Scheme)
+        );
+        assert_eq!(
+            judge("https://crm.local/hook", &["127.0.0.1", "10.0.0.1"], &allow),
+            Err(Forbidden::Address)
+        );
+        assert_eq!(judge("http://127.0.0.2:8099/hook", &[], &allow), Err(Forbidden::Scheme));
+        assert_eq!(judge("http://u@127.0.0.1/", &[], &allow), Err(Forbidden::Userinfo));
     }
 }

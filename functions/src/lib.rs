@@ -1,19 +1,27 @@
-//! The cloud half of Warmbridge: handlers over small adapters. Handlers are linear: read one
-//! message, call `handoff`, hand on. None calls another. In reading order:
+//! The cloud half of Warmbridge: handlers over small ports, and the embedded adapters.
+//! A function never calls another: it reads a queue and writes to queues. Every handler may
+//! see every message twice, late and out of order.
 //!
-//! - [`jobs`]: what travels in the queues; [`batch`]: what becomes of one record;
-//! - [`evaluate_trigger`], [`build_payload`], [`send_webhook`], [`write_audit`]: the handlers;
-//! - [`guard`]: the only way out over HTTP; [`destinations`]: who receives what;
-//! - [`sqlite`]: the embedded store; [`audit_read`]: reading it from outside;
-//! - [`local`]: all of them on one machine.
-pub mod audit_read;
+//! In reading order:
+pub mod ports;
+
+pub mod config;
+pub mod outbox;
+
 pub mod batch;
+pub mod breakers;
 pub mod build_payload;
-pub mod destinations;
 pub mod evaluate_trigger;
-pub mod guard;
-pub mod jobs;
-pub mod local;
 pub mod send_webhook;
-pub mod sqlite;
 pub mod write_audit;
+
+pub mod clock;
+pub mod guard;
+pub mod http;
+pub mod local;
+pub mod sqlite;
+
+pub mod audit_read;
+
+#[cfg(test)]
+mod testing;

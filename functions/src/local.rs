@@ -1,288 +1,316 @@
-//! All functions on one machine: the same handlers, fed from the embedded store's queues by
-//! a runtime thread of their own, so that no slow receiver ever shares a thread with
-//! signalling. Each queue has its own task; a record that fails goes back, aside, or to a
-//! dead letter exactly as on SQS.
+//! The handlers in-process, over the embedded store: the same code that runs as functions in
+//! the cloud, on one thread with its own runtime, polling nothing. Workers sleep until the
+//! store says that a queue changed or a message becomes due.
 
 use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use handoff::clock::Timestamp;
 use handoff::command::Command;
-use handoff::id::{EdgeId, QueueId, TenantId};
-use handoff::payload::Catalog;
 use handoff::policy::Policy;
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tokio::task::LocalSet;
 
-use crate::batch::{Failure, alone};
-use crate::destinations::Destination;
-use crate::evaluate_trigger::{self, Verdict};
-use crate::jobs::{AUDIT, COMMANDS, DECISIONS, Hook, PARKED, SIGNALS, WEBHOOKS_DURABLE, WEBHOOKS_LIVE};
-use crate::sqlite::Store;
-use crate::sqlite::queue::Received;
-use crate::{build_payload, send_webhook, write_audit};
+use crate::batch::{self, Failure, Grouped, Handled, Verdict};
+use crate::breakers::Breakers;
+use crate::clock::SystemClock;
+use crate::config::{Current, FunctionsConfig, PolicySet, command_queue};
+use crate::http::HttpSender;
+use crate::ports::{AUDIT, AppendAudit, DECISIONS, SIGNALS, WEBHOOKS_DURABLE, WEBHOOKS_LIVE};
+use crate::sqlite::queue::{self, Batch, QueueSettings, Received, settings_of};
+use crate::sqlite::{Store, StoreError, ledger};
+use crate::{build_payload, evaluate_trigger, send_webhook, write_audit};
 
-/// Records of one receive, as in an SQS batch.
-const BATCH_MAX: u32 = 10;
-/// Webhooks under way at once in one lane: a slow receiver must not hold up the others.
-const WEBHOOKS_AT_ONCE: usize = 10;
-/// A queue is looked at when the store changes, and at the latest after this long, because
-/// time alone makes a postponed message due.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Chains that wait for their last record are looked at this often.
-const CLOSE_EVERY: Duration = Duration::from_millis(250);
-/// Orders on their way to the edge: it reads promptly or is gone.
+/// Most commands that wait for the edge. The edge takes them at once or is gone.
 const COMMANDS_MAX: usize = 256;
 
-/// What the handlers run by.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Whose calls.
-    pub tenant: TenantId,
-    /// Which edge.
-    pub edge: EdgeId,
-    /// The policy of new calls.
-    pub policy: Arc<Policy>,
-    /// The tenant's catalogue.
-    pub catalog: Arc<Catalog>,
-    /// Queues: id and label, the first is the default.
-    pub queues: Vec<(QueueId, String)>,
-    /// Who receives webhooks.
-    pub destinations: Vec<Destination>,
-    /// Base of the links in a payload.
-    pub public_url: String,
+/// Workers of each queue: how many records of it are handled at the same time. Webhooks wait
+/// for the network, so they have more.
+const WORKERS: [(&str, usize); 5] =
+    [(SIGNALS, 2), (DECISIONS, 2), (WEBHOOKS_LIVE, 8), (WEBHOOKS_DURABLE, 4), (AUDIT, 2)];
+
+/// Longest sleep of a worker or of the closer: what depends on time alone happens this late
+/// at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Wait after the store failed.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// Wait before a record that failed for now is tried again: doubled per receive, up to
+/// sixteen times.
+const RETRY_BASE: Duration = Duration::from_millis(250);
+
+impl Grouped for Received {
+    fn group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
 }
 
-/// One queue's rules: how long a record is hidden, and how often it may come back.
-#[derive(Clone, Copy, Debug)]
-struct Rules {
-    queue: &'static str,
-    visibility: Duration,
-    receives_max: u32,
-}
-
-/// Visibility is six times what a handler may take, as for Lambda; local commands are
-/// acknowledged at once.
-const RULES: [Rules; 6] = [
-    Rules { queue: SIGNALS, visibility: Duration::from_secs(30), receives_max: 3 },
-    Rules { queue: DECISIONS, visibility: Duration::from_secs(60), receives_max: 3 },
-    Rules { queue: WEBHOOKS_LIVE, visibility: Duration::from_secs(36), receives_max: 2 },
-    Rules { queue: WEBHOOKS_DURABLE, visibility: Duration::from_secs(120), receives_max: 30 },
-    Rules { queue: AUDIT, visibility: Duration::from_secs(60), receives_max: 5 },
-    Rules { queue: COMMANDS, visibility: Duration::from_secs(10), receives_max: 3 },
-];
-
-/// The running functions.
+/// The running handlers. Dropping it stops them.
 #[derive(Debug)]
 pub struct Workers {
     store: Store,
-    running: watch::Sender<Running>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    policies: PolicySet,
+    config: Current,
+    control: watch::Sender<Control>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Running {
-    Yes,
-    Paused,
-    Stopped,
+enum Control {
+    Run,
+    Pause,
+    Stop,
 }
 
 impl Workers {
-    /// Starts the handlers. Orders for the edge arrive on the returned channel.
-    pub fn start(store: Store, settings: Settings) -> std::io::Result<(Self, mpsc::Receiver<Command>)> {
-        let (running, watched) = watch::channel(Running::Yes);
-        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+    /// Starts all handlers. Commands for the edge come out of the receiver.
+    pub fn start(
+        store: Store,
+        config: FunctionsConfig,
+    ) -> Result<(Self, mpsc::Receiver<Command>), StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let worker =
-            Worker { store: store.clone(), settings: Arc::new(settings), commands, running: watched };
-        let thread = std::thread::Builder::new().name("functions".to_owned()).spawn(move || {
-            runtime.block_on(worker.run());
+        let (control, watching) = watch::channel(Control::Run);
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let policies = PolicySet::new(&config.policies);
+        let commands_name = command_queue("", &config.edge);
+        let config = Current::new(config);
+        let shared = Arc::new(Shared {
+            store: store.clone(),
+            policies: policies.clone(),
+            clock: SystemClock::start(),
+            http: HttpSender::new(config.clone(), SystemClock::start()),
+            breakers: Breakers::default(),
+            config: config.clone(),
+            commands,
+            commands_name,
+        });
+        let thread = Builder::new().name("functions".to_owned()).spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, run_all(shared, watching));
         })?;
-        Ok((Self { store, running, thread: Some(thread) }, receiver))
+        Ok((Self { store, policies, config, control, thread: Some(thread) }, receiver))
     }
 
-    /// All handlers stop after the record they are at, as in an outage of the cloud.
+    /// Lets records wait: no handler begins another until [`Workers::resume`].
     pub fn pause(&self) {
-        self.running.send_replace(Running::Paused);
+        self.control.send_replace(Control::Pause);
     }
 
-    /// The handlers go on.
+    /// Takes up where [`Workers::pause`] left.
     pub fn resume(&self) {
-        self.running.send_replace(Running::Yes);
+        self.control.send_replace(Control::Run);
     }
 
-    /// Resolves when every queue is empty and the chain of every ended call is closed.
-    pub async fn idle(&self) {
-        // What was handed to the store before is counted: jobs are done in order.
-        let _ = self.store.write(|_| Ok(())).await;
+    /// Makes a new policy known; running calls keep theirs.
+    pub fn publish_policy(&self, policy: Arc<Policy>) {
+        self.policies.publish(policy);
+    }
+
+    /// Takes over a new configuration with its policies, from the next record on. The edge
+    /// whose commands are delivered stays the one that it began with.
+    pub fn reload(&self, config: FunctionsConfig) {
+        for policy in &config.policies {
+            self.publish_policy(policy.clone());
+        }
+        self.config.replace(config);
+    }
+
+    /// Resolves when no message waits (those that wait for a late try of the durable lane
+    /// aside) and the chain of every ended call is closed.
+    pub async fn idle(&self) -> Result<(), StoreError> {
+        // Jobs are done in order: what was handed to the store before is counted.
+        self.store.run(|_| Ok(())).committed().await?;
+        let mut activity = self.store.activity();
         loop {
-            let empty = RULES.iter().all(|rules| self.store.depth(rules.queue).is_ok_and(|depth| depth == 0));
-            if empty && write_audit::open_ended(&self.store).is_ok_and(|open| open == 0) {
-                return;
+            activity.borrow_and_update();
+            if self.store.outstanding()? == 0 && self.store.read(|conn, _| ledger::ended(conn))?.is_empty() {
+                return Ok(());
             }
-            let _ = tokio::time::timeout(Duration::from_millis(50), self.store.changed()).await;
+            let _changed_or_late = tokio::time::timeout(STORE_RETRY, activity.changed()).await;
         }
     }
 
-    /// Stops the handlers after the record they are at. What is queued stays queued.
-    pub async fn stop(mut self) {
-        self.running.send_replace(Running::Stopped);
+    /// Stops after the records that are being handled, and waits for that. Blocks.
+    pub fn stop(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        self.control.send_replace(Control::Stop);
         if let Some(thread) = self.thread.take() {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let _panicked = thread.join();
         }
     }
 }
 
-/// Wall-clock time: the functions are a shell, they may look.
-pub fn wall() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.join();
+    }
 }
 
-#[derive(Clone)]
-struct Worker {
+struct Shared {
     store: Store,
-    settings: Arc<Settings>,
+    policies: PolicySet,
+    clock: SystemClock,
+    http: HttpSender<SystemClock>,
+    breakers: Breakers,
+    config: Current,
     commands: mpsc::Sender<Command>,
-    running: watch::Receiver<Running>,
+    commands_name: String,
 }
 
-impl Worker {
-    async fn run(self) {
-        let mut tasks = tokio::task::JoinSet::new();
-        for rules in RULES {
-            tasks.spawn(self.clone().serve(rules));
+async fn run_all(shared: Arc<Shared>, control: watch::Receiver<Control>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for (name, count) in WORKERS {
+        for _ in 0..count {
+            tasks.spawn_local(work(shared.clone(), name.to_owned(), control.clone()));
         }
-        tasks.spawn(self.clone().close_chains());
-        while tasks.join_next().await.is_some() {}
     }
+    let commands = shared.commands_name.clone();
+    tasks.spawn_local(work(shared.clone(), commands, control.clone()));
+    tasks.spawn_local(close_chains(shared, control));
+    while tasks.join_next().await.is_some() {}
+}
 
-    /// Serves one queue until the workers are stopped.
-    async fn serve(mut self, rules: Rules) {
-        let gate =
-            Arc::new(tokio::sync::Semaphore::new(if is_webhook(rules.queue) { WEBHOOKS_AT_ONCE } else { 1 }));
-        while self.may_run().await {
-            let visibility = i64::try_from(rules.visibility.as_millis()).unwrap_or(i64::MAX);
-            // The wake-up is armed before the look, so that nothing slips in between.
-            let store = self.store.clone();
-            let changed = store.changed();
-            tokio::pin!(changed);
-            let received = match self.store.receive(wall(), rules.queue, BATCH_MAX, visibility).await {
-                Ok(received) => received,
-                Err(error) => {
-                    warn!(queue = rules.queue, %error, "a queue cannot be read");
-                    Vec::new()
+/// Waits while paused. `false` means stop.
+async fn may_run(control: &mut watch::Receiver<Control>) -> bool {
+    let running = control.wait_for(|control| *control != Control::Pause).await;
+    running.is_ok_and(|control| *control == Control::Run)
+}
+
+/// One worker of one queue.
+async fn work(shared: Arc<Shared>, name: String, mut control: watch::Receiver<Control>) {
+    let Some(settings) = settings_of(&name) else { return };
+    let mut activity = shared.store.activity();
+    while may_run(&mut control).await {
+        activity.borrow_and_update();
+        match take(&shared.store, &name, settings).await {
+            Ok(batch) if !batch.messages.is_empty() => {
+                let judged = batch::run(batch.messages, name == AUDIT, async |record: &Received| {
+                    handle(&shared, &name, record).await
+                })
+                .await;
+                if let Err(error) = settle(&shared.store, &name, judged).await {
+                    tracing::warn!(queue = name, %error, "results were not stored; records come again");
                 }
-            };
-            if received.is_empty() {
-                let _ = tokio::time::timeout(LOOK_EVERY, changed).await;
-                continue;
             }
-            for record in received {
-                let Ok(permit) = Arc::clone(&gate).acquire_owned().await else { return };
-                let worker = self.clone();
-                let handled = tokio::spawn(async move {
-                    worker.handle(rules, record).await;
-                    drop(permit);
+            Ok(batch) => {
+                let now = shared.store.wall().unix_millis();
+                let until = batch.next_at.map_or(LOOK_AGAIN, |at| {
+                    let wait = at.unix_millis().saturating_sub(now);
+                    Duration::from_millis(u64::try_from(wait).unwrap_or_default()).min(LOOK_AGAIN)
                 });
-                // Order matters in all queues but the webhooks'.
-                if !is_webhook(rules.queue) {
-                    let _ = handled.await;
+                tokio::select! {
+                    _ = activity.changed() => {}
+                    _ = control.changed() => {}
+                    () = tokio::time::sleep(until) => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(queue = name, %error, "queue cannot be read");
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Looks without writing first: an empty queue costs the writer nothing.
+async fn take(store: &Store, name: &str, settings: QueueSettings) -> Result<Batch, StoreError> {
+    let now = store.wall();
+    let due = store.read(|conn, _| queue::due(conn, name, now))?;
+    if !due.now {
+        return Ok(Batch { messages: Vec::new(), next_at: due.next_at });
+    }
+    let queue = name.to_owned();
+    let taken = store.run(move |tx| queue::receive(tx, &queue, settings.batch)).committed().await?;
+    Ok(taken.value)
+}
+
+async fn handle(shared: &Shared, name: &str, record: &Received) -> Result<Handled, Failure> {
+    let Shared { store, policies, clock, http, breakers, config, commands, .. } = shared;
+    let config = &*config.get();
+    let body = record.body.as_slice();
+    match name {
+        SIGNALS => evaluate_trigger::handle(store, policies, clock, body).await,
+        DECISIONS => build_payload::handle(store, clock, config, body).await,
+        WEBHOOKS_LIVE | WEBHOOKS_DURABLE => {
+            send_webhook::handle(store, http, clock, breakers, config, body, jitter()).await
+        }
+        AUDIT => write_audit::handle(store, body).await,
+        _ => deliver(commands, body).await,
+    }
+}
+
+async fn deliver(commands: &mpsc::Sender<Command>, body: &[u8]) -> Result<Handled, Failure> {
+    let command = serde_json::from_slice(body).map_err(|error| {
+        Failure::Permanent(format!(
+            "command does not parse at line {}, column {}",
+            error.line(),
+            error.column()
+        ))
+    })?;
+    // An edge that no longer listens has no call that the command could be for.
+    let _gone = commands.send(command).await;
+    Ok(Handled::Done)
+}
+
+fn jitter() -> u16 {
+    let mut bytes = [0; 2];
+    // Without randomness there is no jitter, and nothing else is lost.
+    let _none = getrandom::fill(&mut bytes);
+    u16::from_be_bytes(bytes)
+}
+
+/// Writes what became of the records of a batch, together.
+async fn settle(store: &Store, name: &str, judged: Vec<(Received, Verdict)>) -> Result<(), StoreError> {
+    let uncounted = name == AUDIT;
+    let settled = store.run(move |tx| {
+        for (record, verdict) in &judged {
+            let (id, receives) = (record.id, record.receives);
+            match verdict {
+                Verdict::Delete => queue::delete(tx, id, receives)?,
+                Verdict::Defer(delay) => queue::release(tx, id, receives, *delay, queue::Release::Deferred)?,
+                Verdict::Hold(delay) => queue::release(tx, id, receives, *delay, queue::Release::Held)?,
+                Verdict::Bury => queue::bury(tx, id, receives)?,
+                Verdict::Park(why) => queue::park(tx, id, receives, why)?,
+                Verdict::Retry => {
+                    let delay = RETRY_BASE * (1 << receives.min(4));
+                    // A ledger that is down must not cost an entry: only its own faults count.
+                    let how = if uncounted { queue::Release::Uncounted } else { queue::Release::Counted };
+                    queue::release(tx, id, receives, delay, how)?;
                 }
             }
         }
-    }
+        Ok(())
+    });
+    settled.committed().await.map(drop)
+}
 
-    async fn may_run(&mut self) -> bool {
-        let state = self.running.wait_for(|running| *running != Running::Paused).await;
-        state.is_ok_and(|running| *running == Running::Yes)
-    }
-
-    /// One record: handled and acknowledged, or back, or aside.
-    async fn handle(&self, rules: Rules, record: Received) {
-        let (worker, body) = (self.clone(), record.body);
-        let result = alone(async move { worker.dispatch(rules.queue, body).await }).await;
-        let done = match result {
-            Ok(()) => self.store.delete(record.id).await,
-            Err(Failure::Permanent(reason)) => {
-                warn!(queue = rules.queue, reason, "a record can never succeed: parked");
-                self.store.set_aside(record.id, PARKED.to_owned(), reason).await
-            }
-            Err(Failure::Transient(reason)) if record.receives >= rules.receives_max => {
-                warn!(queue = rules.queue, reason, "a record failed too often: dead letter");
-                self.store.set_aside(record.id, format!("{}-dlq", rules.queue), reason).await
-            }
-            Err(Failure::Transient(reason)) => {
-                info!(queue = rules.queue, reason, "a record failed and comes back");
-                let wait = i64::from(record.receives) * 500;
-                self.store.postpone(record.id, wall().plus_millis(wait)).await
-            }
-        };
-        if let Err(error) = done {
-            warn!(queue = rules.queue, %error, "a record could not be acknowledged; it comes back");
-        }
-    }
-
-    async fn dispatch(&self, queue: &'static str, body: Vec<u8>) -> Result<(), Failure> {
-        match queue {
-            SIGNALS => self.evaluate(&body).await,
-            DECISIONS => build_payload::run(&self.store, &self.settings, wall(), &body).await,
-            WEBHOOKS_LIVE | WEBHOOKS_DURABLE => self.send(&body).await,
-            AUDIT => write_audit::run(&self.store, wall(), body).await,
-            COMMANDS => self.command(&body).await,
-            _ => Err(Failure::Permanent("no handler for this queue".to_owned())),
-        }
-    }
-
-    async fn evaluate(&self, body: &[u8]) -> Result<(), Failure> {
-        match evaluate_trigger::evaluate(wall(), &self.settings.policy, body)? {
-            Verdict::Continue => Ok(()),
-            Verdict::Stale => {
-                info!("an event came too late to be decided here; the edge has decided");
-                Ok(())
-            }
-            Verdict::Transfer(decided, mut messages) => {
-                messages.push(write_audit::trigger_evaluated(&self.settings, wall(), &decided)?);
-                Ok(self.store.enqueue(wall(), messages).await?)
+/// Closes chains when the last message of their call is gone.
+async fn close_chains(shared: Arc<Shared>, mut control: watch::Receiver<Control>) {
+    let mut activity = shared.store.activity();
+    while may_run(&mut control).await {
+        activity.borrow_and_update();
+        let waiting = shared.store.read(|conn, _| ledger::ended(conn)).is_ok_and(|ended| !ended.is_empty());
+        if waiting {
+            match shared.store.close_complete().await {
+                Ok(closed) => {
+                    for call in closed {
+                        tracing::info!(call_id = %call, "audit chain closed");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "chains were not closed"),
             }
         }
-    }
-
-    async fn command(&self, body: &[u8]) -> Result<(), Failure> {
-        let command: Command =
-            serde_json::from_slice(body).map_err(|error| Failure::Permanent(error.to_string()))?;
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| Failure::Transient("the edge is not listening".to_owned()))
-    }
-
-    async fn send(&self, body: &[u8]) -> Result<(), Failure> {
-        let hook: Hook =
-            serde_json::from_slice(body).map_err(|error| Failure::Permanent(error.to_string()))?;
-        let destination = self.settings.destinations.iter().find(|known| known.id == hook.destination);
-        let Some(destination) = destination else {
-            return Err(Failure::Permanent(format!(
-                "the destination {} is not configured",
-                hook.destination
-            )));
-        };
-        let mut random = [0_u8; 2];
-        getrandom::fill(&mut random).map_err(|_| Failure::Transient("no randomness".to_owned()))?;
-        let tried = send_webhook::send(wall(), &hook, destination, u16::from_be_bytes(random)).await?;
-        write_audit::webhook_tried(&self.store, wall(), &hook, tried).await
-    }
-
-    async fn close_chains(mut self) {
-        while self.may_run().await {
-            if let Err(error) = write_audit::close_due(&self.store, wall()).await {
-                warn!(%error, "chains could not be closed");
-            }
-            tokio::time::sleep(CLOSE_EVERY).await;
+        tokio::select! {
+            _ = activity.changed() => {}
+            _ = control.changed() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
 }
 
-fn is_webhook(queue: &str) -> bool {
-    matches!(queue, WEBHOOKS_LIVE | WEBHOOKS_DURABLE)
-}
+#[cfg(test)]
+mod tests;

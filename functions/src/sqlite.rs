@@ -1,358 +1,364 @@
-//! The embedded store: one SQLite file that holds queues, audit chains, payloads and keys
-//! of an installation without a cloud. One thread owns the only connection that writes. It
-//! gathers jobs for at most [`GATHER`] and commits them together, each in a savepoint of its
-//! own, so that one failing job fails alone; a job's answer leaves only after the commit.
-//! WAL with `synchronous=FULL`: what was answered survives a power cut.
+//! The embedded store: one database file, one thread that owns the only write connection.
+//! It groups jobs into commits at most 5 ms apart, gives each job its own savepoint so that
+//! one failing job fails alone, and answers after the commit. Readers have connections of
+//! their own, read-only. What is personal is sealed before it is written: queue bodies with
+//! the store's key, payloads and transcripts with the key of their call.
 
-pub mod keys;
-pub mod queue;
-pub mod schema;
+pub(crate) mod ledger;
+mod ports;
+pub(crate) mod queue;
+mod schema;
+pub(crate) mod vault;
+mod writer;
 
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use handoff::seal::SealKey;
-use rusqlite::{Connection, OpenFlags};
-use tokio::sync::oneshot;
+use handoff::audit::BadEntry;
+use handoff::clock::Timestamp;
+use handoff::seal::{KEY_LEN, NONCE_LEN, SealError, SealKey};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{oneshot, watch};
+use zeroize::Zeroizing;
 
-/// Jobs of this long are committed together. Longer saves syncs and delays what waits for
-/// them; a phone cannot tell five milliseconds.
-pub const GATHER: Duration = Duration::from_millis(5);
+pub use ledger::CLOSE_ANYWAY_AFTER_MS;
+pub use queue::{QUEUES, QueueSettings, Received, Row};
+pub use vault::fresh_key;
+pub use writer::Tx;
 
-/// Jobs waiting for the thread. At some thousand commits a second this is seconds of work;
-/// beyond it the disk is not late, it is gone, and the producer is told.
-const JOBS_MAX: usize = 16_384;
+use crate::ports::PortError;
+use writer::{Job, Typed};
 
-/// Jobs in one commit, so that a burst does not hold its first job back.
-const COMMIT_MAX: usize = 512;
+/// Name of the database file in its directory.
+pub const DATABASE: &str = "warmbridge.db";
 
-/// Why the store refused.
+/// Name of the file that holds the store's key.
+pub const KEY_FILE: &str = "store.key";
+
+/// Most jobs that wait for the writer. Fewer would refuse a burst of a thousand calls, more
+/// would only hide that the disk is too slow.
+const JOBS_MAX: usize = 8_192;
+
+/// How long a reader or the writer waits for a lock that another process holds, in
+/// milliseconds; a backup or the command line holds one briefly.
+const BUSY_TIMEOUT_MS: u64 = 2_000;
+
+/// Something is wrong with the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database said no.
-    #[error("the store refused: {0}")]
-    Database(#[from] rusqlite::Error),
-    /// The folder or the key file cannot be used.
-    #[error("{path}: {source}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The key file has the wrong length: it is not ours.
-    #[error("{0} is not a key of this store (32 bytes)")]
-    BadKey(PathBuf),
-    /// A stored body was not sealed by this store's key.
-    #[error("a stored body cannot be opened with this store's key")]
-    Unsealed,
-    /// More jobs are waiting than the disk can take.
-    #[error("the store is overloaded: {JOBS_MAX} jobs are waiting")]
-    Overloaded,
-    /// The store was stopped.
-    #[error("the store is stopped")]
-    Stopped,
-    /// The system has no randomness.
-    #[error("the system has no randomness")]
+    /// The directory or a file in it.
+    #[error("store file: {0}")]
+    File(#[from] std::io::Error),
+    /// The database.
+    #[error("store database: {0}")]
+    Database(#[source] rusqlite::Error),
+    /// The whole group of jobs was not committed.
+    #[error("commit failed: {0}")]
+    Commit(String),
+    /// The file is of another version, or of another program.
+    #[error("store version {0}: this program reads and writes version 2 only")]
+    Version(i64),
+    /// A key or a sealed text is not right.
+    #[error("sealed data: {0}")]
+    Sealed(#[from] SealError),
+    /// The key of this call was destroyed.
+    #[error("the data key of this call is destroyed")]
+    Erased,
+    /// An audit entry cannot be recorded.
+    #[error(transparent)]
+    Audit(#[from] BadEntry),
+    /// Rows of the store contradict each other.
+    #[error("store rows are damaged: {0}")]
+    Damaged(&'static str),
+    /// A legal hold forbids it.
+    #[error("a legal hold stands on this call")]
+    Held,
+    /// No randomness from the system.
+    #[error("the system gives no randomness")]
     NoRandomness,
-    /// Stored bytes are not what this version writes.
-    #[error("the store holds something that this version cannot read: {0}")]
-    Unreadable(String),
+    /// Too many jobs wait.
+    #[error("the store is too busy")]
+    Busy,
+    /// The job panicked; nothing of it was written.
+    #[error("a store job panicked")]
+    Panicked,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
 }
 
 impl StoreError {
-    /// The same job may succeed later.
+    /// Whether the same job may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Overloaded | Self::Stopped => true,
-            Self::Database(error) => matches!(
+            Self::Database(error) => !matches!(
                 error.sqlite_error_code(),
-                Some(
-                    rusqlite::ErrorCode::DatabaseBusy
-                        | rusqlite::ErrorCode::DatabaseLocked
-                        | rusqlite::ErrorCode::DiskFull
-                        | rusqlite::ErrorCode::SystemIoFailure
+                // What the same job would do again.
+                None | Some(
+                    ErrorCode::ConstraintViolation
+                        | ErrorCode::TypeMismatch
+                        | ErrorCode::TooBig
+                        | ErrorCode::ParameterOutOfRange
+                        | ErrorCode::ApiMisuse
+                        | ErrorCode::NotADatabase
                 )
             ),
-            Self::File { .. }
-            | Self::BadKey(_)
-            | Self::Unsealed
-            | Self::NoRandomness
-            | Self::Unreadable(_) => false,
+            Self::File(_) | Self::Commit(_) | Self::NoRandomness | Self::Busy | Self::Closed => true,
+            Self::Version(_)
+            | Self::Sealed(_)
+            | Self::Erased
+            | Self::Audit(_)
+            | Self::Damaged(_)
+            | Self::Held
+            | Self::Panicked => false,
         }
     }
 }
 
-type Work = Box<dyn FnOnce(&Connection) -> Result<Answer, StoreError> + Send>;
-/// Sends a job's answer; called after the commit, with its fate.
-type Answer = Box<dyn FnOnce(bool) + Send>;
-
-enum Job {
-    Work(Work),
-    Stop,
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        // A column that holds another type than is written there was written by somebody else.
+        let foreign = matches!(
+            error,
+            rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::Utf8Error(..)
+        );
+        if foreign { Self::Damaged("a column of a row") } else { Self::Database(error) }
+    }
 }
 
-/// The store. Cloning shares it.
-#[derive(Clone, Debug)]
+impl From<StoreError> for PortError {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() {
+            Self::Transient(error.to_string())
+        } else {
+            Self::Permanent(error.to_string())
+        }
+    }
+}
+
+/// A value with the number of the commit that made it durable. Numbers only grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed<T> {
+    /// What the job returned.
+    pub value: T,
+    /// The commit.
+    pub commit: u64,
+}
+
+/// The promise of a commit: await it, or wait for it on a thread that may block.
+#[derive(Debug)]
+pub struct Receipt<T>(oneshot::Receiver<Result<Committed<T>, StoreError>>);
+
+impl<T> Receipt<T> {
+    /// Resolves after the commit.
+    pub async fn committed(self) -> Result<Committed<T>, StoreError> {
+        self.await
+    }
+
+    /// Blocks until the commit. Never call it on a thread that runs async tasks.
+    pub fn wait(self) -> Result<Committed<T>, StoreError> {
+        self.0.blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+/// Resolves after the commit. Awaiting it by reference leaves it whole when the wait is cut.
+impl<T> Future for Receipt<T> {
+    type Output = Result<Committed<T>, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
+    }
+}
+
+/// Gives the time; a test gives its own.
+pub type ClockFn = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The embedded store. Clones share it; the last one to go closes it.
+#[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
-    jobs: SyncSender<Job>,
-    thread: std::sync::Mutex<Option<JoinHandle<()>>>,
-    path: PathBuf,
-    key: Arc<SealKey>,
-    changed: tokio::sync::Notify,
+    dir: PathBuf,
+    key: SealKey,
+    clock: ClockFn,
+    jobs: Option<std::sync::mpsc::SyncSender<Box<dyn Job>>>,
+    writer: Option<JoinHandle<()>>,
+    /// One read-only connection for lookups; lookups are short and few.
+    reader: Mutex<Option<Connection>>,
+    /// Counts commits that made a message visible or took one away.
+    activity: watch::Sender<u64>,
 }
 
 impl Store {
-    /// Opens or creates the store in `dir`: `warmbridge.db` and `store.key` (mode 0600).
+    /// Opens or creates the store in `dir`.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|source| StoreError::File { path: dir.to_owned(), source })?;
-        let key = read_or_make_key(&dir.join("store.key"))?;
-        let path = dir.join("warmbridge.db");
-        let connection = Connection::open(&path)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        schema::create(&connection)?;
-        let (jobs, queue) = sync_channel(JOBS_MAX);
-        let thread = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || run(connection, &queue))
-            .map_err(|source| StoreError::File { path: path.clone(), source })?;
+        Self::open_with(dir, Arc::new(wall_clock))
+    }
+
+    /// Opens or creates the store in `dir` with a clock of the caller's.
+    pub fn open_with(dir: &Path, clock: ClockFn) -> Result<Self, StoreError> {
+        fs::create_dir_all(dir)?;
+        let key = open_key(dir)?;
+        let connection = open_for_writing(dir)?;
+        let reader = open_for_reading(dir)?;
+        let (jobs, queue) = std::sync::mpsc::sync_channel(JOBS_MAX);
+        let (activity, _) = watch::channel(0);
+        let writer = writer::start(connection, key.clone(), clock.clone(), queue, activity.clone())?;
         let shared = Shared {
-            jobs,
-            thread: std::sync::Mutex::new(Some(thread)),
-            path,
-            key: Arc::new(key),
-            changed: tokio::sync::Notify::new(),
+            dir: dir.to_owned(),
+            key,
+            clock,
+            jobs: Some(jobs),
+            writer: Some(writer),
+            reader: Mutex::new(Some(reader)),
+            activity,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The store's key.
-    pub fn key(&self) -> &Arc<SealKey> {
-        &self.shared.key
+    /// The directory of the store.
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
     }
 
-    /// Where the database is.
-    pub fn path(&self) -> &Path {
-        &self.shared.path
-    }
-
-    /// Wakes when something was written.
-    pub async fn changed(&self) {
-        self.shared.changed.notified().await;
-    }
-
-    /// Hands a job to the database thread. The receiver gets the job's result after its
-    /// commit. The job sees the results of the jobs before it.
-    pub fn submit<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> oneshot::Receiver<Result<T, StoreError>> {
-        let (sender, receiver) = oneshot::channel();
-        let shared = Arc::downgrade(&self.shared);
-        // The answer is sent by the thread; where the queue refuses the job, by us.
-        let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
-        let ours = Arc::clone(&sender);
-        let send = move |result: Result<T, StoreError>| {
-            if let Some(sender) = sender.lock().ok().and_then(|mut slot| slot.take()) {
-                // Whoever asked may be gone; the work is done all the same.
-                let _ = sender.send(result);
-            }
+    /// Runs `work` in its own savepoint and answers after the commit. Fails at once when too
+    /// many jobs wait.
+    pub fn run<T, F>(&self, work: F) -> Receipt<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, receipt) = oneshot::channel();
+        let job = Box::new(Typed::new(work, reply));
+        let refused = match self.shared.jobs.as_ref() {
+            Some(jobs) => jobs.try_send(job).err(),
+            None => Some(std::sync::mpsc::TrySendError::Disconnected(job as Box<dyn Job>)),
         };
-        let work: Work = Box::new(move |connection| match job(connection) {
-            Ok(value) => Ok(Box::new(move |committed| {
-                send(if committed { Ok(value) } else { Err(StoreError::Stopped) });
-                if let Some(shared) = shared.upgrade() {
-                    shared.changed.notify_waiters();
-                }
-            })),
-            Err(error) => {
-                send(Err(error));
-                Err(StoreError::Stopped)
-            }
-        });
-        let refusal = match self.shared.jobs.try_send(Job::Work(work)) {
-            Ok(()) => None,
-            Err(TrySendError::Full(_)) => Some(StoreError::Overloaded),
-            Err(TrySendError::Disconnected(_)) => Some(StoreError::Stopped),
-        };
-        if let Some(error) = refusal
-            && let Some(sender) = ours.lock().ok().and_then(|mut slot| slot.take())
-        {
-            let _ = sender.send(Err(error));
+        match refused {
+            None => {}
+            Some(std::sync::mpsc::TrySendError::Full(job)) => job.answer(Err(StoreError::Busy)),
+            Some(std::sync::mpsc::TrySendError::Disconnected(job)) => job.answer(Err(StoreError::Closed)),
         }
-        receiver
+        Receipt(receipt)
     }
 
-    /// [`Self::submit`], awaited.
-    pub async fn write<T: Send + 'static>(
+    /// Writes rows (messages, payloads, keys) in one transaction.
+    pub fn submit(&self, rows: impl Into<Arc<[Row]>>) -> Receipt<()> {
+        let rows = rows.into();
+        self.run(move |tx| rows.iter().try_for_each(|row| queue::insert(tx, row)))
+    }
+
+    /// A key that follows from the store's and from what it is for.
+    pub fn derived_key(&self, purpose: &str) -> [u8; KEY_LEN] {
+        self.shared.key.derived(purpose)
+    }
+
+    /// Reads with the shared read-only connection.
+    pub(crate) fn read<T>(
         &self,
-        job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Connection, &SealKey) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.submit(job).await.unwrap_or(Err(StoreError::Stopped))
+        let guard = self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = guard.as_ref().ok_or(StoreError::Closed)?;
+        read(connection, &self.shared.key)
     }
 
-    /// A connection that reads committed state, and only reads.
-    pub fn reader(&self) -> Result<Connection, StoreError> {
-        open_reader(&self.shared.path)
+    /// The time by the store's clock.
+    pub fn wall(&self) -> Timestamp {
+        (self.shared.clock)()
     }
 
-    /// Commits what waits, truncates the log and closes the file. Later jobs are refused.
-    pub async fn stop(&self) {
-        let _ = self.shared.jobs.send(Job::Stop);
-        let thread = self.shared.thread.lock().ok().and_then(|mut slot| slot.take());
-        if let Some(thread) = thread {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    /// Changes whenever a message became visible or was taken away.
+    pub(crate) fn activity(&self) -> watch::Receiver<u64> {
+        self.shared.activity.subscribe()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.shared.dir.display())
+    }
+}
+
+impl Drop for Shared {
+    /// A clean exit: readers go first, so that the writer can truncate the log.
+    fn drop(&mut self) {
+        drop(self.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            let _panicked = writer.join();
         }
     }
 }
 
-/// A read-only connection to a store, also to one that no process has open.
-pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+/// A read-only connection to the database in `dir`.
+pub(crate) fn open_for_reading(dir: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    let connection = Connection::open_with_flags(dir.join(DATABASE), flags)?;
+    connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+    schema::check(&connection)?;
     Ok(connection)
 }
 
-fn run(connection: Connection, jobs: &Receiver<Job>) {
-    let mut stopped = false;
-    while !stopped {
-        let Ok(first) = jobs.recv() else { break };
-        let mut answers = Vec::new();
-        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-            tracing::error!(%error, "the store cannot begin a transaction");
-        }
-        let gathered = Instant::now() + GATHER;
-        let mut next = Some(first);
-        while let Some(job) = next.take() {
-            match job {
-                Job::Work(work) => answers.extend(in_savepoint(&connection, work)),
-                Job::Stop => {
-                    stopped = true;
-                    break;
-                }
-            }
-            if answers.len() >= COMMIT_MAX {
-                break;
-            }
-            // Jobs that are already there share the commit; the thread waits for more only
-            // as long as the first job may wait.
-            next = jobs.recv_timeout(gathered.saturating_duration_since(Instant::now())).ok();
-        }
-        let committed = match connection.execute_batch("COMMIT") {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(%error, "the store cannot commit");
-                let _ = connection.execute_batch("ROLLBACK");
-                false
-            }
-        };
-        for answer in answers {
-            answer(committed);
-        }
-    }
-    if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-        tracing::warn!(%error, "the store's log could not be truncated");
-    }
+/// The store's key, where it can be read.
+pub(crate) fn read_key(dir: &Path) -> Result<SealKey, StoreError> {
+    let bytes = Zeroizing::new(fs::read(dir.join(KEY_FILE))?);
+    Ok(SealKey::from_slice(&bytes)?)
 }
 
-fn in_savepoint(connection: &Connection, work: Work) -> Option<Answer> {
-    connection.execute_batch("SAVEPOINT job").ok()?;
-    // A panicking job is our bug; it must not take the store with it.
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(connection)));
-    match done {
-        Ok(Ok(answer)) => connection.execute_batch("RELEASE job").ok().map(|()| answer),
-        Ok(Err(_)) | Err(_) => {
-            let _ = connection.execute_batch("ROLLBACK TO job; RELEASE job");
-            None
-        }
-    }
+/// Random bytes for a nonce.
+pub fn nonce() -> Result<[u8; NONCE_LEN], StoreError> {
+    random()
 }
 
-fn read_or_make_key(path: &Path) -> Result<SealKey, StoreError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let file = |source| StoreError::File { path: path.to_owned(), source };
-    match std::fs::read(path) {
-        Ok(bytes) => SealKey::from_slice(&bytes).map_err(|_| StoreError::BadKey(path.to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut key = [0_u8; 32];
-            getrandom::fill(&mut key).map_err(|_| StoreError::NoRandomness)?;
-            let mut options = std::fs::OpenOptions::new();
-            let mut created = options.write(true).create_new(true).mode(0o600).open(path).map_err(file)?;
-            created.write_all(&key).and_then(|()| created.sync_all()).map_err(file)?;
-            Ok(SealKey::new(key))
-        }
-        Err(error) => Err(file(error)),
+fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| StoreError::NoRandomness)?;
+    Ok(bytes)
+}
+
+/// The store's key; made where the store is new. A store that has lost its key is not given
+/// another: what the old one sealed would be lost without a word.
+fn open_key(dir: &Path) -> Result<SealKey, StoreError> {
+    let path = dir.join(KEY_FILE);
+    if path.exists() || dir.join(DATABASE).exists() {
+        return read_key(dir);
     }
+    let bytes = Zeroizing::new(random::<KEY_LEN>()?);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    file.write_all(&*bytes)?;
+    file.sync_all()?;
+    Ok(SealKey::new(*bytes))
+}
+
+fn open_for_writing(dir: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(dir.join(DATABASE))?;
+    connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    schema::create(&connection)?;
+    // Whoever held these messages was a process that is gone.
+    connection.execute("UPDATE queue SET visible_at = 0, in_flight = 0 WHERE in_flight = 1", [])?;
+    Ok(connection)
+}
+
+pub(crate) fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        (dir, store)
-    }
-
-    fn count(store: &Store) -> i64 {
-        store.reader().unwrap().query_row("SELECT count(*) FROM claims", [], |row| row.get(0)).unwrap()
-    }
-
-    fn claim(store: &Store, name: &str) -> oneshot::Receiver<Result<usize, StoreError>> {
-        let name = name.to_owned();
-        store.submit(move |connection| {
-            Ok(connection
-                .execute("INSERT INTO claims (id, until_ms, state) VALUES (?1, 0, 'done')", [name])?)
-        })
-    }
-
-    #[tokio::test]
-    async fn a_failing_job_fails_alone() {
-        let (_dir, store) = store();
-        let (first, twice, last) = (claim(&store, "a"), claim(&store, "a"), claim(&store, "b"));
-        assert!(first.await.unwrap().is_ok());
-        assert!(matches!(twice.await.unwrap(), Err(StoreError::Database(_))));
-        assert!(last.await.unwrap().is_ok());
-        assert_eq!(count(&store), 2);
-    }
-
-    #[tokio::test]
-    async fn a_panicking_job_leaves_the_store_alive() {
-        let (_dir, store) = store();
-        let panicked = store.submit::<()>(|_| panic!("a planted bug"));
-        assert!(panicked.await.is_err(), "nobody answers for it");
-        assert!(claim(&store, "a").await.unwrap().is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_was_answered_is_there_after_a_stop_and_the_log_is_empty() {
-        let (dir, store) = store();
-        assert!(claim(&store, "a").await.unwrap().is_ok());
-        store.stop().await;
-        assert!(matches!(claim(&store, "b").await.unwrap(), Err(StoreError::Stopped)));
-        let log = dir.path().join("warmbridge.db-wal");
-        assert_eq!(std::fs::metadata(log).map_or(0, |meta| meta.len()), 0);
-        assert_eq!(count(&Store::open(dir.path()).unwrap()), 1);
-    }
-
-    #[test]
-    fn a_key_file_of_another_length_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("store.key"), b"short").unwrap();
-        assert!(matches!(Store::open(dir.path()), Err(StoreError::BadKey(_))));
-    }
-}
+mod tests;

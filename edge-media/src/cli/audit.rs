@@ -2,12 +2,11 @@
 //! of `verify` are a contract: 0 verified, 1 tampered, 2 incomplete, 3 policy, 4 unreadable.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use functions::audit_read::Reader;
-use functions::local::wall;
+use functions::audit_read::{Reader, verify_bundle};
 use functions::sqlite::StoreError;
 use handoff::audit::verify::Report;
 use serde_json::json;
@@ -31,6 +30,9 @@ pub(super) enum What {
     Verify {
         /// The call; all where it is left out.
         call: Option<String>,
+        /// Verifies an exported bundle instead of the store.
+        #[arg(long, value_name = "FILE", conflicts_with = "call")]
+        bundle: Option<PathBuf>,
     },
     /// One call as a bundle: one canonical record a line, byte for byte.
     Export {
@@ -40,31 +42,36 @@ pub(super) enum What {
 }
 
 pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
-    let done = Reader::open(data).and_then(|reader| match what {
-        What::List => list(&reader, as_json),
-        What::Show { call } => show(&reader, &call, as_json),
-        What::Verify { call } => {
-            let report = reader.verify(call.as_deref(), wall())?;
-            print_report(&report, as_json);
-            Ok(ExitCode::from(report.exit_code()))
+    let done = match what {
+        What::Verify { bundle: Some(bundle), .. } => Ok(verdict(&verify_bundle(&bundle), as_json)),
+        What::Verify { call, bundle: None } => {
+            Reader::open(data).and_then(|reader| Ok(verdict(&reader.verify(call.as_deref())?, as_json)))
         }
-        What::Export { call } => export(&reader, &call),
-    });
+        What::List => Reader::open(data).and_then(|reader| list(&reader, as_json)),
+        What::Show { call } => Reader::open(data).and_then(|reader| show(&reader, &call, as_json)),
+        What::Export { call } => Reader::open(data).and_then(|reader| export(&reader, &call)),
+    };
     done.unwrap_or_else(|error| {
-        print_report(&Report::unreadable(&format!("{}: {error}", data.display())), as_json);
+        verdict(&Report::unreadable(&format!("{}: {error}", data.display())), as_json);
         ExitCode::from(UNREADABLE)
     })
+}
+
+fn verdict(report: &Report, as_json: bool) -> ExitCode {
+    print_report(report, as_json);
+    ExitCode::from(report.exit_code())
 }
 
 fn list(reader: &Reader, as_json: bool) -> Result<ExitCode, StoreError> {
     for chain in reader.list()? {
         if as_json {
-            let line = json!({"chain": chain.chain, "records": chain.records, "state": chain.state, "began": chain.began});
+            let line = json!({"chain": chain.chain, "records": chain.records, "state": chain.state,
+                "began": chain.started_at});
             print_line(&line.to_string());
         } else {
             print_line(&format!(
                 "{}  {:<38} {:>4} records  {}",
-                chain.began, chain.chain, chain.records, chain.state
+                chain.started_at, chain.chain, chain.records, chain.state
             ));
         }
     }
@@ -79,15 +86,12 @@ fn show(reader: &Reader, call: &str, as_json: bool) -> Result<ExitCode, StoreErr
     }
     for record in records {
         if as_json {
-            let line = json!({"seq": record.seq, "type": record.kind, "occurred_at": record.occurred_at,
-                "actor": record.actor, "body": record.body, "text": record.text});
+            let line = json!({"chain": record.chain, "seq": record.seq, "type": record.kind,
+                "occurred_at": record.occurred_at, "actor": record.actor, "body": record.body,
+                "text": record.text});
             print_line(&line.to_string());
         } else {
-            let text = record.text.map(|text| format!("  “{text}”")).unwrap_or_default();
-            print_line(&format!(
-                "{:>4}  {}  {:<24} {:<26} {}{text}",
-                record.seq, record.occurred_at, record.kind, record.actor, record.body
-            ));
+            print_line(&record.line());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -95,12 +99,12 @@ fn show(reader: &Reader, call: &str, as_json: bool) -> Result<ExitCode, StoreErr
 
 fn export(reader: &Reader, call: &str) -> Result<ExitCode, StoreError> {
     let bundle = reader.export(call)?;
-    if bundle.is_empty() {
+    if bundle.jsonl.is_empty() {
         print_line("the store holds no such call; `warmbridge audit list` names those it holds");
         return Ok(ExitCode::from(UNREADABLE));
     }
     // A closed pipe ends the output.
-    let _ = std::io::stdout().lock().write_all(&bundle);
+    let _ = std::io::stdout().lock().write_all(&bundle.jsonl);
     Ok(ExitCode::SUCCESS)
 }
 

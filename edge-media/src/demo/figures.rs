@@ -9,6 +9,7 @@ use functions::audit_read::{self, Reader};
 use serde_json::Value;
 
 use handoff::call::media::ClipId;
+use handoff::id::{CallId, TransferId};
 
 use crate::demo::crm::Received;
 use crate::demo::desktop::Seen;
@@ -54,9 +55,11 @@ struct Record {
 /// The report, and whether the whisper was found in what the human agent heard.
 pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Result<(Report, bool)> {
     let reader = Reader::open(&evidence.data).context("the store cannot be read")?;
-    let call = reader.list()?.into_iter().next().context("the store holds no call")?.chain;
+    // Side chains, of what came after a chain was closed, have names that no call has.
+    let mut calls = reader.list()?.into_iter().filter_map(|chain| CallId::parse(&chain.chain).ok());
+    let call = calls.next().context("the store holds no call")?;
     let records: Vec<Record> = reader
-        .show(&call)?
+        .show(call.as_str())?
         .into_iter()
         .map(|record| Record {
             kind: record.kind,
@@ -64,7 +67,7 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
             body: record.body,
         })
         .collect();
-    let verified = reader.verify(Some(&call), functions::local::wall())?.exit_code() == 0;
+    let verified = reader.verify(Some(call.as_str()))?.exit_code() == 0;
     let find = |kind: &str| records.iter().find(|record| record.kind == kind);
     let text = |record: Option<&Record>, pointer: &str| {
         record
@@ -85,7 +88,10 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
     let caller_audio = hearing::recording(&evidence.caller);
     let human_audio = hearing::recording(&evidence.human);
     let transfer_id = text(ended, "/transfer_id");
-    let payload = reader.payload(&transfer_id)?;
+    let payload = match TransferId::parse(&transfer_id) {
+        Ok(transfer) => reader.payload(&transfer)?,
+        Err(_) => None,
+    };
     let whisper = payload
         .as_ref()
         .and_then(|payload| payload.whisper_text())
@@ -116,7 +122,7 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
             .map(|detail| text(ended, &format!("/{detail}")))
             .find(|detail| !detail.is_empty()),
         fallback: text(ended, "/fallback"),
-        call_id: call.clone(),
+        call_id: call.to_string(),
         transfer_id,
         trigger: TriggerFigures { category: text(decided, "/trigger"), rule_id: text(decided, "/rule_id") },
         timeline: evidence.timeline,
@@ -159,7 +165,7 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
 
 /// What the sender recorded, kept only where the receiver agrees: an attempt that the CRM
 /// never saw, or could not verify, is no delivery.
-fn webhooks(reader: &Reader, call: &str, received: &[Received]) -> Result<Vec<WebhookFigures>> {
+fn webhooks(reader: &Reader, call: &CallId, received: &[Received]) -> Result<Vec<WebhookFigures>> {
     let sent: Vec<audit_read::Webhook> = reader.webhooks(call)?;
     Ok(sent
         .into_iter()

@@ -265,11 +265,12 @@ impl Stage {
         Ok((audio.bytes().to_vec(), text.clone()))
     }
 
-    /// Lets the functions finish, then takes every figure.
+    /// Lets the functions finish, then takes every figure; none where they do not finish.
     pub async fn measure(mut self, scenario: Scenario) -> Result<(Report, bool)> {
-        if tokio::time::timeout(SETTLE_MAX, self.server.local().idle()).await.is_err() {
-            self.say("the queues did not empty in time");
-        }
+        // Figures of a store that still changes would be figures of nothing.
+        tokio::time::timeout(SETTLE_MAX, self.server.local().idle())
+            .await
+            .context("the queues did not empty in time, so there is no report")??;
         while let Ok(Some(seen)) = tokio::time::timeout(Duration::from_millis(1), self.desktop.seen()).await {
             self.seen.push(seen);
         }

@@ -1,15 +1,25 @@
 //! What the HTTP listener asks of the edge's loop: pages that come and go, what people say
 //! on them, and the few questions of the API. Who may ask was settled by the listener.
 
+use functions::outbox::Access;
 use handoff::event::Means;
 use handoff::id::{CallId, HumanAgentId, TransferId};
 use handoff::pii::Pii;
+use tokio::sync::oneshot;
 use tracing::info;
 
 use super::Shell;
 use crate::desktop::{self, DesktopInput, DesktopSession};
 use crate::edge::EdgeInput;
 use crate::io::http::{Accessor, ApiError, CallSummary, HttpRequest};
+use crate::io::spool::Stored;
+
+/// What is shown to somebody.
+#[derive(Clone, Copy, Debug)]
+enum Shown {
+    Payload,
+    Transcript,
+}
 
 impl Shell {
     pub(super) fn on_http(&mut self, request: HttpRequest) {
@@ -34,10 +44,10 @@ impl Shell {
                 let _ = reply.send(if known { Ok(()) } else { Err(ApiError::NotYours) });
             }
             HttpRequest::Payload { transfer, who, reply } => {
-                let _ = reply.send(self.payload(&transfer, &who));
+                self.show(&transfer, &who, Shown::Payload, reply);
             }
             HttpRequest::Transcript { transfer, who, reply } => {
-                let _ = reply.send(self.transcript(&transfer, &who));
+                self.show(&transfer, &who, Shown::Transcript, reply);
             }
             HttpRequest::Signals { call, signals, reply } => {
                 let stream = CallId::parse(&call).ok().and_then(|call| self.edge.stream_of(&call));
@@ -98,29 +108,57 @@ impl Shell {
         });
     }
 
-    fn payload(&mut self, transfer: &TransferId, who: &Accessor) -> Result<Pii<String>, ApiError> {
-        let call = self.accessible(transfer, who)?;
+    /// Answers with personal data of a running call, when the record of the access is on
+    /// disk and not before.
+    fn show(
+        &mut self,
+        transfer: &TransferId,
+        who: &Accessor,
+        object: Shown,
+        reply: oneshot::Sender<Result<Pii<String>, ApiError>>,
+    ) {
+        let found = self.accessible(transfer, who).and_then(|call| {
+            let text = match object {
+                Shown::Payload => self.payload(&call, transfer, who),
+                Shown::Transcript => self.transcript(&call, transfer),
+            };
+            Ok((call, text?))
+        });
+        let recorded = found.and_then(|(call, text)| {
+            let stored = self.record_access(&call, who, object).ok_or(ApiError::Busy)?;
+            Ok((stored, text))
+        });
+        match recorded {
+            Ok((mut stored, text)) => {
+                tokio::spawn(async move {
+                    let answer = stored.committed().await.map(|()| text).map_err(|_| ApiError::Busy);
+                    let _ = reply.send(answer);
+                });
+            }
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+            }
+        }
+    }
+
+    fn payload(&self, call: &CallId, transfer: &TransferId, who: &Accessor) -> Result<Pii<String>, ApiError> {
         let payload = match who {
             Accessor::Agent(agent) => self.desktops.payload_of(agent, transfer),
             Accessor::Supervisor(_) => {
-                let payload = self.edge.call(&call).and_then(|call| call.payload());
+                let payload = self.edge.call(call).and_then(|call| call.payload());
                 payload
                     .and_then(|payload| payload.canonical_bytes().ok())
                     .map(|bytes| Pii::new(String::from_utf8_lossy(&bytes).into_owned()))
             }
         };
-        let payload = payload.ok_or(ApiError::NotFound)?;
-        self.record_access(&call, who, "payload");
-        Ok(payload)
+        payload.ok_or(ApiError::NotFound)
     }
 
-    fn transcript(&mut self, transfer: &TransferId, who: &Accessor) -> Result<Pii<String>, ApiError> {
-        let call = self.accessible(transfer, who)?;
-        let context = self.edge.call(&call).ok_or(ApiError::NotFound)?.context();
+    fn transcript(&self, call: &CallId, transfer: &TransferId) -> Result<Pii<String>, ApiError> {
+        let context = self.edge.call(call).ok_or(ApiError::NotFound)?.context();
         if context.recording_consent == "refused" {
             return Err(ApiError::NotFound);
         }
-        self.record_access(&call, who, "transcript");
         Ok(desktop::transcript(transfer, &context.turns, context.truncated))
     }
 
@@ -135,12 +173,16 @@ impl Shell {
     }
 
     /// Who looked at what goes into the call's own trail.
-    fn record_access(&mut self, call: &CallId, who: &Accessor, object: &'static str) {
+    fn record_access(&mut self, call: &CallId, who: &Accessor, object: Shown) -> Option<Stored> {
+        let object = match object {
+            Shown::Payload => "payload",
+            Shown::Transcript => "transcript",
+        };
         let (actor, role) = match who {
-            Accessor::Agent(agent) => (agent.to_string(), "agent"),
-            Accessor::Supervisor(id) => (id.clone(), "supervisor"),
+            Accessor::Agent(agent) => (agent.as_str(), "agent"),
+            Accessor::Supervisor(id) => (id.as_str(), "supervisor"),
         };
         info!(%call, role, object, "personal data was looked at");
-        self.spool.accessed(call, &actor, role, object, self.clock.wall());
+        self.spool.accessed(call, Access { actor, role, object, at: self.clock.wall() })
     }
 }

@@ -1,117 +1,90 @@
-//! From facts to the disk: each fact becomes an audit entry with its text sealed, a copy for
-//! the functions where it can trigger, and webhooks where it is part of a transfer's life.
-//! All of one step go to disk in one commit. What goes wrong here never stops a call.
+//! From facts to the disk: the rows of each fact are made by `functions::outbox`; those of
+//! one step go to disk in one commit. A commit that fails keeps its rows for the next. What
+//! goes wrong here never stops a call.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
-use functions::destinations::Destination;
-use functions::jobs::{self, DECISIONS, Decided, Hook};
-use functions::sqlite::queue::{self, Message};
-use functions::sqlite::{Store, StoreError, keys};
-use functions::write_audit;
-use handoff::audit::entry::entry_of;
-use handoff::audit::{AuditMessage, ProducerId};
-use handoff::clock::Timestamp;
-use handoff::delivery::Lane;
-use handoff::event::{CallEvent, Evaluable, WebhookKind, webhook_of};
-use handoff::id::{CallId, EdgeId, TenantId, TransferId};
+use functions::config::FunctionsConfig;
+use functions::outbox::{Access, CallOutbox};
+use functions::sqlite::{self, Receipt, Row, Store, StoreError};
+use handoff::event::{CallEvent, Evaluable};
+use handoff::id::CallId;
 use handoff::policy::Decision;
-use handoff::seal::{DataKey, SealKey};
-use handoff::webhook::{DataSchema, Message as Webhook};
-use serde_json::json;
-use tokio::sync::oneshot;
 use tracing::error;
+
+/// Rows that wait for a disk that refuses them: some minutes of a full edge. Beyond it the
+/// oldest are lost, and the chains of their calls show the gap.
+const KEPT_MAX: usize = 65_536;
 
 /// The spool of one edge.
 #[derive(Debug)]
 pub struct Spool {
     store: Store,
-    tenant: TenantId,
-    edge: EdgeId,
-    destinations: Vec<Destination>,
-    calls: BTreeMap<CallId, Open>,
-    rows: Vec<Message>,
-    new_keys: Vec<(CallId, DataKey, [u8; 12])>,
-    now: Timestamp,
+    config: Arc<FunctionsConfig>,
+    calls: BTreeMap<CallId, CallOutbox>,
+    rows: Vec<Row>,
 }
 
-/// What the spool keeps of a running call.
+/// The fate of one commit, with its rows.
 #[derive(Debug)]
-struct Open {
-    dek: DataKey,
-    transfer: Option<TransferId>,
-    accesses: u32,
+pub struct Stored {
+    receipt: Receipt<()>,
+    rows: Arc<[Row]>,
+}
+
+impl Stored {
+    /// Resolves when the rows are on disk, or are refused.
+    pub async fn committed(&mut self) -> Result<(), StoreError> {
+        (&mut self.receipt).await.map(drop)
+    }
 }
 
 impl Spool {
-    /// A spool into `store`, with webhooks for `destinations`.
-    pub fn new(store: Store, tenant: TenantId, edge: EdgeId, destinations: Vec<Destination>) -> Self {
-        Self {
-            store,
-            tenant,
-            edge,
-            destinations,
-            calls: BTreeMap::new(),
-            rows: Vec::new(),
-            new_keys: Vec::new(),
-            now: Timestamp::default(),
-        }
+    /// A spool into `store`.
+    pub fn new(store: Store, config: Arc<FunctionsConfig>) -> Self {
+        Self { store, config, calls: BTreeMap::new(), rows: Vec::new() }
     }
 
-    /// New receivers hold for what happens from now on.
-    pub fn reload(&mut self, destinations: Vec<Destination>) {
-        self.destinations = destinations;
+    /// The configuration of the calls that begin from now on.
+    pub fn reload(&mut self, config: Arc<FunctionsConfig>) {
+        self.config = config;
     }
 
     /// Takes a fact; it goes to disk with the next [`Self::flush`].
-    pub fn push(&mut self, event: CallEvent) {
-        self.now = event.time;
-        let Some(nonce) = random::<12>() else { return };
-        let Some(open) = self.open(&event.call) else { return };
-        if let handoff::event::Fact::TransferDecided { decision, .. } = &event.fact {
-            open.transfer = Some(decision.transfer_id.clone());
-        }
-        let transfer = open.transfer.clone();
-        let entry = entry_of(&event, &open.dek, nonce);
-        self.entry(&entry);
-        if event.evaluable.is_some() {
-            self.rows.push(jobs::signal(&event));
-        }
-        if let Some(kind) = webhook_of(&event) {
-            self.webhooks(&event, kind, transfer, &entry);
+    pub fn push(&mut self, event: &CallEvent) {
+        let rows = sqlite::nonce()
+            .and_then(|nonce| Ok(self.open(&event.call)?.rows(event, nonce)))
+            .map(|rows| rows.map_err(|error| error.to_string()));
+        match rows {
+            Ok(Ok(rows)) => self.rows.extend(rows),
+            // Our own entry breaks our own rules: a bug, and the chain shows the gap.
+            Ok(Err(error)) => error!(error, kind = event.fact.kind(), "a fact could not be written"),
+            // What cannot be sealed is not written.
+            Err(error) => error!(%error, kind = event.fact.kind(), "a fact is lost"),
         }
     }
 
-    /// Takes the edge's own decision, so that the payload follows when the functions are back.
-    pub fn push_decision(&mut self, evaluable: Evaluable, decision: Decision, sequence: u64) {
-        let decided = Decided {
-            tenant: self.tenant.clone(),
-            edge: self.edge.clone(),
-            fired_at: self.now,
-            sequence,
-            decision,
-            evaluable,
-        };
-        match serde_json::to_vec(&decided) {
-            Ok(body) => self.rows.push(Message {
-                call: Some(decided.decision.call_id.to_string()),
-                dedup: Some(decided.decision.decision_id.to_string()),
-                ..Message::plain(DECISIONS, body)
-            }),
-            Err(error) => error!(%error, "a decision could not be written"),
+    /// Takes the edge's own decision, so that the payload follows when the functions are
+    /// back. The fact that records it, number `sequence`, was taken before.
+    pub fn push_decision(&mut self, evaluable: &Evaluable, decision: &Decision, sequence: u64) {
+        if let Some(outbox) = self.calls.get(&decision.call_id) {
+            self.rows.push(outbox.decision(evaluable, decision, sequence));
         }
     }
 
-    /// Somebody looked at personal data of a running call.
-    pub fn accessed(&mut self, call: &CallId, actor: &str, role: &str, object: &str, at: Timestamp) {
-        let Some(open) = self.open(call) else { return };
-        open.accesses += 1;
-        let producer = ProducerId::job("api", &format!("{call}:access"), open.accesses);
-        let body = json!({"actor": actor, "role": role, "purpose": "transfer", "object": object});
-        let entry = write_audit::job_entry(&self.tenant, call, producer, "record.accessed", at, body);
-        self.entry(&AuditMessage::plain(entry));
-        // Bytes leave only when this is certain to be written: it goes to disk at once.
-        drop(self.flush());
+    /// Somebody looks at personal data of a running call. What they look at leaves when this
+    /// is on disk.
+    pub fn accessed(&mut self, call: &CallId, access: Access<'_>) -> Option<Stored> {
+        match self.calls.get_mut(call)?.accessed(call, access) {
+            Ok(row) => self.rows.push(row),
+            Err(error) => {
+                error!(%error, "an access could not be written");
+                return None;
+            }
+        }
+        Some(self.flush())
     }
 
     /// The call is over; its key is in the store.
@@ -120,95 +93,150 @@ impl Spool {
     }
 
     /// Writes everything taken so far in one commit.
-    pub fn flush(&mut self) -> oneshot::Receiver<Result<(), StoreError>> {
+    pub fn flush(&mut self) -> Stored {
         let rows = std::mem::take(&mut self.rows);
-        let new_keys = std::mem::take(&mut self.new_keys);
-        let (key, tenant, now) = (std::sync::Arc::clone(self.store.key()), self.tenant.clone(), self.now);
-        self.store.submit(move |connection| {
-            for (call, dek, nonce) in &new_keys {
-                keys::keep(connection, &key, &tenant, call, dek, *nonce)?;
+        self.submit(rows.into())
+    }
+
+    fn submit(&self, rows: Arc<[Row]>) -> Stored {
+        Stored { receipt: self.store.submit(Arc::clone(&rows)), rows }
+    }
+
+    /// A commit failed. Rows that the disk refused go with the next ones: an entry keeps its
+    /// number and its bytes, so that a commit that did happen makes it a duplicate and no
+    /// more. Where one row can never be written, each has a commit of its own.
+    pub fn refused(&mut self, stored: &Stored, error: &StoreError) -> Vec<Stored> {
+        if !error.is_transient() {
+            if let [row] = &*stored.rows {
+                error!(%error, ?row, "a row can never be written");
+                return Vec::new();
             }
-            queue::enqueue(connection, &key, now, &rows)
-        })
+            return stored.rows.iter().map(|row| self.submit([row.clone()].into())).collect();
+        }
+        let later = std::mem::take(&mut self.rows);
+        self.rows = stored.rows.iter().cloned().chain(later).collect();
+        let lost = self.rows.len().saturating_sub(KEPT_MAX);
+        if lost > 0 {
+            error!(lost, "the disk is gone for too long: facts are lost");
+            self.rows.drain(..lost);
+        }
+        Vec::new()
     }
 
-    fn open(&mut self, call: &CallId) -> Option<&mut Open> {
-        if !self.calls.contains_key(call) {
-            let dek = DataKey { id: "dek-1".to_owned(), key: SealKey::new(random::<32>()?) };
-            self.new_keys.push((call.clone(), dek.clone(), random::<12>()?));
-            self.calls.insert(call.clone(), Open { dek, transfer: None, accesses: 0 });
-        }
-        self.calls.get_mut(call)
+    /// Nothing waits for a next commit.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
-    fn entry(&mut self, entry: &AuditMessage) {
-        match write_audit::message(entry) {
-            Ok(message) => self.rows.push(message),
-            // Our own entry breaks our own rules: a bug, and the chain shows the gap.
-            Err(error) => error!(%error, kind = entry.entry.kind, "a fact could not be written"),
-        }
-    }
-
-    fn webhooks(
-        &mut self,
-        event: &CallEvent,
-        kind: WebhookKind,
-        transfer: Option<TransferId>,
-        entry: &AuditMessage,
-    ) {
-        let subject = match (kind, &transfer) {
-            (WebhookKind::CallClosed, _) | (_, None) => event.call.as_str().to_owned(),
-            (_, Some(transfer)) => transfer.as_str().to_owned(),
-        };
-        let mut data = entry.entry.body.clone();
-        if let Some(members) = data.as_object_mut() {
-            members.insert("tenant_id".to_owned(), json!(event.tenant));
-            members.insert("call_id".to_owned(), json!(event.call));
-            members.insert("transfer_id".to_owned(), json!(transfer));
-        }
-        let webhook = Webhook {
-            tenant: &event.tenant,
-            kind,
-            subject: &subject,
-            sequence: event.seq,
-            time: event.time,
-            revision: None,
-            schema: DataSchema::Thin,
-            data,
-        };
-        let message_id = webhook.id();
-        let body = String::from_utf8_lossy(&webhook.body()).into_owned();
-        for destination in self.destinations.iter().filter(|known| known.wants(kind)) {
-            let hook = Hook {
-                tenant: event.tenant.clone(),
-                call: event.call.clone(),
-                transfer: transfer.clone(),
-                destination: destination.id.clone(),
-                kind,
-                message_id: message_id.clone(),
-                revision: None,
-                lane: Lane::of(kind),
-                failed: 0,
-                lane_since: event.time,
-                body: body.clone(),
-            };
-            match hook.message(0) {
-                Ok(message) => self.rows.push(message),
-                Err(error) => error!(%error, "a webhook could not be written"),
+    fn open(&mut self, call: &CallId) -> Result<&mut CallOutbox, StoreError> {
+        match self.calls.entry(call.clone()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(vacant) => {
+                let key = sqlite::fresh_key()?;
+                let tenant = self.config.tenant.clone();
+                self.rows.push(Row::Key { tenant, call: call.clone(), key: key.clone() });
+                Ok(vacant.insert(CallOutbox::new(Arc::clone(&self.config), key)))
             }
         }
     }
 }
 
-/// Random bytes of the operating system. Without them nothing can be sealed, and a text
-/// that cannot be sealed is not written.
-fn random<const N: usize>() -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => Some(bytes),
-        Err(error) => {
-            error!(%error, "the system has no randomness: a fact is lost");
-            None
+#[cfg(test)]
+mod tests {
+    use functions::ports::{AUDIT, SIGNALS};
+    use handoff::clock::Timestamp;
+    use handoff::event::Fact;
+    use handoff::id::{EdgeId, TenantId};
+    use handoff::payload::Catalog;
+    use handoff::pii::Pii;
+    use handoff::signal::Speaker;
+
+    use super::*;
+
+    fn spool(store: &Store) -> Spool {
+        let config = FunctionsConfig {
+            tenant: TenantId::parse("t_acme").unwrap(),
+            edge: EdgeId::parse("edge-1").unwrap(),
+            policies: Vec::new(),
+            catalog: Arc::new(Catalog::default()),
+            queues: Vec::new(),
+            destinations: Vec::new(),
+            public_url: "https://edge.example".to_owned(),
+        };
+        Spool::new(store.clone(), Arc::new(config))
+    }
+
+    fn said(seq: u64) -> CallEvent {
+        let text = Some(Pii::new("my knee hurts".to_owned()));
+        CallEvent {
+            edge: EdgeId::parse("edge-1").unwrap(),
+            tenant: TenantId::parse("t_acme").unwrap(),
+            call: CallId::parse("call_0001").unwrap(),
+            seq,
+            time: Timestamp::from_unix_millis(1_795_330_800_000),
+            mono_us: seq,
+            commands: String::new(),
+            fact: Fact::Utterance { segment: 0, speaker: Speaker::Caller, offset_ms: 0, text },
+            evaluable: None,
         }
+    }
+
+    #[tokio::test]
+    async fn the_facts_of_one_step_are_stored_together_with_the_calls_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut spool = spool(&store);
+        spool.push(&said(0));
+        spool.push(&said(1));
+        assert_eq!(spool.rows.len(), 3, "one key and two entries");
+        spool.flush().committed().await.unwrap();
+        assert_eq!((store.depth(AUDIT).unwrap(), store.depth(SIGNALS).unwrap()), (2, 0));
+        assert!(spool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_refuses_goes_with_the_next_facts_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut spool = spool(&store);
+        spool.push(&said(0));
+        let refused = spool.flush();
+        spool.push(&said(1));
+        assert!(spool.refused(&refused, &StoreError::Busy).is_empty());
+        assert!(matches!(spool.rows.first(), Some(Row::Key { .. })), "the key is before what it seals");
+        assert_eq!(spool.rows.len(), 3);
+        spool.flush().committed().await.unwrap();
+        assert_eq!(store.depth(AUDIT).unwrap(), 2, "a commit that did happen makes a repeat a duplicate");
+    }
+
+    #[tokio::test]
+    async fn a_row_that_can_never_be_written_does_not_take_the_others_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut spool = spool(&store);
+        spool.push(&said(0));
+        let refused = spool.flush();
+        let alone = spool.refused(&refused, &StoreError::Damaged("a row"));
+        assert_eq!(alone.len(), 2);
+        for one in &alone {
+            assert!(spool.refused(one, &StoreError::Damaged("a row")).is_empty());
+        }
+        assert!(spool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_access_is_recorded_for_a_running_call_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut spool = spool(&store);
+        let at = Timestamp::from_unix_millis(0);
+        let access = Access { actor: "ana", role: "agent", object: "payload", at };
+        let call = CallId::parse("call_0001").unwrap();
+        assert!(spool.accessed(&call, access).is_none());
+        spool.push(&said(0));
+        spool.accessed(&call, access).unwrap().committed().await.unwrap();
+        assert_eq!(store.depth(AUDIT).unwrap(), 2);
+        spool.forget(&call);
+        assert!(spool.accessed(&call, access).is_none());
     }
 }

@@ -1,246 +1,374 @@
-//! Queues with the semantics of SQS, in the embedded store: at least once, a visibility
-//! timeout, order within a group where one is named, a dead-letter queue after too many
-//! receives, and `parked` for what can never succeed. Bodies hold transcript text on their
-//! way to a payload, so they are sealed at rest with the store's key.
+//! Queues in the embedded store, with the semantics of the cloud's: at least once,
+//! visibility timeout, order per group where a queue keeps order, a dead-letter queue after
+//! too many receives. Bodies are sealed at rest.
 
-use std::sync::Arc;
+use std::fmt;
+use std::time::Duration;
 
 use handoff::clock::Timestamp;
-use handoff::seal::SealKey;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use handoff::id::{CallId, TenantId};
+use handoff::seal::DataKey;
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Store, StoreError};
+use super::{StoreError, Tx, nonce, vault};
+use crate::ports::{
+    AUDIT, COMMANDS_PREFIX, DECISIONS, Outgoing, PARKED, SIGNALS, StoredPayload, WEBHOOKS_DURABLE,
+    WEBHOOKS_LIVE,
+};
 
-/// One message to enqueue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Which queue.
-    pub queue: &'static str,
-    /// What.
-    pub body: Vec<u8>,
-    /// Messages of one group are received in order, one at a time.
-    pub group: Option<String>,
-    /// The call that waits for it: its chain is closed when nothing is on its way.
-    pub call: Option<String>,
-    /// A second message with this key is dropped while the first is queued.
-    pub dedup: Option<String>,
-    /// Not before this much later, in milliseconds.
-    pub delay_ms: i64,
+/// How a queue treats its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Its name; command queues share one entry.
+    pub name: &'static str,
+    /// How long a received message stays invisible.
+    pub visibility: Duration,
+    /// Receives after which it is dead.
+    pub receives_max: u32,
+    /// How long a message is kept.
+    pub retention: Duration,
+    /// Most messages at once.
+    pub batch: usize,
 }
 
-/// One received message. It comes back after the visibility timeout unless it is deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// For [`Store::delete`] and [`Store::postpone`].
-    pub id: i64,
-    /// What.
-    pub body: Vec<u8>,
-    /// How often it was received, this time included.
-    pub receives: u32,
-}
+/// The queues that are consumed, as they are deployed in the cloud.
+pub const QUEUES: [QueueSettings; 6] = [
+    settings(SIGNALS, 30, 3, 3_600, 10),
+    settings(DECISIONS, 60, 3, 3_600, 1),
+    settings(WEBHOOKS_LIVE, 36, 2, 3_600, 1),
+    settings(WEBHOOKS_DURABLE, 120, 30, 14 * 86_400, 1),
+    settings(AUDIT, 60, 5, 14 * 86_400, 10),
+    settings(COMMANDS_PREFIX, 10, 3, 300, 10),
+];
 
-impl Message {
-    /// A message without group, key or delay.
-    pub const fn plain(queue: &'static str, body: Vec<u8>) -> Self {
-        Self { queue, body, group: None, call: None, dedup: None, delay_ms: 0 }
+const fn settings(
+    name: &'static str,
+    visibility: u64,
+    receives_max: u32,
+    retention: u64,
+    batch: usize,
+) -> QueueSettings {
+    QueueSettings {
+        name,
+        visibility: Duration::from_secs(visibility),
+        receives_max,
+        retention: Duration::from_secs(retention),
+        batch,
     }
 }
 
-/// Puts messages into their queues, inside a job of the store.
-pub fn enqueue(
-    connection: &Connection,
-    key: &SealKey,
-    now: Timestamp,
-    messages: &[Message],
-) -> Result<(), StoreError> {
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO queue (name, grp, call, dedup, body, visible_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (name, dedup) WHERE dedup IS NOT NULL DO NOTHING",
-    )?;
-    for message in messages {
-        let mut nonce = [0_u8; 12];
-        getrandom::fill(&mut nonce).map_err(|_| StoreError::NoRandomness)?;
-        let body = key.seal(nonce, message.queue, &message.body);
-        insert.execute(params![
+/// How long a second message with the same id is dropped: as in the cloud.
+const DEDUP_WINDOW_MS: i64 = 5 * 60_000;
+
+/// What is added to a queue's name for its dead letters.
+const DLQ_SUFFIX: &str = "-dlq";
+
+/// Where a sealed body belongs, so that it cannot be moved out of the queue's table.
+const PLACE: &str = "queue";
+
+/// One row to be written with others in one transaction.
+#[derive(Clone)]
+pub enum Row {
+    /// A message.
+    Send(Outgoing),
+    /// A payload revision, stored unless it is there.
+    Payload(StoredPayload),
+    /// The data key of a new call, before the first text that it seals.
+    Key {
+        /// Whose.
+        tenant: TenantId,
+        /// Of which call.
+        call: CallId,
+        /// The key.
+        key: DataKey,
+    },
+}
+
+/// Says what it is, never what is in it.
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(message) => message.fmt(f),
+            Self::Payload(payload) => write!(f, "Payload({}, {})", payload.payload, payload.revision),
+            Self::Key { call, .. } => write!(f, "Key({call})"),
+        }
+    }
+}
+
+/// A message that a worker holds until its visibility ends.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Its row.
+    pub id: i64,
+    /// Times it was received, this one included; a stale holder's number no longer fits.
+    pub receives: u32,
+    /// The group whose order it keeps.
+    pub group: Option<String>,
+    /// The call it is about.
+    pub call: Option<CallId>,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// The content.
+    pub body: Vec<u8>,
+}
+
+/// Says which message, never what is in it: bodies are personal.
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Received({}, {} bytes, receive {})", self.id, self.body.len(), self.receives)
+    }
+}
+
+/// What a queue has for a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Messages, oldest first.
+    pub messages: Vec<Received>,
+    /// When the next one becomes visible, if any waits.
+    pub next_at: Option<Timestamp>,
+}
+
+/// The settings of a queue, by its name.
+pub(crate) fn settings_of(name: &str) -> Option<QueueSettings> {
+    QUEUES.into_iter().find(|queue| {
+        if queue.name == COMMANDS_PREFIX { name.starts_with(COMMANDS_PREFIX) } else { name == queue.name }
+    })
+}
+
+pub(super) fn insert(tx: &Tx<'_>, row: &Row) -> Result<(), StoreError> {
+    match row {
+        Row::Send(message) => send(tx, message),
+        Row::Payload(payload) => vault::put_payload(tx, payload).map(drop),
+        Row::Key { tenant, call, key } => vault::keep_key(tx, tenant, call, key),
+    }
+}
+
+/// Adds a message, unless an equal one was sent just before.
+pub(super) fn send(tx: &Tx<'_>, message: &Outgoing) -> Result<(), StoreError> {
+    let now = tx.now.unix_millis();
+    if let Some(dedup) = &message.dedup {
+        tx.conn.prepare_cached("DELETE FROM sent WHERE at < ?1")?.execute([now - DEDUP_WINDOW_MS])?;
+        let fresh = tx
+            .conn
+            .prepare_cached("INSERT OR IGNORE INTO sent (name, dedup, at) VALUES (?1, ?2, ?3)")?
+            .execute(params![message.queue, dedup, now])?;
+        if fresh == 0 {
+            return Ok(());
+        }
+    }
+    let sealed = tx.key.seal(nonce()?, PLACE, &message.body);
+    let visible_at = now.saturating_add(millis(message.delay));
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO queue (name, call, body, grp, visible_at, enqueued_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
             message.queue,
+            message.call.as_ref().map(CallId::as_str),
+            sealed,
             message.group,
-            message.call,
-            message.dedup,
-            body,
-            now.unix_millis().saturating_add(message.delay_ms)
+            visible_at,
+            now
         ])?;
+    tx.mark_active();
+    Ok(())
+}
+
+/// Whether a queue has work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// A message is visible now.
+    pub(crate) now: bool,
+    /// When the next one will be.
+    pub(crate) next_at: Option<Timestamp>,
+}
+
+/// Looks without taking.
+pub(crate) fn due(conn: &Connection, queue: &str, now: Timestamp) -> Result<Due, StoreError> {
+    let first: Option<i64> = conn
+        .prepare_cached("SELECT MIN(visible_at) FROM queue WHERE name = ?1")?
+        .query_row([queue], |row| row.get(0))?;
+    let visible = first.is_some_and(|at| at <= now.unix_millis());
+    let blocked = visible && keeps_order(queue) && candidates(conn, queue, now.unix_millis(), 1)?.is_empty();
+    let next_at = match (visible, blocked) {
+        (true, false) => None,
+        (false, _) => first.map(Timestamp::from_unix_millis),
+        // A message of the group in front becomes visible, or is taken away, first.
+        (true, true) => next_visible(conn, queue, now.unix_millis())?,
+    };
+    Ok(Due { now: visible && !blocked, next_at })
+}
+
+fn next_visible(conn: &Connection, queue: &str, now: i64) -> Result<Option<Timestamp>, StoreError> {
+    let next: Option<i64> = conn
+        .prepare_cached("SELECT MIN(visible_at) FROM queue WHERE name = ?1 AND visible_at > ?2")?
+        .query_row(params![queue, now], |row| row.get(0))?;
+    Ok(next.map(Timestamp::from_unix_millis))
+}
+
+/// Takes up to `max` visible messages. In a queue that keeps order, a message waits while an
+/// earlier one of its group is held.
+pub(crate) fn receive(tx: &Tx<'_>, queue: &str, max: usize) -> Result<Batch, StoreError> {
+    let settings = settings_of(queue).ok_or(StoreError::Damaged("no such queue"))?;
+    let now = tx.now.unix_millis();
+    expire(tx, queue, settings, now)?;
+    let mut batch = Batch::default();
+    for candidate in candidates(tx.conn, queue, now, max)? {
+        tx.conn
+            .prepare_cached(
+                "UPDATE queue SET visible_at = ?2, receives = receives + 1, in_flight = 1, deferred = 0 WHERE id = ?1",
+            )?
+            .execute(params![candidate.id, now + millis(settings.visibility)])?;
+        let body = tx.key.open(PLACE, &candidate.body)?.to_vec();
+        batch.messages.push(Received { receives: candidate.receives + 1, body, ..candidate });
+    }
+    if batch.messages.is_empty() {
+        batch.next_at = next_visible(tx.conn, queue, now)?;
+    }
+    Ok(batch)
+}
+
+/// Old messages go, and those that were received too often go to the dead letters.
+fn expire(tx: &Tx<'_>, queue: &str, settings: QueueSettings, now: i64) -> Result<(), StoreError> {
+    let oldest = now.saturating_sub(millis(settings.retention));
+    let dropped = tx
+        .conn
+        .prepare_cached("DELETE FROM queue WHERE name = ?1 AND visible_at <= ?2 AND enqueued_at < ?3")?
+        .execute(params![queue, now, oldest])?;
+    let dead = tx
+        .conn
+        .prepare_cached(
+            "UPDATE queue SET name = name || ?4, in_flight = 0 WHERE name = ?1 AND visible_at <= ?2 AND receives >= ?3",
+        )?
+        .execute(params![queue, now, settings.receives_max, DLQ_SUFFIX])?;
+    if dead > 0 {
+        tracing::error!(queue, dead, "messages went to the dead-letter queue");
+    }
+    if dropped + dead > 0 {
+        tx.mark_active();
     }
     Ok(())
 }
 
-impl Store {
-    /// Puts messages into their queues; done when they are on disk.
-    pub async fn enqueue(&self, now: Timestamp, messages: Vec<Message>) -> Result<(), StoreError> {
-        let key = Arc::clone(self.key());
-        self.write(move |connection| enqueue(connection, &key, now, &messages)).await
-    }
-
-    /// Takes up to `most` due messages of a queue and hides them for `visibility_ms`. A group
-    /// with a hidden message gives no other: order within the group is kept.
-    pub async fn receive(
-        &self,
-        now: Timestamp,
-        queue: &'static str,
-        most: u32,
-        visibility_ms: i64,
-    ) -> Result<Vec<Received>, StoreError> {
-        let key = Arc::clone(self.key());
-        self.write(move |connection| receive(connection, &key, now, queue, most, visibility_ms)).await
-    }
-
-    /// Acknowledges a message.
-    pub async fn delete(&self, id: i64) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection.prepare_cached("DELETE FROM queue WHERE id = ?1")?.execute([id])?;
-            Ok(())
+fn candidates(conn: &Connection, queue: &str, now: i64, max: usize) -> Result<Vec<Received>, StoreError> {
+    let ordered = "SELECT id, receives, grp, call, enqueued_at, body FROM queue q
+        WHERE name = ?1 AND visible_at <= ?2 AND NOT EXISTS (
+          SELECT 1 FROM queue p WHERE p.name = q.name AND p.grp = q.grp AND p.id < q.id AND p.visible_at > ?2)
+        ORDER BY id LIMIT ?3";
+    let unordered = "SELECT id, receives, grp, call, enqueued_at, body FROM queue
+        WHERE name = ?1 AND visible_at <= ?2 ORDER BY visible_at, id LIMIT ?3";
+    let mut statement = conn.prepare_cached(if keeps_order(queue) { ordered } else { unordered })?;
+    let limit = i64::try_from(max).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![queue, now, limit], |row| {
+        let call: Option<String> = row.get(3)?;
+        Ok(Received {
+            id: row.get(0)?,
+            receives: row.get(1)?,
+            group: row.get(2)?,
+            call: call.and_then(|call| CallId::parse(&call).ok()),
+            sent_at: Timestamp::from_unix_millis(row.get(4)?),
+            body: row.get(5)?,
         })
-        .await
-    }
-
-    /// Shows a message again at `at` and not before.
-    pub async fn postpone(&self, id: i64, at: Timestamp) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection
-                .prepare_cached("UPDATE queue SET visible_at = ?2 WHERE id = ?1")?
-                .execute(params![id, at.unix_millis()])?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Moves a message out of its queue: to `parked` (it can never succeed) or to a
-    /// dead-letter queue (it failed too often), with the reason beside it.
-    pub async fn set_aside(&self, id: i64, to: String, reason: String) -> Result<(), StoreError> {
-        let key = Arc::clone(self.key());
-        self.write(move |connection| {
-            let row: Option<(String, Vec<u8>)> = connection
-                .query_row("SELECT name, body FROM queue WHERE id = ?1", [id], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some((from, sealed)) = row else { return Ok(()) };
-            // The body is bound to its queue's name, so it is sealed anew for the next.
-            let body = key.open(&from, &sealed).map_err(|_| StoreError::Unsealed)?;
-            let mut nonce = [0_u8; 12];
-            getrandom::fill(&mut nonce).map_err(|_| StoreError::NoRandomness)?;
-            let sealed = key.seal(nonce, &to, &body);
-            connection.execute(
-                "UPDATE queue SET name = ?2, body = ?3, grp = NULL, call = NULL, dedup = NULL, note = ?4 WHERE id = ?1",
-                params![id, to, sealed, reason],
-            )?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Messages in a queue, hidden ones included.
-    pub fn depth(&self, queue: &str) -> Result<u64, StoreError> {
-        let depth: i64 =
-            self.reader()?
-                .query_row("SELECT count(*) FROM queue WHERE name = ?1", [queue], |row| row.get(0))?;
-        Ok(u64::try_from(depth).unwrap_or(0))
-    }
-}
-
-fn receive(
-    connection: &Connection,
-    key: &SealKey,
-    now: Timestamp,
-    queue: &str,
-    most: u32,
-    visibility_ms: i64,
-) -> Result<Vec<Received>, StoreError> {
-    // The oldest message of each group that has none under way, and every ungrouped one.
-    let mut select = connection.prepare_cached(
-        "SELECT id, body, receives FROM queue AS q WHERE name = ?1 AND visible_at <= ?2
-         AND (grp IS NULL OR id = (SELECT min(id) FROM queue WHERE name = ?1 AND grp = q.grp))
-         ORDER BY id LIMIT ?3",
-    )?;
-    let rows = select.query_map(params![queue, now.unix_millis(), most], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, u32>(2)?))
     })?;
-    let rows: Vec<(i64, Vec<u8>, u32)> = rows.collect::<Result<_, _>>()?;
-    let mut hide = connection
-        .prepare_cached("UPDATE queue SET visible_at = ?2, receives = receives + 1 WHERE id = ?1")?;
-    let mut received = Vec::with_capacity(rows.len());
-    for (id, sealed, receives) in rows {
-        hide.execute(params![id, now.unix_millis().saturating_add(visibility_ms)])?;
-        let body = key.open(queue, &sealed).map_err(|_| StoreError::Unsealed)?.to_vec();
-        received.push(Received { id, body, receives: receives + 1 });
-    }
-    Ok(received)
+    rows.collect::<Result<_, _>>().map_err(StoreError::from)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn keeps_order(queue: &str) -> bool {
+    queue.ends_with(".fifo")
+}
 
-    const NOW: Timestamp = Timestamp::from_unix_millis(1_000_000);
-
-    fn at(millis: i64) -> Timestamp {
-        NOW.plus_millis(millis)
+/// Takes a message away for good. A stale holder changes nothing.
+pub(crate) fn delete(tx: &Tx<'_>, id: i64, receives: u32) -> Result<(), StoreError> {
+    let gone = tx
+        .conn
+        .prepare_cached("DELETE FROM queue WHERE id = ?1 AND receives = ?2")?
+        .execute(params![id, receives])?;
+    if gone > 0 {
+        tx.mark_active();
     }
+    Ok(())
+}
 
-    fn message(body: &str, group: Option<&str>) -> Message {
-        Message { group: group.map(str::to_owned), ..Message::plain("audit.fifo", body.as_bytes().to_vec()) }
-    }
+/// Why a message goes back to its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// It failed; this receive brings it nearer to the dead letters.
+    Counted,
+    /// It was not its own fault.
+    Uncounted,
+    /// It waits for a later try by its own schedule, and nothing waits for it.
+    Deferred,
+    /// It was not tried at all, and nothing waits for it.
+    Held,
+}
 
-    async fn bodies(store: &Store, now: Timestamp) -> Vec<String> {
-        let received = store.receive(now, "audit.fifo", 10, 1_000).await.unwrap();
-        received.into_iter().map(|message| String::from_utf8(message.body).unwrap()).collect()
-    }
+/// Gives a message back, visible after `delay`.
+pub(crate) fn release(
+    tx: &Tx<'_>,
+    id: i64,
+    receives: u32,
+    delay: Duration,
+    how: Release,
+) -> Result<(), StoreError> {
+    let visible_at = tx.now.unix_millis().saturating_add(millis(delay));
+    let counted = match how {
+        Release::Counted | Release::Deferred => receives,
+        Release::Uncounted | Release::Held => receives.saturating_sub(1),
+    };
+    tx.conn
+        .prepare_cached(
+            "UPDATE queue SET visible_at = ?3, in_flight = 0, deferred = ?4, receives = ?5
+             WHERE id = ?1 AND receives = ?2",
+        )?
+        .execute(params![
+            id,
+            receives,
+            visible_at,
+            matches!(how, Release::Deferred | Release::Held),
+            counted
+        ])?;
+    tx.mark_active();
+    Ok(())
+}
 
-    #[tokio::test]
-    async fn a_received_message_is_hidden_and_comes_back_unless_deleted() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        store.enqueue(NOW, vec![message("a", None), message("b", None)]).await.unwrap();
-        let first = store.receive(NOW, "audit.fifo", 1, 1_000).await.unwrap();
-        assert_eq!(first[0].body, b"a");
-        assert_eq!(bodies(&store, at(1)).await, ["b"]);
-        store.delete(first[0].id).await.unwrap();
-        assert_eq!(bodies(&store, at(1_001)).await, ["b"]);
-    }
+/// Moves a message to `parked`, with why.
+pub(crate) fn park(tx: &Tx<'_>, id: i64, receives: u32, why: &str) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached(
+            "UPDATE queue SET name = ?3, note = name || ': ' || ?4, in_flight = 0 WHERE id = ?1 AND receives = ?2",
+        )?
+        .execute(params![id, receives, PARKED, why])?;
+    tx.mark_active();
+    Ok(())
+}
 
-    #[tokio::test]
-    async fn a_group_is_received_in_order_and_one_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let all = [("a1", "a"), ("a2", "a"), ("b1", "b")].map(|(body, group)| message(body, Some(group)));
-        store.enqueue(NOW, all.to_vec()).await.unwrap();
-        let first = store.receive(NOW, "audit.fifo", 10, 1_000).await.unwrap();
-        let got: Vec<&[u8]> = first.iter().map(|message| message.body.as_slice()).collect();
-        assert_eq!(got, [b"a1", b"b1"]);
-        assert_eq!(bodies(&store, at(1)).await, Vec::<String>::new());
-        store.delete(first[0].id).await.unwrap();
-        assert_eq!(bodies(&store, at(2)).await, ["a2"]);
-    }
+/// Moves a message straight to its queue's dead letters: its schedule is used up.
+pub(crate) fn bury(tx: &Tx<'_>, id: i64, receives: u32) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached("UPDATE queue SET name = name || ?3, in_flight = 0 WHERE id = ?1 AND receives = ?2")?
+        .execute(params![id, receives, DLQ_SUFFIX])?;
+    tx.mark_active();
+    Ok(())
+}
 
-    #[tokio::test]
-    async fn a_duplicate_key_is_dropped_and_a_delay_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let keyed = Message { dedup: Some("k".to_owned()), delay_ms: 50, ..message("a", None) };
-        store.enqueue(NOW, vec![keyed.clone(), keyed]).await.unwrap();
-        assert_eq!(bodies(&store, at(49)).await, Vec::<String>::new());
-        assert_eq!(bodies(&store, at(50)).await, ["a"]);
-    }
+/// Messages that somebody still works on: not parked, not dead, not waiting for a late try.
+pub(crate) fn outstanding(conn: &Connection, call: Option<&str>) -> Result<u64, StoreError> {
+    conn.prepare_cached(
+        "SELECT COUNT(*) FROM queue WHERE name <> 'parked' AND name NOT LIKE '%-dlq' AND deferred = 0
+         AND (?1 IS NULL OR call = ?1)",
+    )?
+    .query_row(params![call], |row| row.get(0))
+    .map_err(StoreError::from)
+}
 
-    #[tokio::test]
-    async fn a_body_is_not_readable_in_the_file_and_survives_being_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        store.enqueue(NOW, vec![message("a canary sentence", None)]).await.unwrap();
-        let id = store.receive(NOW, "audit.fifo", 1, 0).await.unwrap()[0].id;
-        store.set_aside(id, "parked".to_owned(), "unparsable".to_owned()).await.unwrap();
-        assert_eq!(store.depth("parked").unwrap(), 1);
-        let parked = store.receive(at(1), "parked", 1, 0).await.unwrap();
-        assert_eq!(parked[0].body, b"a canary sentence");
-        store.stop().await;
-        let file = std::fs::read(store.path()).unwrap();
-        assert!(!file.windows(6).any(|window| window == b"canary"));
-    }
+/// Messages in one queue, whatever their state.
+pub(crate) fn depth(conn: &Connection, queue: &str) -> Result<u64, StoreError> {
+    conn.query_row("SELECT COUNT(*) FROM queue WHERE name = ?1", [queue], |row| row.get(0))
+        .optional()
+        .map(Option::unwrap_or_default)
+        .map_err(StoreError::from)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
