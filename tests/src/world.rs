@@ -11,12 +11,13 @@ use edge_media::edge::directory::{Dial, Members, Person};
 use edge_media::edge::{Edge, EdgeConfig, EdgeInput, EdgeOutput};
 use edge_media::media::engine::{Engine, RecordedFrame, Sink};
 use edge_media::media::hold::HoldBed;
-use edge_media::media::prompt::ClipStore;
+use edge_media::media::prompt::{Audio, ClipStore, SpeechKey};
 use edge_media::media::{MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, codec, tone};
 use edge_media::sip::{
     Caller, Codec, Destination, DialogKey, Flow, Secret, SipCommand, SipConfig, Transport, TrunkConfig,
     UserConfig,
 };
+use handoff::call::outcome::LegCause;
 use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::command::{Command, CommandBody};
@@ -26,7 +27,9 @@ use handoff::pii::Pii;
 use handoff::policy::{Decision, Origin, Policy};
 use handoff::signal::Signal;
 
+use crate::net::Net;
 use crate::phone::{Habit, Phone, Sent, tones};
+use crate::setting::{Setting, Someone};
 
 /// One step of time, and the delay of every datagram.
 const STEP: Duration = Duration::from_millis(5);
@@ -64,9 +67,18 @@ pub struct World {
     pub cloud: Cloud,
     /// Desktops paint and acknowledge.
     pub desktops_acknowledge: bool,
+    /// The network.
+    pub net: Net,
+    /// The voice agent answers when its door is opened.
+    pub voice_agent_reachable: bool,
+    /// A proxy before the phone of one person rings another's phone as well.
+    pub forks: Option<(usize, usize)>,
+    /// Commands that the cloud has sent, to be sent again.
+    pub commanded: Vec<Command>,
+    outputs: VecDeque<EdgeOutput>,
+    carrying: bool,
     stream: Option<StreamKey>,
     voice_agent_speaks: bool,
-    wire: VecDeque<(Now, Sent)>,
     commands: VecDeque<(Now, Command)>,
     media: Plane,
     next_port: u16,
@@ -109,8 +121,15 @@ fn edge_sip() -> SocketAddr {
 impl World {
     /// A world with one trunk, one queue and these human agents, who have registered.
     pub fn new(habits: &[Habit], cloud: Cloud) -> Self {
-        let names: Vec<String> = (0..habits.len()).map(|n| format!("agent_{n}")).collect();
-        let config = edge_config(&names);
+        let people: Vec<Someone> = habits.iter().map(|habit| Someone::new(*habit)).collect();
+        Self::of(&Setting { cloud, ..Setting::new(&people) })
+    }
+
+    /// A world of this setting.
+    pub fn of(setting: &Setting) -> Self {
+        let names: Vec<String> = (0..setting.people.len()).map(|n| format!("agent_{n}")).collect();
+        let mut config = edge_config(&names);
+        setting.apply(&mut config);
         let clips = ClipStore::embedded().with_hold(HoldBed::tones());
         let caller = Phone::new(
             address(2, 5060),
@@ -121,8 +140,8 @@ impl World {
             11,
         );
         let humans = (3_u8..)
-            .zip(habits)
-            .map(|(host, habit)| {
+            .zip(&setting.people)
+            .map(|(host, Someone { habit, .. })| {
                 let sip = address(host, 5060);
                 Phone::new(sip, address(host, 4_000), tones::HUMAN, *habit, outside(sip), u64::from(host))
             })
@@ -137,16 +156,21 @@ impl World {
             pushes: Vec::new(),
             published: Vec::new(),
             voice_agent_heard: Vec::new(),
-            cloud,
+            cloud: setting.cloud,
             desktops_acknowledge: true,
+            net: Net::default(),
+            voice_agent_reachable: true,
+            forks: None,
+            commanded: Vec::new(),
+            outputs: VecDeque::new(),
+            carrying: false,
             stream: None,
             voice_agent_speaks: true,
-            wire: VecDeque::new(),
             commands: VecDeque::new(),
             media: Plane::default(),
             next_port: 20_000,
         };
-        for (index, name) in names.iter().enumerate() {
+        for (index, (name, someone)) in names.iter().zip(&setting.people).enumerate() {
             let register = SipCommand::Register {
                 user: name.clone(),
                 password: Pii::new("secret".to_owned()),
@@ -155,11 +179,11 @@ impl World {
                 expires_secs: 3_600,
             };
             let now = world.now;
-            if let Some(phone) = world.humans.get_mut(index) {
+            if let Some(phone) = world.humans.get_mut(index).filter(|_| someone.present) {
                 let sent = phone.order(now, register);
                 world.post(sent);
             }
-            if let Ok(agent) = HumanAgentId::parse(name) {
+            if let Some(agent) = HumanAgentId::parse(name).ok().filter(|_| someone.desktop) {
                 world.give(EdgeInput::DesktopPresence(agent, true));
             }
         }
@@ -187,8 +211,24 @@ impl World {
 
     /// The caller hangs up.
     pub fn caller_hangs_up(&mut self) {
-        let cause = handoff::call::outcome::LegCause::LocalHangUp;
+        let cause = LegCause::LocalHangUp;
         let sent = self.caller.order(self.now, SipCommand::HangUp(DialogKey(1), cause));
+        self.post(sent);
+    }
+
+    /// The link to the voice agent breaks, or its far end closes it.
+    pub fn voice_agent_goes(&mut self, cause: LegCause) {
+        if let Some(stream) = self.stream.take() {
+            self.give(EdgeInput::DoorClosed(stream, cause));
+        }
+    }
+
+    /// A human agent hangs up.
+    pub fn human_hangs_up(&mut self, index: usize) {
+        let now = self.now;
+        let Some(phone) = self.humans.get_mut(index) else { return };
+        let Some(dialog) = phone.dialog() else { return };
+        let sent = phone.order(now, SipCommand::HangUp(dialog, LegCause::LocalHangUp));
         self.post(sent);
     }
 
@@ -208,8 +248,13 @@ impl World {
 
     /// Passes time until a fact of this type is recorded; panics after `limit`.
     pub fn until(&mut self, kind: &str, limit: Duration) {
+        self.until_nth(kind, 1, limit);
+    }
+
+    /// Passes time until so many facts of this type are recorded; panics after `limit`.
+    pub fn until_nth(&mut self, kind: &str, nth: usize, limit: Duration) {
         let deadline = self.now + limit;
-        while self.count(kind) == 0 {
+        while self.count(kind) < nth {
             assert!(self.now < deadline, "no `{kind}` within {limit:?}; recorded: {:?}", self.kinds());
             self.step();
         }
@@ -285,16 +330,11 @@ impl World {
     }
 
     fn post(&mut self, sent: Vec<Sent>) {
-        let at = self.now + STEP;
-        self.wire.extend(sent.into_iter().map(|sent| (at, sent)));
+        self.net.post(self.now, STEP, sent);
     }
 
     fn deliver(&mut self) {
-        while let Some((at, _)) = self.wire.front() {
-            if *at > self.now {
-                return;
-            }
-            let Some((_, sent)) = self.wire.pop_front() else { return };
+        while let Some(sent) = self.net.arrived(self.now) {
             self.arrive(sent);
         }
     }
@@ -311,6 +351,7 @@ impl World {
             self.carry_media();
             return;
         }
+        self.fork(from, to, &bytes);
         let now = self.now;
         let phones = std::iter::once(&mut self.caller).chain(&mut self.humans);
         let mut answers = Vec::new();
@@ -322,6 +363,23 @@ impl World {
             }
         }
         self.post(answers);
+    }
+
+    /// The proxy: an INVITE outside a dialog, its CANCEL and its failure's ACK reach the second
+    /// phone too, under that phone's own address.
+    fn fork(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let Some((one, other)) = self.forks else { return };
+        let (Some(one), Some(other)) = (self.humans.get(one), self.humans.get(other)) else { return };
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        let Some((line, rest)) = text.split_once("\r\n") else { return };
+        let to_tag = rest.lines().find(|line| line.starts_with("To:")).is_some_and(|to| to.contains("tag="));
+        let forked = line.starts_with("INVITE ") && !to_tag || line.starts_with("CANCEL ");
+        if to != one.sip || !forked {
+            return;
+        }
+        let line = line.replace(&one.sip.ip().to_string(), &other.sip.ip().to_string());
+        let (to, bytes) = (other.sip, format!("{line}\r\n{rest}").into_bytes());
+        self.post(vec![Sent { from, to, bytes }]);
     }
 
     fn carry_media(&mut self) {
@@ -340,18 +398,28 @@ impl World {
         }
     }
 
+    /// Carries outputs out in order; what one of them causes at once comes behind the others.
     fn carry(&mut self, outputs: Vec<EdgeOutput>) {
-        for output in outputs {
+        self.outputs.extend(outputs);
+        if std::mem::replace(&mut self.carrying, true) {
+            return;
+        }
+        while let Some(output) = self.outputs.pop_front() {
             match output {
                 EdgeOutput::Send(flow, bytes) => {
                     self.post(vec![Sent { from: edge_sip(), to: flow.peer, bytes }]);
                 }
                 EdgeOutput::Media(command) => self.order_media(command),
                 EdgeOutput::OpenDoor { stream, .. } => {
-                    self.stream = Some(stream);
-                    self.give(EdgeInput::DoorOpened(stream));
+                    if self.voice_agent_reachable {
+                        self.stream = Some(stream);
+                        self.give(EdgeInput::DoorOpened(stream));
+                    } else {
+                        self.give(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
+                    }
                 }
                 EdgeOutput::CloseDoor(_) => self.stream = None,
+                EdgeOutput::PrepareSpeech { text, lang } => self.synthesise(text.expose(), &lang),
                 EdgeOutput::Desktop(agent, push) => self.push(agent, push),
                 EdgeOutput::Fact(event) => {
                     self.decide(&event);
@@ -364,12 +432,17 @@ impl World {
                     self.next_port += 2 * count;
                     self.give(EdgeInput::Ports(ports));
                 }
-                EdgeOutput::Close(_)
-                | EdgeOutput::PrepareSpeech { .. }
-                | EdgeOutput::DoorStatus { .. }
-                | EdgeOutput::Forget(_) => {}
+                EdgeOutput::Close(_) | EdgeOutput::DoorStatus { .. } | EdgeOutput::Forget(_) => {}
             }
         }
+        self.carrying = false;
+    }
+
+    /// The whisper, as a test hears it: two seconds of its own tone.
+    fn synthesise(&mut self, text: &str, lang: &str) {
+        let samples = tone::sine(tones::WHISPER, 8_000, 16_000);
+        let bytes: Vec<u8> = samples.iter().map(|sample| codec::encode(Codec::Pcmu, *sample)).collect();
+        self.engine.prompt_ready(SpeechKey::of(text, lang), Audio::from(bytes));
     }
 
     fn order_media(&mut self, command: MediaCommand) {
@@ -410,6 +483,7 @@ impl World {
             call_id: event.call.clone(),
             body: CommandBody::TransferDecided { decision },
         };
+        self.commanded.push(command.clone());
         self.commands.push_back((self.now + after, command));
     }
 }
