@@ -13,6 +13,9 @@ use tracing_subscriber::EnvFilter;
 /// Exit code of a scenario or an option that is declared and not built yet.
 pub const NOT_BUILT: u8 = 64;
 
+/// What whole calls did in virtual time; the test that plays them keeps it true.
+const GRID: &str = include_str!("../../tests/GRID.md");
+
 /// Warm transfers from voice AI to people.
 #[derive(Debug, Parser)]
 #[command(name = "warmbridge", version, about)]
@@ -59,6 +62,8 @@ enum Command {
         #[command(subcommand)]
         what: audit::What,
     },
+    /// Print what follows when somebody leaves, refuses or falls silent, in every state of a call.
+    Grid,
     /// Check a policy.
     Policy {
         #[command(subcommand)]
@@ -134,6 +139,10 @@ pub fn run() -> ExitCode {
         Command::Serve { config } => on_runtime(crate::io::serve(config)),
         Command::Check { config } => check(&config),
         Command::Audit { data, json, what } => audit::run(&data, json, what),
+        Command::Grid => {
+            print_line(GRID.trim_end());
+            ExitCode::SUCCESS
+        }
         Command::Policy { what } => policy::run(what),
     }
 }

@@ -101,6 +101,13 @@ impl World {
         Now::from_micros(fact.mono_us)
     }
 
+    /// The state of the one call, and its phase.
+    pub fn stands(&self) -> String {
+        let Some((_, standing)) = self.edge.standings().next() else { return "finished".to_owned() };
+        let phase = standing.phase.map(|phase| format!("/{}", phase.as_str())).unwrap_or_default();
+        format!("{}{phase}", standing.state)
+    }
+
     /// Where the call stands, for a message of a failed test.
     pub fn standing(&self) -> String {
         let standings: Vec<String> =

@@ -64,6 +64,10 @@ pub struct Phone {
     pub events: Vec<SipEvent>,
     /// When each frame came, and which of the known tones were in it.
     pub heard: Vec<(Now, Vec<u32>)>,
+    /// It listens to what it receives; one that does not is quicker.
+    pub listens: bool,
+    /// All that was heard, as samples.
+    pub sound: Vec<i16>,
     /// When each frame came that could be heard at all (above −50 dBFS).
     pub loud: Vec<Now>,
     /// Breaks of the received stream.
@@ -71,6 +75,7 @@ pub struct Phone {
     voice: Vec<i16>,
     spoken: usize,
     remote: Option<RemoteMedia>,
+    offered: Option<RemoteMedia>,
     answer_at: Option<(Now, DialogKey)>,
     key: Option<KeyPress>,
     seq: u16,
@@ -112,11 +117,14 @@ impl Phone {
             habit,
             events: Vec::new(),
             heard: Vec::new(),
+            listens: true,
+            sound: Vec::new(),
             loud: Vec::new(),
             breaks: 0,
             voice: tone::sine(frequency, 8_000, FRAME_SAMPLES * 50),
             spoken: 0,
             remote: None,
+            offered: None,
             answer_at: None,
             key: None,
             seq: seed as u16,
@@ -149,6 +157,9 @@ impl Phone {
 
     /// Gives its stack an order.
     pub fn order(&mut self, now: Now, command: SipCommand) -> Vec<Sent> {
+        if let SipCommand::Answer(..) = command {
+            self.remote = self.offered;
+        }
         let outputs = self.stack.command(now, command);
         self.carry(now, outputs)
     }
@@ -176,13 +187,14 @@ impl Phone {
             self.breaks += u32::from(!continuous && packet.payload_type < 96);
         }
         self.last = Some((packet.ssrc, packet.sequence, packet.timestamp));
-        if packet.payload_type == 0 {
+        if packet.payload_type == 0 && self.listens {
             let samples: Vec<i16> =
                 packet.payload.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
             if tone::loudness(&samples) > SILENT_DBFS {
                 self.loud.push(now);
             }
             self.heard.push((now, tones::in_frame(&samples)));
+            self.sound.extend(samples);
         }
     }
 
@@ -264,10 +276,9 @@ impl Phone {
         match event {
             SipEvent::Invited { dialog, remote, .. } => {
                 self.remote = None;
-                let offered = *remote;
+                self.offered = *remote;
                 match self.habit {
                     Habit::Answers(after) => {
-                        self.remote = offered;
                         self.answer_at = Some((now + after, *dialog));
                         self.order(now, SipCommand::Ring(*dialog))
                     }

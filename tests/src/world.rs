@@ -73,6 +73,8 @@ pub struct World {
     pub voice_agent_reachable: bool,
     /// A proxy before the phone of one person rings another's phone as well.
     pub forks: Option<(usize, usize)>,
+    /// The media plane reports what it has played and heard.
+    pub media_reports: bool,
     /// Commands that the cloud has sent, to be sent again.
     pub commanded: Vec<Command>,
     outputs: VecDeque<EdgeOutput>,
@@ -161,6 +163,7 @@ impl World {
             net: Net::default(),
             voice_agent_reachable: true,
             forks: None,
+            media_reports: true,
             commanded: Vec::new(),
             outputs: VecDeque::new(),
             carrying: false,
@@ -193,6 +196,13 @@ impl World {
 
     /// The caller dials; returns when the disclosure has been heard.
     pub fn call_and_disclose(&mut self) {
+        self.dial();
+        self.until("disclosure.ai_identity", Duration::from_secs(20));
+        self.pass(Duration::from_millis(200));
+    }
+
+    /// The caller dials.
+    pub fn dial(&mut self) {
         let local = self.caller.local();
         let sent = self.caller.order(
             self.now,
@@ -205,8 +215,6 @@ impl World {
             },
         );
         self.post(sent);
-        self.until("disclosure.ai_identity", Duration::from_secs(20));
-        self.pass(Duration::from_millis(200));
     }
 
     /// The caller hangs up.
@@ -223,12 +231,40 @@ impl World {
         }
     }
 
+    /// Nobody listens, where only the record matters: such a call is played much faster.
+    pub fn deaf(&mut self, deaf: bool) {
+        self.caller.listens = !deaf;
+        for human in &mut self.humans {
+            human.listens = !deaf;
+        }
+    }
+
+    /// The link to the voice agent is open.
+    pub const fn voice_agent_is_there(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// A human agent whose phone rings answers it.
+    pub fn human_answers(&mut self, index: usize) {
+        self.human_orders(index, |phone, dialog| SipCommand::Answer(dialog, phone.local()));
+    }
+
+    /// A human agent whose phone rings refuses.
+    pub fn human_refuses(&mut self, index: usize, status: u16) {
+        self.human_orders(index, |_, dialog| SipCommand::Reject(dialog, status));
+    }
+
     /// A human agent hangs up.
     pub fn human_hangs_up(&mut self, index: usize) {
+        self.human_orders(index, |_, dialog| SipCommand::HangUp(dialog, LegCause::LocalHangUp));
+    }
+
+    fn human_orders(&mut self, index: usize, order: impl FnOnce(&Phone, DialogKey) -> SipCommand) {
         let now = self.now;
         let Some(phone) = self.humans.get_mut(index) else { return };
         let Some(dialog) = phone.dialog() else { return };
-        let sent = phone.order(now, SipCommand::HangUp(dialog, LegCause::LocalHangUp));
+        let command = order(phone, dialog);
+        let sent = phone.order(now, command);
         self.post(sent);
     }
 
@@ -388,11 +424,14 @@ impl World {
             self.post(vec![Sent { from: address(1, port.0), to, bytes }]);
         }
         for (_, out) in stream {
-            if let StreamOut::Frame(frame) = out {
+            if let StreamOut::Frame(frame) = out
+                && self.caller.listens
+            {
                 let samples: Vec<i16> = frame.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
                 self.voice_agent_heard.push((self.now, tones::in_frame(&samples)));
             }
         }
+        let reports = if self.media_reports { reports } else { Vec::new() };
         for report in reports {
             self.give(EdgeInput::Media(report));
         }
