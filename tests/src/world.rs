@@ -365,6 +365,11 @@ impl World {
         self.carry_media();
     }
 
+    /// A phone sends what an order of the script made.
+    pub fn send(&mut self, sent: Vec<Sent>) {
+        self.post(sent);
+    }
+
     fn post(&mut self, sent: Vec<Sent>) {
         self.net.post(self.now, STEP, sent);
     }
