@@ -16,6 +16,7 @@ mod offer;
 pub mod outcome;
 mod silence;
 mod talk;
+mod tap;
 mod transfer;
 
 use std::sync::Arc;
@@ -94,6 +95,10 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(35);
 
 /// How long the end of a leg is awaited after we ordered it: one SIP transaction is 32 s.
 const CLOSE_LIMIT: Duration = Duration::from_secs(35);
+
+/// How long the disk may take to confirm the recordings of a call that is over. Longer keeps a
+/// finished call in memory; without the confirmation its record names no digest.
+const STORE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Longest goodbye to a human agent whose caller left.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
@@ -182,13 +187,19 @@ impl Call {
             State::WithVoiceAgent(conversing) => conversing.next_timeout(&self.core),
             State::Transferring(transfer) => transfer.next_timeout(),
             State::Bridged(bridge) => bridge.next_timeout(),
-            State::Ending(ending) => return ending.next_timeout(),
+            State::Ending(ending) => return self.core.store_due().or_else(|| ending.next_timeout()),
         };
         let voice = match self.core.voice {
             VoiceLink::Connecting { until, .. } => Some(until),
             VoiceLink::Up { .. } | VoiceLink::Gone => None,
         };
-        earliest([own, voice, self.core.silences.next_timeout(), Some(self.core.until)])
+        earliest([
+            own,
+            voice,
+            self.core.tap.next_timeout(),
+            self.core.silences.next_timeout(),
+            Some(self.core.until),
+        ])
     }
 
     /// Where the call stands, without personal data.
@@ -259,6 +270,10 @@ impl Call {
     /// a call whose legs are all closed is over.
     fn settle(&mut self) -> Vec<Output> {
         let core = &mut self.core;
+        if matches!(self.state, State::Closing { .. } | State::Ending(_)) {
+            let state = std::mem::replace(&mut self.state, State::Finished);
+            self.state = tap::flush(core, state);
+        }
         if !matches!(self.state, State::Finished) {
             core.follow_recordings();
             let egress = media::routes(&self.state, &core.legs, core.voice);
@@ -268,6 +283,7 @@ impl Call {
         }
         if let State::Ending(ending) = &self.state
             && core.legs.is_empty()
+            && core.recordings_settled()
         {
             ending::finish(core, ending);
             self.state = State::Finished;
@@ -374,6 +390,10 @@ fn step(core: &mut Core, state: State, input: Input) -> State {
             | Input::HandBack { .. },
         ) => state,
 
+        (state, Input::RecordingStored { leg, recording }) => {
+            core.recording_stored(leg, recording);
+            state
+        }
         (state, Input::Media(report)) => media_reported(core, state, report),
         (state, Input::Timeout) => timeout(core, state),
     }
@@ -534,6 +554,7 @@ fn timeout(core: &mut Core, state: State) -> State {
     if now >= core.until && !matches!(state, State::Ending(_)) {
         return ending::stop(core, state, "failed", LegCause::LocalHangUp);
     }
+    let state = tap::tick(core, state);
     let state = match core.voice {
         VoiceLink::Connecting { leg, until, .. } if now >= until => {
             core.hang_up(leg, LegCause::Unreachable);

@@ -53,6 +53,8 @@ pub struct Setting {
     pub hold_by_reinvite: bool,
     /// The voice agent goes on hearing a waiting caller.
     pub cancel_while_waiting: bool,
+    /// Every leg is recorded.
+    pub recording: bool,
     /// A person hangs up after the bridge.
     pub on_agent_bye: Survivor,
     /// A person's leg is lost after the bridge.
@@ -71,6 +73,7 @@ impl Setting {
             attempts_max: 3,
             hold_by_reinvite: true,
             cancel_while_waiting: false,
+            recording: false,
             on_agent_bye: Survivor::End,
             on_agent_lost: Survivor::Reoffer,
             on_voice_agent_bye: OnVoiceAgentBye::TransferDefault,

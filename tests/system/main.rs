@@ -6,6 +6,8 @@ mod grid;
 mod leaving;
 mod minds;
 mod network;
+mod pii;
+mod recording;
 mod ringing;
 mod tidy;
 mod transfer;

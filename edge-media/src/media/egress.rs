@@ -30,7 +30,7 @@ const RELAY_LATE_MAX: u8 = 10;
 /// them. A larger hole is a break, and counts on without one.
 const RELAY_HOLE_MAX: u16 = 5;
 /// A relayed timestamp this far from our clock (one second) belongs to another timeline.
-const RELAY_JUMP: i32 = 8_000;
+const RELAY_JUMP: u32 = 8_000;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ impl Egress {
         };
         let known = self.relay.filter(|relay| relay.ssrc == packet.ssrc && relay.late < RELAY_LATE_MAX);
         let away = |relay: &Relay| packet.timestamp.wrapping_add(relay.offset).wrapping_sub(next) as i32;
-        let mut relay = known.filter(|relay| away(relay).abs() < RELAY_JUMP).unwrap_or(fresh);
+        let mut relay = known.filter(|relay| away(relay).unsigned_abs() < RELAY_JUMP).unwrap_or(fresh);
         let timestamp = packet.timestamp.wrapping_add(relay.offset);
         if self.last.is_some_and(|last| !follows(timestamp, last)) {
             relay.late += 1;
@@ -381,6 +381,27 @@ mod tests {
         assert_eq!(tick(&mut egress, 100), [(4, 640), (5, 800)], "56 ms without a packet");
         assert_eq!(relay(&mut egress, 101, 3), None, "too late for its place");
         assert_eq!(relay(&mut egress, 102, 5), Some((6, 960)), "in its place again");
+    }
+
+    #[test]
+    fn a_timestamp_half_a_circle_away_begins_another_timeline() {
+        let mut egress = Egress::new([1, 2, 3]);
+        let mut relayed = |number: u16, timestamp: u32| {
+            let payload = [0; FRAME_SAMPLES];
+            let packet = RtpPacket {
+                marker: false,
+                payload_type: 8,
+                sequence: number,
+                timestamp,
+                ssrc: 9,
+                payload: &payload,
+            };
+            let sent = egress.relay(Now::from_millis(20 * u64::from(number)), OPEN, &packet)?;
+            RtpPacket::parse(sent).ok().map(|packet| packet.timestamp)
+        };
+        let first = relayed(1, 0).unwrap();
+        // The one difference whose magnitude no signed number holds.
+        assert_eq!(relayed(2, 0x8000_00a0), Some(first.wrapping_add(160)));
     }
 
     #[test]

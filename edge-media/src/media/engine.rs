@@ -146,8 +146,8 @@ impl Engine {
                 }
                 None => self.counters.refused += 1,
             },
-            MediaCommand::Record { call, leg } => match self.leg_mut(&call, leg) {
-                Some(leg) => leg.record(),
+            MediaCommand::Record { call, leg, on } => match self.leg_mut(&call, leg) {
+                Some(leg) => leg.record(on),
                 None => self.counters.refused += 1,
             },
             MediaCommand::Close { call, leg } => self.close(now, &call, leg, sink),
