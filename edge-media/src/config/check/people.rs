@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use handoff::call::{Fallback, PayloadAck};
+use handoff::call::{Fallback, PayloadAck, Survivor};
 use handoff::id::{DestinationId, HumanAgentId};
 use handoff::message;
 use handoff::pii::Pii;
@@ -181,14 +181,25 @@ impl Checker<'_> {
                 self.in_range(table.attempts_max.as_ref(), "attempts_max", ATTEMPTS, *ATTEMPTS.end());
             let payload_ack = self.payload_ack(table.payload_ack.as_ref(), webhooks);
             let fallback = self.fallback(&table.fallback);
+            let on_agent_bye = self.choice(table.on_agent_bye.as_ref(), "on_agent_bye", &SURVIVORS_OF_BYE);
+            let on_agent_lost =
+                self.choice(table.on_agent_lost.as_ref(), "on_agent_lost", &SURVIVORS_OF_LOSS);
+            let survivors = on_agent_bye.zip(on_agent_lost);
             let wait = self.in_range(
                 table.wait_default_s.as_ref(),
                 "wait_default_s",
                 WAIT_DEFAULT_S,
                 WAIT_DEFAULT_DEFAULT_S,
             );
-            if let (Some(id), Some(label), Some(spoken), Some(attempts_max), Some(payload_ack), Some(wait)) =
-                (id, label, spoken, attempts, payload_ack, wait)
+            if let (
+                Some(id),
+                Some(label),
+                Some(spoken),
+                Some(attempts_max),
+                Some(payload_ack),
+                Some(wait),
+                Some((on_agent_bye, on_agent_lost)),
+            ) = (id, label, spoken, attempts, payload_ack, wait, survivors)
             {
                 queues.push(Queue {
                     id,
@@ -198,6 +209,8 @@ impl Checker<'_> {
                     attempts_max,
                     payload_ack,
                     fallback,
+                    on_agent_bye,
+                    on_agent_lost,
                     wait_default_s: wait,
                 });
             }
@@ -279,6 +292,20 @@ impl Checker<'_> {
     }
 }
 
+/// Who hangs up has usually said goodbye. The first is the default.
+const SURVIVORS_OF_BYE: [(&str, Survivor); 4] = [
+    ("end", Survivor::End),
+    ("reoffer", Survivor::Reoffer),
+    ("voice_agent", Survivor::VoiceAgent),
+    ("closing", Survivor::Closing),
+];
+/// Who is lost has not; the caller still needs a person.
+const SURVIVORS_OF_LOSS: [(&str, Survivor); 4] = [
+    ("reoffer", Survivor::Reoffer),
+    ("voice_agent", Survivor::VoiceAgent),
+    ("closing", Survivor::Closing),
+    ("end", Survivor::End),
+];
 /// Shorter, and nobody reaches the phone; longer, and the caller waits two minutes for one
 /// person.
 const RING_TIMEOUT_S: RangeInclusive<u32> = 5..=120;
