@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Target};
+use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor, Target};
 use handoff::event::WebhookKind;
 use handoff::id::{DestinationId, EdgeId, HumanAgentId, QueueId, TenantId};
 use handoff::pii::Pii;
@@ -74,6 +74,8 @@ pub struct Edge {
     pub hold_signalling: HoldSignalling,
     /// The caller may cancel a transfer by key or word while waiting.
     pub cancel_while_waiting: bool,
+    /// How long nothing may come from a leg that is not held before it counts as lost.
+    pub rtp_timeout: Duration,
     /// BCP 47 language of prompts.
     pub lang: String,
     /// Clip and text id of the AI and recording disclosure.
@@ -104,7 +106,7 @@ pub struct Trunk {
 }
 
 /// `[voice_agent]`: the WebSocket that the edge dials for each call.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct VoiceAgent {
     /// `ws://` or `wss://`.
     pub url: String,
@@ -116,6 +118,29 @@ pub struct VoiceAgent {
     pub on_bye: OnVoiceAgentBye,
 }
 
+impl fmt::Debug for VoiceAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VoiceAgent")
+            .field("url", &Origin(&self.url))
+            .field("auth_token", &self.auth_token)
+            .field("signal_token", &self.signal_token)
+            .field("on_bye", &self.on_bye)
+            .finish()
+    }
+}
+
+/// A URL without its path and query: providers put tokens there.
+struct Origin<'a>(&'a str);
+
+impl fmt::Debug for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = self.0.find("://").map_or(0, |at| at + "://".len());
+        let rest = self.0.get(start..).unwrap_or_default();
+        let end = rest.find(['/', '?', '#']).map_or(self.0.len(), |at| start + at);
+        write!(f, "{}/…", self.0.get(..end).unwrap_or_default())
+    }
+}
+
 /// How an agent's phone is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phone {
@@ -125,9 +150,22 @@ pub enum Phone {
         user: String,
         /// Digest password.
         password: Secret,
+        /// The phone knows MD5 only (RFC 2617): the challenge is weaker for its sake.
+        allow_md5: bool,
     },
     /// A fixed address.
-    Fixed(Pii<String>),
+    Fixed(FixedPhone),
+}
+
+/// A phone that does not register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedPhone {
+    /// Its `sip:` URI.
+    pub uri: Pii<String>,
+    /// The host of the URI: an address, or a name that somebody has to look up.
+    pub host: String,
+    /// Where the file names it, for what is found out about the host later.
+    pub line: usize,
 }
 
 /// `[[agent]]`: a person who takes calls.
@@ -149,8 +187,6 @@ pub struct Agent {
     pub trusted: bool,
     /// Opens this person's desktop.
     pub desktop_token: Option<Secret>,
-    /// For routing by skill.
-    pub skills: BTreeSet<String>,
 }
 
 /// `[[queue]]`: a group of people.
@@ -162,7 +198,8 @@ pub struct Queue {
     pub label: String,
     /// The clip that names it to the caller.
     pub spoken: String,
-    /// Its members, in the order in which ties are broken.
+    /// Its members, in the order in which ties are broken: those named, then those with all of
+    /// the skills that it wants.
     pub agents: Vec<HumanAgentId>,
     /// Most people tried in one transfer.
     pub attempts_max: u32,
@@ -170,6 +207,10 @@ pub struct Queue {
     pub payload_ack: PayloadAck,
     /// What happens when nobody takes the call, in order.
     pub fallback: Vec<Fallback>,
+    /// Where the caller goes when the human agent hangs up after the bridge.
+    pub on_agent_bye: Survivor,
+    /// Where the caller goes when the human agent's leg is lost after the bridge.
+    pub on_agent_lost: Survivor,
     /// Seconds to announce until there is a history to measure.
     pub wait_default_s: u32,
 }
@@ -197,6 +238,8 @@ impl Queue {
             attempts_max: self.attempts_max,
             payload_ack: self.payload_ack.clone(),
             fallback: self.fallback.clone(),
+            on_agent_bye: self.on_agent_bye,
+            on_agent_lost: self.on_agent_lost,
             wait_default_s: self.wait_default_s,
         }
     }
@@ -222,7 +265,7 @@ pub enum Grant {
 }
 
 /// `[[webhook]]`: a receiver.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Webhook {
     /// Its id in records and in `payload_ack`.
     pub id: DestinationId,
@@ -240,6 +283,21 @@ pub struct Webhook {
     pub allow_private: Vec<IpNet>,
     /// What it may receive.
     pub grants: BTreeSet<Grant>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook")
+            .field("id", &self.id)
+            .field("url", &Origin(&self.url))
+            .field("secret", &self.secret)
+            .field("events", &self.events)
+            .field("mode", &self.mode)
+            .field("required", &self.required)
+            .field("allow_private", &self.allow_private)
+            .field("grants", &self.grants)
+            .finish()
+    }
 }
 
 /// `[audit]`.
@@ -418,6 +476,14 @@ impl Config {
             }
         }
         found
+    }
+
+    /// The phones that do not register.
+    pub fn fixed_phones(&self) -> impl Iterator<Item = &FixedPhone> {
+        self.agents.iter().filter_map(|agent| match &agent.phone {
+            Phone::Fixed(phone) => Some(phone),
+            Phone::Registered { .. } => None,
+        })
     }
 
     fn in_directory(mut self, base: &Path) -> Self {

@@ -3,20 +3,22 @@
 //! carries the machine's orders out in their order. Pure: no socket, clock, thread or disk.
 //! RTP never passes through here, and no decision about a transfer is taken here.
 
+mod debug;
 pub mod directory;
 mod orders;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use handoff::call::media::{MediaReport, Prompt};
 use handoff::call::outcome::LegCause;
-use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Standing, Waiting};
+use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Output, Standing, Waiting};
 use handoff::clock::{Moment, Now};
 use handoff::command::Command;
 use handoff::conversation::CallerIdentity;
-use handoff::event::{CallEvent, DeclineReason, Evaluable, Means};
+use handoff::event::{CallEvent, DeclineReason, Evaluable, Means, StoredRecording};
 use handoff::id::{CallId, HumanAgentId, LegId, QueueId, TransferId};
 use handoff::pii::Pii;
 use handoff::policy::Decision;
@@ -33,7 +35,12 @@ use crate::sip::{
 /// refills whenever the stock falls below this.
 pub const PORT_STOCK: usize = 32;
 
+/// How long a stock that could not be filled is left as it is. A port rests for half a minute
+/// behind its leg, so asking much more often would search a used-up range in vain.
+const RESTOCK_WAIT: Duration = Duration::from_secs(5);
+
 /// What holds for calls that arrive from now on.
+#[derive(Clone, Debug)]
 pub struct EdgeConfig {
     /// Rules that a call is pinned to.
     pub rules: Arc<CallRules>,
@@ -54,7 +61,6 @@ pub struct EdgeConfig {
 }
 
 /// What reaches the edge.
-#[derive(Debug)]
 pub enum EdgeInput {
     /// One UDP datagram, or bytes of one TCP connection.
     Bytes(Flow, Vec<u8>),
@@ -82,8 +88,15 @@ pub enum EdgeInput {
     HandBack(HumanAgentId, TransferId),
     /// The cloud orders.
     Command(Box<Command>),
+    /// A new configuration: rules, trunks, people and their phones for the calls that arrive
+    /// from now on. Running calls keep the rules they began with, and our own addresses stay.
+    Reload(Box<EdgeConfig>),
+    /// What the names of fixed phones stand for now.
+    Resolved(Vec<(String, SocketAddr)>),
     /// Freshly bound ports.
     Ports(Vec<Port>),
+    /// The recording of a leg that is over lies on disk.
+    RecordingStored(CallId, LegId, StoredRecording),
     /// A timer is due.
     Timeout,
     /// No new calls; running ones go on.
@@ -94,7 +107,7 @@ pub enum EdgeInput {
 
 /// What the edge wants done. Outputs come in order; those that follow a `Fact` of the same
 /// batch are effects of that fact, and the shell releases them after its commit.
-#[derive(Debug, PartialEq)]
+#[derive(PartialEq)]
 pub enum EdgeOutput {
     /// Send these bytes.
     Send(Flow, Vec<u8>),
@@ -133,6 +146,8 @@ pub enum EdgeOutput {
     Fact(Box<CallEvent>),
     /// The edge's own decision, for `decisions`, with the number of the fact that records it.
     Decision(Box<Evaluable>, Box<Decision>, u64),
+    /// Destroy what was recorded of this call.
+    DiscardRecordings(CallId),
     /// The stock of ports is low: bind this many.
     NeedPorts(usize),
     /// The call is over; its keys can be forgotten once its facts are stored.
@@ -151,6 +166,8 @@ pub struct Edge {
     deadlines: BTreeSet<(Now, CallId)>,
     ports: VecDeque<Port>,
     asked_for_ports: bool,
+    /// The range gave less than was asked for: nothing is asked before this.
+    restock_at: Option<Now>,
     next_dialog: u64,
     next_stream: u64,
     random: u128,
@@ -173,6 +190,10 @@ pub struct EdgeCounters {
 
 struct Running {
     call: Call,
+    /// What the machine has ordered and nobody has carried out yet.
+    orders: VecDeque<Output>,
+    /// Its orders are being carried out; what they cause queues up behind them.
+    carrying: bool,
     deadline: Option<Now>,
     legs: BTreeMap<LegId, Wire>,
 }
@@ -200,6 +221,7 @@ impl Edge {
             deadlines: BTreeSet::new(),
             ports: VecDeque::new(),
             asked_for_ports: false,
+            restock_at: None,
             next_dialog: 1,
             next_stream: 1,
             random: seed,
@@ -279,6 +301,14 @@ impl Edge {
             EdgeInput::Ports(ports) => {
                 self.asked_for_ports = false;
                 self.ports.extend(ports);
+                self.restock_at = (self.ports.len() < PORT_STOCK).then_some(at.now + RESTOCK_WAIT);
+            }
+            EdgeInput::Reload(config) => self.reload(at, *config, &mut out),
+            EdgeInput::Resolved(hosts) => self.sip.set_hosts(hosts),
+            EdgeInput::RecordingStored(call, leg, recording) => {
+                if !self.feed(at, &call, Input::RecordingStored { leg, recording }, &mut out) {
+                    self.counters.reports_late += 1;
+                }
             }
             EdgeInput::Timeout => self.run_timers(at, &mut out),
             EdgeInput::Drain => {
@@ -293,14 +323,14 @@ impl Edge {
                 }
             }
         }
-        self.restock(&mut out);
+        self.restock(at.now, &mut out);
         out
     }
 
     /// When `handle(now, EdgeInput::Timeout)` has something to do next.
     pub fn next_timeout(&self) -> Option<Now> {
         let calls = self.deadlines.first().map(|(at, _)| *at);
-        [calls, self.sip.next_timeout()].into_iter().flatten().min()
+        [calls, self.sip.next_timeout(), self.restock_at].into_iter().flatten().min()
     }
 
     /// Running calls with their standing, for lists.
@@ -354,10 +384,12 @@ impl Edge {
         !self.draining && !self.ports.is_empty() && self.calls.len() < self.config.calls_max
     }
 
-    /// Takes over new rules and a new directory. Running calls keep the rules they began with.
-    pub fn reload(&mut self, rules: Arc<CallRules>, people: Vec<Person>, queues: Vec<Members>) {
-        self.config.rules = rules;
-        self.directory.reload(people, queues);
+    fn reload(&mut self, at: Moment, config: EdgeConfig, out: &mut Vec<EdgeOutput>) {
+        self.config.rules = config.rules;
+        self.config.call_types = config.call_types;
+        self.directory.reload(config.people, config.queues);
+        let outputs = self.sip.reload(config.sip.trunks, config.sip.users);
+        self.carry_sip(at, outputs, out);
     }
 
     fn run_timers(&mut self, at: Moment, out: &mut Vec<EdgeOutput>) {
@@ -473,7 +505,10 @@ impl Edge {
         let wire = Wire::Sip { dialog, port, agent: None, remote };
         self.dialogs.insert(dialog, (call.clone(), LegId::CALLER));
         let legs = BTreeMap::from([(LegId::CALLER, wire)]);
-        self.calls.insert(call.clone(), Running { call: machine, deadline: None, legs });
+        self.calls.insert(
+            call.clone(),
+            Running { call: machine, orders: outputs.into(), carrying: false, deadline: None, legs },
+        );
         out.push(EdgeOutput::Media(MediaCommand::Open {
             call: call.clone(),
             leg: LegId::CALLER,
@@ -486,7 +521,7 @@ impl Edge {
                 remote,
             }));
         }
-        self.carry(at, &call, outputs, out);
+        self.carry(at, &call, out);
     }
 
     fn refuse(&mut self, at: Moment, dialog: DialogKey, status: u16, out: &mut Vec<EdgeOutput>) {
@@ -569,16 +604,22 @@ impl Edge {
     }
 
     /// Gives one input to one call and carries out what it orders. False: there is no such call.
+    /// An input that an order of the same call causes is taken at once, and what follows from
+    /// it comes after what was ordered before: facts leave in the order of their numbers.
     fn feed(&mut self, at: Moment, call: &CallId, input: Input, out: &mut Vec<EdgeOutput>) -> bool {
         let Some(running) = self.calls.get_mut(call) else { return false };
-        let outputs = running.call.handle(at, input);
-        self.carry(at, call, outputs, out);
+        running.orders.extend(running.call.handle(at, input));
+        if !running.carrying {
+            self.carry(at, call, out);
+        }
         true
     }
 
-    fn restock(&mut self, out: &mut Vec<EdgeOutput>) {
-        if self.ports.len() < PORT_STOCK && !self.asked_for_ports {
+    fn restock(&mut self, now: Now, out: &mut Vec<EdgeOutput>) {
+        let waits = self.asked_for_ports || self.restock_at.is_some_and(|at| at > now);
+        if self.ports.len() < PORT_STOCK && !waits {
             self.asked_for_ports = true;
+            self.restock_at = None;
             out.push(EdgeOutput::NeedPorts(PORT_STOCK * 2 - self.ports.len()));
         }
     }

@@ -2,7 +2,7 @@
 //! functions run by. Everything a running call is pinned to is built here, once per load.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use functions::config::{Content, Destination, FunctionsConfig};
 use functions::guard;
 use functions::sqlite::Store;
-use handoff::call::{CallRules, QueueRules};
+use handoff::call::CallRules;
 use handoff::payload::{Catalog, Grants};
 use handoff::pii::Pii;
 use handoff::policy::Policy;
@@ -55,12 +55,14 @@ impl Setup {
             edge: config.edge.id.clone(),
             policy: Arc::new(policy),
             catalog: Arc::new(catalog_of(config)?),
-            queues: config.queues.iter().map(queue_rules).collect(),
+            queues: config.queues.iter().map(crate::config::Queue::rules).collect(),
             lang: config.edge.lang.clone(),
             disclosure: spoken(&config.edge.disclosure, &config.edge.lang),
             hold_by_reinvite: config.edge.hold_signalling == HoldSignalling::Reinvite,
             recording: config.edge.recording,
             on_voice_agent_bye: config.voice_agent.on_bye,
+            rtp_timeout: config.edge.rtp_timeout,
+            cancel_while_waiting: config.edge.cancel_while_waiting,
             public_url: config.edge.public_url.clone(),
         };
         let functions = FunctionsConfig {
@@ -82,7 +84,7 @@ impl Setup {
                 .map(|queue| Members { queue: queue.id.clone(), people: queue.agents.clone() })
                 .collect(),
             media: MediaConfig {
-                ip: config.edge.public_ip,
+                ip: rtp_address(&config.edge),
                 ports: config.edge.rtp_ports.0..=config.edge.rtp_ports.1,
                 threads: MEDIA_THREADS,
                 real_time: true,
@@ -119,6 +121,13 @@ impl Setup {
             calls_max: CALLS_MAX,
         }
     }
+}
+
+/// Where RTP is bound: on the interface of SIP, because the public address may be that of a NAT
+/// before this machine.
+fn rtp_address(edge: &crate::config::Edge) -> IpAddr {
+    let sip = edge.sip_udp.or(edge.sip_tcp).map(|address| address.ip());
+    sip.filter(|ip| ip.is_ipv4() == edge.public_ip.is_ipv4()).unwrap_or(edge.public_ip)
 }
 
 /// The configured key, or one that follows from the store's and stays with it.
@@ -172,23 +181,12 @@ fn catalog_of(config: &Config) -> Result<Catalog> {
     toml::Value::Table(config.payload.clone()).try_into().context("the section [payload]")
 }
 
-fn queue_rules(queue: &crate::config::Queue) -> QueueRules {
-    QueueRules {
-        id: queue.id.clone(),
-        spoken: queue.spoken.clone(),
-        attempts_max: queue.attempts_max,
-        payload_ack: queue.payload_ack.clone(),
-        fallback: queue.fallback.clone(),
-        wait_default_s: queue.wait_default_s,
-    }
-}
-
 fn person(agent: &crate::config::Agent) -> Person {
     Person {
         id: agent.id.clone(),
         dial: match &agent.phone {
             Phone::Registered { user, .. } => Dial::Registered(user.clone()),
-            Phone::Fixed(uri) => Dial::Fixed(SipDestination::Uri(uri.clone())),
+            Phone::Fixed(phone) => Dial::Fixed(SipDestination::Uri(phone.uri.clone())),
         },
         ring_timeout: agent.ring_timeout,
         lang: agent.lang.clone(),
@@ -210,14 +208,41 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
 
 fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
     match &agent.phone {
-        Phone::Registered { user, password } => Some(UserConfig {
+        Phone::Registered { user, password, allow_md5 } => Some(UserConfig {
             name: user.clone(),
             secret: crate::sip::Secret::Password(Pii::new(
                 String::from_utf8_lossy(password.reveal()).into_owned(),
             )),
-            allow_md5: false,
+            allow_md5: *allow_md5,
             uri: None,
         }),
         Phone::Fixed(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rtp_is_bound_where_sip_is_and_a_public_address_may_be_a_nats() {
+        let example = include_str!("../../warmbridge.example.toml");
+        let secret = |path: &std::path::Path| {
+            Ok(match path.extension().and_then(std::ffi::OsStr::to_str) {
+                Some("webhook") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+                Some("key") => "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=".to_owned(),
+                Some(_) | None => format!("{}-and-some-more-letters", path.display()),
+            })
+        };
+        for (sip, public, bound) in [
+            ("0.0.0.0:5060", "198.51.100.7", "0.0.0.0"),
+            ("10.0.0.5:5060", "198.51.100.7", "10.0.0.5"),
+            ("[::]:5060", "198.51.100.7", "198.51.100.7"),
+            ("[2001:db8::5]:5060", "2001:db8::5", "2001:db8::5"),
+        ] {
+            let text = example.replace("0.0.0.0:5060", sip).replace("198.51.100.7", public);
+            let config = Config::parse(&text, &secret).unwrap();
+            assert_eq!(rtp_address(&config.edge), bound.parse::<IpAddr>().unwrap());
+        }
     }
 }

@@ -65,7 +65,12 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["edge-media/src/io/http.rs", "edge-media/src/config/"]),
     (
         "futures_util",
-        &["edge-media/src/io/stream/", "edge-media/src/io/http/events.rs", "edge-media/src/demo/"],
+        &[
+            "edge-media/src/io/names.rs",
+            "edge-media/src/io/stream/",
+            "edge-media/src/io/http/events.rs",
+            "edge-media/src/demo/",
+        ],
     ),
     ("axum", &["edge-media/src/io/http.rs", "edge-media/src/io/http/"]),
     ("hyper_util", &["edge-media/src/io/http.rs"]),
@@ -78,6 +83,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "edge-media/src/io.rs",
             "edge-media/src/io/",
             "edge-media/src/cli.rs",
+            "edge-media/src/cli/",
             "edge-media/src/local.rs",
             "edge-media/src/demo.rs",
             "edge-media/src/demo/",
@@ -86,7 +92,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("clap", &["edge-media/src/cli.rs", "edge-media/src/cli/"]),
     ("tracing_subscriber", &["edge-media/src/cli.rs"]),
-    ("hound", &["edge-media/src/demo/"]),
+    ("hound", &["edge-media/src/demo/", "edge-media/src/io/recording/read.rs"]),
     // The guard borrows the client's type of a URL, so that both read one alike.
     ("reqwest", &["functions/src/guard.rs", "functions/src/http.rs"]),
     ("rusqlite", &["functions/src/sqlite.rs", "functions/src/sqlite/", "functions/src/audit_read.rs"]),

@@ -238,10 +238,38 @@ fn a_phone_is_registered_or_fixed_and_a_fixed_one_never_accepts_by_answering() {
     );
     refused(
         &phone("uri = \"sip:ben@pbx.example>\\r\\nX: y\""),
-        &["line 17: uri must be a sip:, sips: or tel: URI without spaces, quotes or brackets"],
+        &["line 17: uri must be a sip: URI without spaces, quotes, brackets or headers"],
     );
-    let config = parse(&phone("uri = \"sip:ben@pbx.example\"")).unwrap();
-    assert!(!config.agents[0].trusted);
+    for unreachable in ["tel:+15555550100", "sips:ben@pbx.example", "sip:ben@pbx.example?Subject=x", "sip:"] {
+        refused(
+            &phone(&format!("uri = \"{unreachable}\"")),
+            &["line 17: uri must be a sip: URI without spaces, quotes, brackets or headers"],
+        );
+    }
+    for (uri, host) in [
+        ("sip:ben@pbx.example", "pbx.example"),
+        ("sip:ben@[2001:db8::7]:5070;transport=tcp", "2001:db8::7"),
+        ("sip:PBX.example", "pbx.example"),
+    ] {
+        let config = parse(&phone(&format!("uri = \"{uri}\""))).unwrap();
+        assert!(!config.agents[0].trusted);
+        let Phone::Fixed(fixed) = &config.agents[0].phone else { panic!("{uri} does not register") };
+        assert_eq!((fixed.host.as_str(), fixed.line), (host, 17));
+    }
+}
+
+#[test]
+fn a_phone_that_knows_md5_alone_is_named_by_the_operator_and_doubted() {
+    let phone =
+        |lines: &str| with("password_file = \"ana.sip\"", &format!("password_file = \"ana.sip\"{lines}"));
+    for (lines, allowed) in [("", false), ("\nallow_md5 = false", false), ("\nallow_md5 = true", true)] {
+        let config = parse(&phone(lines)).unwrap();
+        assert!(
+            matches!(&config.agents[0].phone, Phone::Registered { allow_md5, .. } if *allow_md5 == allowed)
+        );
+        let doubted = config.check().warnings.iter().any(|warning| warning.message.contains("allow_md5"));
+        assert_eq!(doubted, allowed);
+    }
 }
 
 #[test]
@@ -326,5 +354,42 @@ fn a_configuration_on_disk_names_its_file_and_finds_its_secrets() {
     assert_eq!(config.policy_file, dir.path().join("policy.toml"));
     assert!(
         matches!(&config.agents[0].phone, Phone::Registered { password, .. } if password.matches(b"long enough"))
+    );
+}
+
+#[test]
+fn a_queue_has_those_it_names_and_then_everybody_with_its_skills() {
+    let person = |name: &str, skills: &str| {
+        format!(
+            "[[agent]]\nid = \"agent_{name}\"\nname = \"{name}\"\nuser = \"{name}\"\npassword_file = \"{name}\"\n\
+             skills = {skills}\n"
+        )
+    };
+    let people = [
+        person("ben", "[\"nurse\", \"spanish\"]"),
+        person("cid", "[\"nurse\"]"),
+        person("dee", "[\"spanish\", \"nurse\"]"),
+    ]
+    .concat();
+    let text = with("[[queue]]", &format!("{people}[[queue]]"));
+    let members = |agents: &str| {
+        let config = parse(&text.replace("agents = [\"agent_ana\"]", agents)).unwrap();
+        let ids: Vec<String> = config.queues[0].agents.iter().map(ToString::to_string).collect();
+        (ids, config.check().to_string())
+    };
+    let (ids, said) = members("agents = [\"agent_ana\", \"agent_dee\"]\nskills = [\"nurse\", \"spanish\"]");
+    assert_eq!(ids, ["agent_ana", "agent_dee", "agent_ben"]);
+    assert!(!said.contains("skill"), "{said}");
+    let (ids, said) = members("skills = [\"nurse\"]");
+    assert_eq!(ids, ["agent_ben", "agent_cid", "agent_dee"]);
+    assert!(said.contains("no queue wants the skill \"spanish\""), "{said}");
+}
+
+#[test]
+fn a_queue_without_people_is_refused() {
+    refused(&with("agents = [\"agent_ana\"]\n", ""), &["line 20: queue \"queue_nurse\" has nobody in it"]);
+    refused(
+        &with("agents = [\"agent_ana\"]", "skills = [\"surgeon\"]"),
+        &["line 23: queue \"queue_nurse\": no agent has all of its skills"],
     );
 }

@@ -3,7 +3,7 @@
 //! the answers, `registration` does both for REGISTER.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use handoff::call::outcome::LegCause;
@@ -224,6 +224,11 @@ impl Stack {
         std::mem::take(&mut self.out)
     }
 
+    /// Exchanges the addresses of the names that fixed URIs use.
+    pub fn set_hosts(&mut self, hosts: Vec<(String, SocketAddr)>) {
+        self.config.hosts = hosts;
+    }
+
     fn on_datagram(&mut self, now: Now, flow: Flow, bytes: &[u8]) {
         if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             return;
@@ -395,6 +400,7 @@ impl Stack {
         if std::mem::replace(&mut dialog.ended, true) {
             return;
         }
+        dialog.cause = cause;
         dialog.wanted = None;
         self.timers.clear(&Timer::Glare(dialog.key));
         self.timers.clear(&Timer::Session(dialog.key));

@@ -261,5 +261,5 @@ async fn a_destination_that_is_down_rests_while_its_messages_wait_and_none_is_lo
     let woken = world.now() + rest;
     world.sleep_until(woken).await;
     assert_eq!(world.handle(&third).await, Ok(Handled::Done));
-    assert_eq!(world.handle(&offered(Lane::Durable)).await.is_ok(), true);
+    assert!(world.handle(&offered(Lane::Durable)).await.is_ok());
 }

@@ -61,10 +61,10 @@ const fn settings(
 const DEDUP_WINDOW_MS: i64 = 5 * 60_000;
 
 /// What is added to a queue's name for its dead letters.
-const DLQ_SUFFIX: &str = "-dlq";
+pub(super) const DLQ_SUFFIX: &str = "-dlq";
 
 /// Where a sealed body belongs, so that it cannot be moved out of the queue's table.
-const PLACE: &str = "queue";
+pub(super) const PLACE: &str = "queue";
 
 /// One row to be written with others in one transaction.
 #[derive(Clone)]

@@ -2,17 +2,19 @@
 //! of the conversation, and the link to the voice agent. Functions here order and record;
 //! they never change the state.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::call::io::{Arrival, CallRules, DesktopPush, Output, QueueRules};
 use crate::call::legs::Ledger;
 use crate::call::media::{Play, Prompt, Purpose, Sound};
 use crate::call::outcome::LegCause;
-use crate::call::{CALL_LIMIT, IDS_REMEMBERED, VOICE_CONNECT_LIMIT};
+use crate::call::silence::Silences;
+use crate::call::tap::Tap;
+use crate::call::{CALL_LIMIT, IDS_REMEMBERED, STORE_LIMIT, VOICE_CONNECT_LIMIT};
 use crate::clock::{Moment, Now};
 use crate::conversation::{Conversation, Disclosed, Stimulus, TransferStanding};
-use crate::event::{Evaluable, Fact, Played, Role};
+use crate::event::{Evaluable, Fact, Played, Role, StoredRecording};
 use crate::id::{HumanAgentId, LegId, PlayId, TransferId};
 use crate::message;
 use crate::payload::Payload;
@@ -29,6 +31,7 @@ pub(super) struct Core {
     pub(super) seq: u64,
     pub(super) legs: Ledger,
     pub(super) sound: Sound,
+    pub(super) silences: Silences,
     pub(super) conversation: Conversation,
     pub(super) voice: VoiceLink,
     /// Transfers so far; the ordinal of the last.
@@ -39,12 +42,23 @@ pub(super) struct Core {
     pub(super) answered_at: Option<Now>,
     /// The disclosure was heard to its last sample.
     pub(super) disclosed: bool,
+    /// How far the disclosure was heard is recorded.
+    pub(super) disclosure_recorded: bool,
     /// The caller refused to be recorded, which is final.
     pub(super) refused: bool,
     /// No call lasts longer than this.
     pub(super) until: Now,
     pub(super) commands: Recent,
-    recorded: BTreeSet<LegId>,
+    /// What the turns go through before anything here or elsewhere sees them.
+    pub(super) tap: Tap,
+    /// The voice agent takes a payment: nothing is recorded meanwhile.
+    pub(super) paying: bool,
+    /// Legs that are recorded, and whether that is paused.
+    recorded: BTreeMap<LegId, bool>,
+    /// Ended recordings that are not reported to lie on disk yet.
+    unstored: BTreeSet<LegId>,
+    /// No report of them is awaited longer; set once every leg is closed.
+    store_until: Option<Now>,
 }
 
 /// The link to the voice agent. One more link is tried when one is lost; a link that was
@@ -111,6 +125,7 @@ impl Core {
             arrival.call_type.clone(),
             rules.policy.version().to_owned(),
         );
+        let silences = Silences::new(rules.rtp_timeout);
         Self {
             arrival,
             rules,
@@ -119,16 +134,22 @@ impl Core {
             seq: 0,
             legs: Ledger::new(),
             sound: Sound::default(),
+            silences,
             conversation,
             voice: VoiceLink::Gone,
             transfers: 0,
             early_payload: None,
             answered_at: None,
             disclosed: false,
+            disclosure_recorded: false,
             refused: false,
             until: at.now + CALL_LIMIT,
             commands: Recent::default(),
-            recorded: BTreeSet::new(),
+            tap: Tap::new(),
+            paying: false,
+            recorded: BTreeMap::new(),
+            unstored: BTreeSet::new(),
+            store_until: None,
         }
     }
 
@@ -165,6 +186,7 @@ impl Core {
 
     /// Orders the end of a leg, once.
     pub(super) fn hang_up(&mut self, leg: LegId, cause: LegCause) {
+        self.silences.forget(leg);
         if self.legs.order_end(leg, self.at.now, cause) {
             self.out.push(Output::HangUp { leg, cause });
         }
@@ -173,6 +195,7 @@ impl Core {
     /// A leg is over.
     pub(super) fn close_leg(&mut self, leg: LegId, cause: LegCause) {
         self.stop_recording(leg);
+        self.silences.forget(leg);
         if let Some(closed) = self.legs.close(leg, self.at.now, cause) {
             let (role, cause, billed_ms) = (closed.role, closed.cause, closed.billed_ms);
             self.emit(Fact::LegClosed { leg, role, cause, billed_ms });
@@ -229,6 +252,7 @@ impl Core {
             Purpose::Disclosure => {
                 let text_id = self.rules.disclosure.clone();
                 self.disclosed |= played_pm >= 1_000;
+                self.disclosure_recorded = true;
                 super::brief::disclosed(&mut self.conversation, heard(text_id.clone()), self.rules.recording);
                 self.emit(Fact::DisclosureAi(played(text_id)));
             }
@@ -288,28 +312,74 @@ impl Core {
     }
 
     /// Recordings follow the legs: on while a leg is up, the disclosure was heard whole and
-    /// nobody refused.
+    /// nobody refused; interrupted while a payment is taken.
     pub(super) fn follow_recordings(&mut self) {
         let allowed = self.rules.recording && self.disclosed && !self.refused;
-        for leg in self.recorded.clone() {
+        for leg in self.recorded.keys().copied().collect::<Vec<_>>() {
             if !allowed || !self.legs.is_up(leg) {
                 self.stop_recording(leg);
+                self.out.push(Output::Record { leg, on: false });
             }
         }
         if !allowed {
             return;
         }
         for leg in self.legs.ids() {
-            if self.legs.is_up(leg) && self.recorded.insert(leg) {
-                let offset_ms = self.offset_ms(self.at.now);
-                self.emit(Fact::RecordingStarted { leg, offset_ms });
+            if !self.legs.is_up(leg) {
+                continue;
             }
+            let offset_ms = self.offset_ms(self.at.now);
+            let fact = match self.recorded.get(&leg) {
+                None if self.paying => continue,
+                None => Fact::RecordingStarted { leg, offset_ms },
+                Some(false) if self.paying => {
+                    Fact::RecordingPaused { leg, reason: "payment".to_owned(), offset_ms }
+                }
+                Some(true) if !self.paying => Fact::RecordingResumed { leg, offset_ms },
+                Some(_) => continue,
+            };
+            self.recorded.insert(leg, self.paying);
+            self.emit(fact);
+            self.out.push(Output::Record { leg, on: !self.paying });
         }
     }
 
+    /// The caller refused to be recorded: what was recorded before the refusal goes too.
+    pub(super) fn refuse_recording(&mut self) {
+        let first = !std::mem::replace(&mut self.refused, true);
+        self.follow_recordings();
+        if first && self.rules.recording {
+            self.unstored.clear();
+            self.out.push(Output::DiscardRecordings);
+        }
+    }
+
+    /// The recording of a leg lies on disk.
+    pub(super) fn recording_stored(&mut self, leg: LegId, recording: StoredRecording) {
+        if self.unstored.remove(&leg) {
+            self.emit(Fact::RecordingStored { leg, recording });
+        }
+    }
+
+    /// Every leg is closed: whether the last facts can be written, because no report of a
+    /// recording is awaited any more.
+    pub(super) fn recordings_settled(&mut self) -> bool {
+        if self.unstored.is_empty() {
+            return true;
+        }
+        let until = *self.store_until.get_or_insert(self.at.now + STORE_LIMIT);
+        self.at.now >= until
+    }
+
+    /// When the last report of a recording is given up, once every leg is closed.
+    pub(super) const fn store_due(&self) -> Option<Now> {
+        self.store_until
+    }
+
     fn stop_recording(&mut self, leg: LegId) {
-        if self.recorded.remove(&leg) {
+        if self.recorded.remove(&leg).is_some() {
             let offset_ms = self.offset_ms(self.at.now);
+            self.unstored.insert(leg);
             self.emit(Fact::RecordingStopped { leg, offset_ms });
         }
     }

@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use handoff::call::{Fallback, PayloadAck};
+use handoff::call::{Fallback, PayloadAck, Survivor};
 use handoff::id::{DestinationId, HumanAgentId};
 use handoff::message;
 use handoff::pii::Pii;
@@ -13,7 +13,7 @@ use toml::Spanned;
 use super::Checker;
 use super::values::SecretSource;
 use crate::config::document::{AgentTable, QueueTable, WebhookTable};
-use crate::config::{Agent, Phone, Queue};
+use crate::config::{Agent, FixedPhone, Phone, Queue};
 
 impl Checker<'_> {
     pub(super) fn agents(&mut self, tables: &[AgentTable]) -> Vec<Agent> {
@@ -73,7 +73,6 @@ impl Checker<'_> {
             );
             self.warn(&table.id.span(), why);
         }
-        let skills = table.skills.iter().filter_map(|skill| self.name(Some(skill), "skill", "")).collect();
         Some(Agent {
             id: id?,
             name: name?,
@@ -83,7 +82,6 @@ impl Checker<'_> {
             accept_on_answer,
             trusted,
             desktop_token,
-            skills,
         })
     }
 
@@ -139,26 +137,27 @@ impl Checker<'_> {
                     self.refuse(&user.span(), why);
                     return None;
                 }
-                Some(Phone::Registered { user: user.get_ref().clone(), password: password? })
+                let allow_md5 = table.allow_md5.as_ref().is_some_and(|allow| *allow.get_ref());
+                if let (Some(field), true) = (&table.allow_md5, allow_md5) {
+                    let why = "allow_md5: the digest of this phone is weak; keep it on a network of your own";
+                    self.warn(&field.span(), why);
+                }
+                Some(Phone::Registered { user: user.get_ref().clone(), password: password?, allow_md5 })
             }
         }
     }
 
     /// A URI that the operator wrote; numbers from outside never reach a phone.
-    fn dial_uri(&mut self, field: &Spanned<String>) -> Option<Pii<String>> {
+    fn dial_uri(&mut self, field: &Spanned<String>) -> Option<FixedPhone> {
         let uri = field.get_ref();
-        let scheme = ["sip:", "sips:", "tel:"]
-            .iter()
-            .any(|scheme| uri.starts_with(scheme) && uri.len() > scheme.len());
         let plain = uri.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"".contains(&byte));
-        if !scheme || !plain || uri.len() > DIAL_URI_LEN_MAX {
-            self.refuse(
-                &field.span(),
-                "uri must be a sip:, sips: or tel: URI without spaces, quotes or brackets",
-            );
+        let host = crate::sip::host_of(uri).filter(|_| plain && uri.len() <= DIAL_URI_LEN_MAX);
+        let Some(host) = host else {
+            let why = "uri must be a sip: URI without spaces, quotes, brackets or headers";
+            self.refuse(&field.span(), why);
             return None;
-        }
-        Some(Pii::new(uri.clone()))
+        };
+        Some(FixedPhone { uri: Pii::new(uri.clone()), host, line: self.line(&field.span()) })
     }
 
     pub(super) fn queues(
@@ -167,7 +166,7 @@ impl Checker<'_> {
         agents: &[AgentTable],
         webhooks: &[WebhookTable],
     ) -> Vec<Queue> {
-        let known: BTreeSet<&str> = agents.iter().map(|agent| agent.id.get_ref().as_str()).collect();
+        self.skills(tables, agents);
         let mut ids = BTreeSet::new();
         let mut queues = Vec::new();
         for table in tables {
@@ -175,19 +174,30 @@ impl Checker<'_> {
             let id = self.parsed(&table.id, "id");
             let label = self.name(Some(&table.label), "label", "");
             let spoken = self.spoken(&table.spoken);
-            let members = self.members(table, &known);
+            let members = self.members(table, agents);
             let attempts =
                 self.in_range(table.attempts_max.as_ref(), "attempts_max", ATTEMPTS, *ATTEMPTS.end());
             let payload_ack = self.payload_ack(table.payload_ack.as_ref(), webhooks);
             let fallback = self.fallback(&table.fallback);
+            let on_agent_bye = self.choice(table.on_agent_bye.as_ref(), "on_agent_bye", &SURVIVORS_OF_BYE);
+            let on_agent_lost =
+                self.choice(table.on_agent_lost.as_ref(), "on_agent_lost", &SURVIVORS_OF_LOSS);
+            let survivors = on_agent_bye.zip(on_agent_lost);
             let wait = self.in_range(
                 table.wait_default_s.as_ref(),
                 "wait_default_s",
                 WAIT_DEFAULT_S,
                 WAIT_DEFAULT_DEFAULT_S,
             );
-            if let (Some(id), Some(label), Some(spoken), Some(attempts_max), Some(payload_ack), Some(wait)) =
-                (id, label, spoken, attempts, payload_ack, wait)
+            if let (
+                Some(id),
+                Some(label),
+                Some(spoken),
+                Some(attempts_max),
+                Some(payload_ack),
+                Some(wait),
+                Some((on_agent_bye, on_agent_lost)),
+            ) = (id, label, spoken, attempts, payload_ack, wait, survivors)
             {
                 queues.push(Queue {
                     id,
@@ -197,6 +207,8 @@ impl Checker<'_> {
                     attempts_max,
                     payload_ack,
                     fallback,
+                    on_agent_bye,
+                    on_agent_lost,
                     wait_default_s: wait,
                 });
             }
@@ -222,21 +234,51 @@ impl Checker<'_> {
         None
     }
 
-    fn members(&mut self, table: &QueueTable, known: &BTreeSet<&str>) -> Vec<HumanAgentId> {
-        if table.agents.get_ref().is_empty() {
-            self.refuse(&table.agents.span(), format!("queue \"{}\" has nobody in it", table.id.get_ref()));
+    /// Skills are plain names, and one that no queue wants is a mistake on one side.
+    fn skills(&mut self, queues: &[QueueTable], agents: &[AgentTable]) {
+        let wanted: BTreeSet<&str> =
+            queues.iter().flat_map(|queue| &queue.skills).map(|skill| skill.get_ref().as_str()).collect();
+        for skill in queues.iter().flat_map(|queue| &queue.skills) {
+            self.name(Some(skill), "skill", "");
         }
+        for skill in agents.iter().flat_map(|agent| &agent.skills) {
+            self.name(Some(skill), "skill", "");
+            if !wanted.contains(skill.get_ref().as_str()) {
+                self.warn(&skill.span(), format!("no queue wants the skill \"{}\"", skill.get_ref()));
+            }
+        }
+    }
+
+    /// Those named, then those who have every skill that the queue wants.
+    fn members(&mut self, table: &QueueTable, agents: &[AgentTable]) -> Vec<HumanAgentId> {
+        let queue = table.id.get_ref();
         let mut seen = BTreeSet::new();
         let mut members = Vec::new();
-        for field in table.agents.get_ref() {
+        for field in &table.agents {
             self.unique(&mut seen, field, "queue member");
-            if !known.contains(field.get_ref().as_str()) {
-                let why =
-                    format!("queue \"{}\": there is no agent \"{}\"", table.id.get_ref(), field.get_ref());
+            if !agents.iter().any(|agent| agent.id.get_ref() == field.get_ref()) {
+                let why = format!("queue \"{queue}\": there is no agent \"{}\"", field.get_ref());
                 self.refuse(&field.span(), why);
             } else if let Ok(id) = HumanAgentId::parse(field.get_ref()) {
                 members.push(id);
             }
+        }
+        let has = |agent: &AgentTable, skill: &Spanned<String>| {
+            agent.skills.iter().any(|own| own.get_ref() == skill.get_ref())
+        };
+        let skilled = |agent: &&AgentTable| {
+            !table.skills.is_empty() && table.skills.iter().all(|skill| has(agent, skill))
+        };
+        let mut nobody = true;
+        for agent in agents.iter().filter(skilled) {
+            nobody = false;
+            let id = HumanAgentId::parse(agent.id.get_ref()).ok();
+            members.extend(id.filter(|id| !members.contains(id)));
+        }
+        if let (Some(skill), true) = (table.skills.first(), nobody) {
+            self.refuse(&skill.span(), format!("queue \"{queue}\": no agent has all of its skills"));
+        } else if table.agents.is_empty() && table.skills.is_empty() {
+            self.refuse(&table.id.span(), format!("queue \"{queue}\" has nobody in it"));
         }
         members
     }
@@ -278,6 +320,20 @@ impl Checker<'_> {
     }
 }
 
+/// Who hangs up has usually said goodbye. The first is the default.
+const SURVIVORS_OF_BYE: [(&str, Survivor); 4] = [
+    ("end", Survivor::End),
+    ("reoffer", Survivor::Reoffer),
+    ("voice_agent", Survivor::VoiceAgent),
+    ("closing", Survivor::Closing),
+];
+/// Who is lost has not; the caller still needs a person.
+const SURVIVORS_OF_LOSS: [(&str, Survivor); 4] = [
+    ("reoffer", Survivor::Reoffer),
+    ("voice_agent", Survivor::VoiceAgent),
+    ("closing", Survivor::Closing),
+    ("end", Survivor::End),
+];
 /// Shorter, and nobody reaches the phone; longer, and the caller waits two minutes for one
 /// person.
 const RING_TIMEOUT_S: RangeInclusive<u32> = 5..=120;

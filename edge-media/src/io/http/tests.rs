@@ -199,7 +199,7 @@ async fn listen(rates: Rates, edge_is_up: bool) -> Listening {
     let (config, watched) = watch::channel(Arc::new(config()));
     let events = Arc::new(EventLog::new(7));
     let shared = Shared::new(watched, sender, Arc::clone(&events), rates);
-    tokio::spawn(attend(listener, shared, core::future::pending()));
+    tokio::spawn(accept(listener, shared, core::future::pending()));
     Listening { address, lines, events, config }
 }
 
