@@ -3,6 +3,8 @@
 
 mod audit;
 mod policy;
+mod recording;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,6 +60,22 @@ enum Command {
         json: bool,
         #[command(subcommand)]
         what: audit::What,
+    },
+    /// Receive webhooks as a consumer would, or send those again that were given up.
+    Webhook {
+        #[command(subcommand)]
+        what: webhook::What,
+    },
+    /// Take recordings out of the sealed store.
+    Recording {
+        /// Where the embedded store is.
+        #[arg(long, global = true, default_value = "./warmbridge-data")]
+        data: PathBuf,
+        /// Print JSON.
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        what: recording::What,
     },
     /// Check a policy.
     Policy {
@@ -132,8 +150,10 @@ pub fn run() -> ExitCode {
     match arguments.command {
         Command::Demo(options) => on_runtime(crate::demo::run(options)),
         Command::Serve { config } => on_runtime(crate::io::serve(config)),
-        Command::Check { config } => check(&config),
+        Command::Check { config } => on_runtime(check(config)),
         Command::Audit { data, json, what } => audit::run(&data, json, what),
+        Command::Webhook { what } => on_runtime(webhook::run(what)),
+        Command::Recording { data, json, what } => on_runtime(recording::run(data, json, what)),
         Command::Policy { what } => policy::run(what),
     }
 }
@@ -149,20 +169,23 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode 
     code
 }
 
-fn check(config: &std::path::Path) -> ExitCode {
-    match crate::config::Config::load(config) {
+async fn check(path: PathBuf) -> anyhow::Result<ExitCode> {
+    match crate::config::Config::load(&path) {
         Ok(config) => {
             // The policy is read as well: a configuration whose policy does not load is not ok.
             if let Err(error) = crate::setup::policy_of(&config) {
                 print_line(&format!("{error:#}"));
-                return ExitCode::FAILURE;
+                return Ok(ExitCode::FAILURE);
             }
-            print_line(&config.check().to_string());
-            ExitCode::SUCCESS
+            let mut report = config.check();
+            report.warnings.extend(crate::io::names::doubts(&config).await);
+            report.warnings.sort_by_key(|warning| warning.line.unwrap_or(usize::MAX));
+            print_line(&report.to_string());
+            Ok(ExitCode::SUCCESS)
         }
         Err(errors) => {
             print_line(&errors.to_string());
-            ExitCode::FAILURE
+            Ok(ExitCode::FAILURE)
         }
     }
 }

@@ -104,7 +104,7 @@ pub struct Trunk {
 }
 
 /// `[voice_agent]`: the WebSocket that the edge dials for each call.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct VoiceAgent {
     /// `ws://` or `wss://`.
     pub url: String,
@@ -116,6 +116,29 @@ pub struct VoiceAgent {
     pub on_bye: OnVoiceAgentBye,
 }
 
+impl fmt::Debug for VoiceAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VoiceAgent")
+            .field("url", &Origin(&self.url))
+            .field("auth_token", &self.auth_token)
+            .field("signal_token", &self.signal_token)
+            .field("on_bye", &self.on_bye)
+            .finish()
+    }
+}
+
+/// A URL without its path and query: providers put tokens there.
+struct Origin<'a>(&'a str);
+
+impl fmt::Debug for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = self.0.find("://").map_or(0, |at| at + "://".len());
+        let rest = self.0.get(start..).unwrap_or_default();
+        let end = rest.find(['/', '?', '#']).map_or(self.0.len(), |at| start + at);
+        write!(f, "{}/…", self.0.get(..end).unwrap_or_default())
+    }
+}
+
 /// How an agent's phone is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phone {
@@ -125,9 +148,22 @@ pub enum Phone {
         user: String,
         /// Digest password.
         password: Secret,
+        /// The phone knows MD5 only (RFC 2617): the challenge is weaker for its sake.
+        allow_md5: bool,
     },
     /// A fixed address.
-    Fixed(Pii<String>),
+    Fixed(FixedPhone),
+}
+
+/// A phone that does not register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedPhone {
+    /// Its `sip:` URI.
+    pub uri: Pii<String>,
+    /// The host of the URI: an address, or a name that somebody has to look up.
+    pub host: String,
+    /// Where the file names it, for what is found out about the host later.
+    pub line: usize,
 }
 
 /// `[[agent]]`: a person who takes calls.
@@ -222,7 +258,7 @@ pub enum Grant {
 }
 
 /// `[[webhook]]`: a receiver.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Webhook {
     /// Its id in records and in `payload_ack`.
     pub id: DestinationId,
@@ -240,6 +276,21 @@ pub struct Webhook {
     pub allow_private: Vec<IpNet>,
     /// What it may receive.
     pub grants: BTreeSet<Grant>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook")
+            .field("id", &self.id)
+            .field("url", &Origin(&self.url))
+            .field("secret", &self.secret)
+            .field("events", &self.events)
+            .field("mode", &self.mode)
+            .field("required", &self.required)
+            .field("allow_private", &self.allow_private)
+            .field("grants", &self.grants)
+            .finish()
+    }
 }
 
 /// `[audit]`.
@@ -418,6 +469,14 @@ impl Config {
             }
         }
         found
+    }
+
+    /// The phones that do not register.
+    pub fn fixed_phones(&self) -> impl Iterator<Item = &FixedPhone> {
+        self.agents.iter().filter_map(|agent| match &agent.phone {
+            Phone::Fixed(phone) => Some(phone),
+            Phone::Registered { .. } => None,
+        })
     }
 
     fn in_directory(mut self, base: &Path) -> Self {

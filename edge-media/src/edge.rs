@@ -3,12 +3,14 @@
 //! carries the machine's orders out in their order. Pure: no socket, clock, thread or disk.
 //! RTP never passes through here, and no decision about a transfer is taken here.
 
+mod debug;
 pub mod directory;
 mod orders;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use handoff::call::media::{MediaReport, Prompt};
 use handoff::call::outcome::LegCause;
@@ -16,7 +18,7 @@ use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Standing};
 use handoff::clock::{Moment, Now};
 use handoff::command::Command;
 use handoff::conversation::CallerIdentity;
-use handoff::event::{CallEvent, Evaluable, Means};
+use handoff::event::{CallEvent, Evaluable, Means, StoredRecording};
 use handoff::id::{CallId, HumanAgentId, LegId, TransferId};
 use handoff::pii::Pii;
 use handoff::policy::Decision;
@@ -33,7 +35,12 @@ use crate::sip::{
 /// refills whenever the stock falls below this.
 pub const PORT_STOCK: usize = 32;
 
+/// How long a stock that could not be filled is left as it is. A port rests for half a minute
+/// behind its leg, so asking much more often would search a used-up range in vain.
+const RESTOCK_WAIT: Duration = Duration::from_secs(5);
+
 /// What holds for calls that arrive from now on.
+#[derive(Clone, Debug)]
 pub struct EdgeConfig {
     /// Rules that a call is pinned to.
     pub rules: Arc<CallRules>,
@@ -54,7 +61,6 @@ pub struct EdgeConfig {
 }
 
 /// What reaches the edge.
-#[derive(Debug)]
 pub enum EdgeInput {
     /// One UDP datagram, or bytes of one TCP connection.
     Bytes(Flow, Vec<u8>),
@@ -80,8 +86,15 @@ pub enum EdgeInput {
     HandBack(HumanAgentId, TransferId),
     /// The cloud orders.
     Command(Box<Command>),
+    /// A new configuration: rules, trunks, people and their phones for the calls that arrive
+    /// from now on. Running calls keep the rules they began with, and our own addresses stay.
+    Reload(Box<EdgeConfig>),
+    /// What the names of fixed phones stand for now.
+    Resolved(Vec<(String, SocketAddr)>),
     /// Freshly bound ports.
     Ports(Vec<Port>),
+    /// The recording of a leg that is over lies on disk.
+    RecordingStored(CallId, LegId, StoredRecording),
     /// A timer is due.
     Timeout,
     /// No new calls; running ones go on.
@@ -92,7 +105,7 @@ pub enum EdgeInput {
 
 /// What the edge wants done. Outputs come in order; those that follow a `Fact` of the same
 /// batch are effects of that fact, and the shell releases them after its commit.
-#[derive(Debug, PartialEq)]
+#[derive(PartialEq)]
 pub enum EdgeOutput {
     /// Send these bytes.
     Send(Flow, Vec<u8>),
@@ -131,6 +144,8 @@ pub enum EdgeOutput {
     Fact(Box<CallEvent>),
     /// The edge's own decision, for `decisions`, with the number of the fact that records it.
     Decision(Box<Evaluable>, Box<Decision>, u64),
+    /// Destroy what was recorded of this call.
+    DiscardRecordings(CallId),
     /// The stock of ports is low: bind this many.
     NeedPorts(usize),
     /// The call is over; its keys can be forgotten once its facts are stored.
@@ -149,6 +164,8 @@ pub struct Edge {
     deadlines: BTreeSet<(Now, CallId)>,
     ports: VecDeque<Port>,
     asked_for_ports: bool,
+    /// The range gave less than was asked for: nothing is asked before this.
+    restock_at: Option<Now>,
     next_dialog: u64,
     next_stream: u64,
     random: u128,
@@ -198,6 +215,7 @@ impl Edge {
             deadlines: BTreeSet::new(),
             ports: VecDeque::new(),
             asked_for_ports: false,
+            restock_at: None,
             next_dialog: 1,
             next_stream: 1,
             random: seed,
@@ -269,6 +287,14 @@ impl Edge {
             EdgeInput::Ports(ports) => {
                 self.asked_for_ports = false;
                 self.ports.extend(ports);
+                self.restock_at = (self.ports.len() < PORT_STOCK).then_some(at.now + RESTOCK_WAIT);
+            }
+            EdgeInput::Reload(config) => self.reload(at, *config, &mut out),
+            EdgeInput::Resolved(hosts) => self.sip.set_hosts(hosts),
+            EdgeInput::RecordingStored(call, leg, recording) => {
+                if !self.feed(at, &call, Input::RecordingStored { leg, recording }, &mut out) {
+                    self.counters.reports_late += 1;
+                }
             }
             EdgeInput::Timeout => self.run_timers(at, &mut out),
             EdgeInput::Drain => {
@@ -283,14 +309,14 @@ impl Edge {
                 }
             }
         }
-        self.restock(&mut out);
+        self.restock(at.now, &mut out);
         out
     }
 
     /// When `handle(now, EdgeInput::Timeout)` has something to do next.
     pub fn next_timeout(&self) -> Option<Now> {
         let calls = self.deadlines.first().map(|(at, _)| *at);
-        [calls, self.sip.next_timeout()].into_iter().flatten().min()
+        [calls, self.sip.next_timeout(), self.restock_at].into_iter().flatten().min()
     }
 
     /// Running calls with their standing, for lists.
@@ -334,10 +360,12 @@ impl Edge {
         !self.draining && !self.ports.is_empty() && self.calls.len() < self.config.calls_max
     }
 
-    /// Takes over new rules and a new directory. Running calls keep the rules they began with.
-    pub fn reload(&mut self, rules: Arc<CallRules>, people: Vec<Person>, queues: Vec<Members>) {
-        self.config.rules = rules;
-        self.directory.reload(people, queues);
+    fn reload(&mut self, at: Moment, config: EdgeConfig, out: &mut Vec<EdgeOutput>) {
+        self.config.rules = config.rules;
+        self.config.call_types = config.call_types;
+        self.directory.reload(config.people, config.queues);
+        let outputs = self.sip.reload(config.sip.trunks, config.sip.users);
+        self.carry_sip(at, outputs, out);
     }
 
     fn run_timers(&mut self, at: Moment, out: &mut Vec<EdgeOutput>) {
@@ -556,9 +584,11 @@ impl Edge {
         true
     }
 
-    fn restock(&mut self, out: &mut Vec<EdgeOutput>) {
-        if self.ports.len() < PORT_STOCK && !self.asked_for_ports {
+    fn restock(&mut self, now: Now, out: &mut Vec<EdgeOutput>) {
+        let waits = self.asked_for_ports || self.restock_at.is_some_and(|at| at > now);
+        if self.ports.len() < PORT_STOCK && !waits {
             self.asked_for_ports = true;
+            self.restock_at = None;
             out.push(EdgeOutput::NeedPorts(PORT_STOCK * 2 - self.ports.len()));
         }
     }

@@ -8,8 +8,10 @@
 pub mod clock;
 pub mod http;
 pub mod media;
+pub mod names;
 pub mod net;
 mod pages;
+pub mod receiver;
 pub mod recording;
 pub mod speech;
 pub mod spool;
@@ -25,23 +27,25 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use handoff::call::outcome::LegCause;
 use handoff::clock::Timestamp;
-use handoff::id::CallId;
+use handoff::event::StoredRecording;
+use handoff::id::{CallId, LegId};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::desktop::Desktops;
-use crate::edge::{Edge, EdgeInput, EdgeOutput};
+use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput, PORT_STOCK};
 use crate::io::clock::Clock;
 use crate::io::http::{DesktopSockets, HttpRequest};
-use crate::io::media::MediaHandle;
+use crate::io::media::{MediaCounters, MediaHandle};
 use crate::io::net::{Net, NetEvent};
+use crate::io::recording::{RECORDINGS, Recorder, RecordingQueue};
 use crate::io::spool::{Spool, Stored};
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::local::Local;
-use crate::media::{Carrier, MediaCommand, StreamIn, StreamKey, StreamOut};
+use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
 use functions::sqlite::StoreError;
 
@@ -59,8 +63,16 @@ const BUDGET: usize = 64;
 /// it is gone; the edge then refuses new calls and keeps running ones on the media path.
 const HELD_MAX: usize = 65_536;
 
+/// How often the log tells what was refused and dropped, if anything was. More often would
+/// give whoever sends garbage a line of the log for little.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 /// Facts shown to a local listener (the demo's progress). A slow listener misses some.
 const SHOWN_MAX: usize = 1_024;
+
+/// Reports of stored recordings that may wait for the loop: the legs of some hundred calls that
+/// end at once. A call whose report is lost ends a few seconds later, without its digest.
+const RECORDINGS_MAX: usize = 1_024;
 
 /// Runs the edge until it is told to stop. The exit code of a drain is 0.
 pub async fn serve(path: PathBuf) -> Result<ExitCode> {
@@ -104,6 +116,7 @@ pub struct Server {
     shown: broadcast::Sender<Shown>,
     local: Local,
     media: Arc<MediaHandle>,
+    recorder: Recorder,
     task: tokio::task::JoinHandle<Arc<MediaHandle>>,
     http_task: tokio::task::JoinHandle<()>,
     http_config: watch::Sender<Arc<Config>>,
@@ -123,6 +136,7 @@ pub struct Shown {
 
 enum Order {
     Reload(Box<Setup>),
+    Resolved(Vec<(String, SocketAddr)>),
     Drain(oneshot::Sender<()>),
     Stop,
 }
@@ -137,7 +151,18 @@ impl Server {
         let clips = crate::media::prompt::ClipStore::embedded();
         let (media, reports) =
             MediaHandle::start(&setup.media, clips, clock).context("the media threads cannot start")?;
+        let ports = media.take_ports(PORT_STOCK).context("no RTP port can be bound")?;
         let media = Arc::new(media);
+        let (recordings, recording_queue) = mpsc::channel(RECORDINGS_MAX);
+        let recorder = Recorder::start(
+            config.edge.data_dir.join(RECORDINGS),
+            Box::new(move |call, leg, recording| {
+                // The disk never waits for the loop.
+                let _ = recordings.try_send((call, leg, recording));
+            }),
+        )
+        .context("the recorder cannot start")?;
+        media.record_to(&recorder);
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
         let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
         let listener = TcpListener::bind(config.edge.http).await.context("HTTP cannot listen")?;
@@ -153,6 +178,8 @@ impl Server {
         let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
         let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
         let (orders, order_queue) = mpsc::channel(16);
+        // Ends by itself when the configuration's sender is gone.
+        tokio::spawn(names::keep(watched.clone(), clock, orders.clone()));
         let (shown, _) = broadcast::channel(SHOWN_MAX);
         let (door_events, door_queue) = mpsc::channel(1_024);
         let shell = Shell {
@@ -160,6 +187,7 @@ impl Server {
             clock,
             net,
             media: Arc::clone(&media),
+            recording: recorder.queue(),
             desktops: Desktops::default(),
             pages: DesktopSockets::default(),
             config: watched,
@@ -171,16 +199,18 @@ impl Server {
             held: VecDeque::new(),
             shown: shown.clone(),
             drained: None,
+            told: Counted::default(),
         };
         let sources = Sources {
             orders: order_queue,
             net: net_events,
             media: reports,
+            recordings: recording_queue,
             http: http_queue,
             doors: door_queue,
             commands,
         };
-        let task = tokio::spawn(shell.run(sources));
+        let task = tokio::spawn(shell.run(sources, ports));
         Ok(Self {
             sip,
             sip_tcp,
@@ -189,6 +219,7 @@ impl Server {
             shown,
             local,
             media,
+            recorder,
             task,
             http_task,
             http_config,
@@ -245,7 +276,13 @@ impl Server {
         drop(media);
         // The loop was the only other owner.
         if let Some(media) = Arc::into_inner(self.media) {
-            let _ = tokio::task::spawn_blocking(move || media.stop()).await;
+            let recorder = self.recorder;
+            let _ = tokio::task::spawn_blocking(move || {
+                // In this order: nothing is recorded behind the end.
+                media.stop();
+                recorder.stop();
+            })
+            .await;
         }
         if !matches!(tokio::time::timeout(FINISH, self.local.idle()).await, Ok(Ok(()))) {
             info!("what is queued stays queued until the next start");
@@ -268,6 +305,7 @@ struct Sources {
     orders: mpsc::Receiver<Order>,
     net: mpsc::Receiver<NetEvent>,
     media: mpsc::Receiver<crate::media::MediaEvent>,
+    recordings: mpsc::Receiver<(CallId, LegId, StoredRecording)>,
     http: mpsc::Receiver<HttpRequest>,
     doors: mpsc::Receiver<(StreamKey, DoorEvent)>,
     commands: mpsc::Receiver<handoff::command::Command>,
@@ -278,6 +316,7 @@ struct Shell {
     clock: Clock,
     net: Net,
     media: Arc<MediaHandle>,
+    recording: RecordingQueue,
     desktops: Desktops,
     pages: DesktopSockets,
     config: watch::Receiver<Arc<Config>>,
@@ -289,11 +328,21 @@ struct Shell {
     held: VecDeque<(Stored, Vec<EdgeOutput>)>,
     shown: broadcast::Sender<Shown>,
     drained: Option<oneshot::Sender<()>>,
+    told: Counted,
+}
+
+/// What the parts of the edge counted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    edge: EdgeCounters,
+    sip: crate::sip::Counters,
+    media: MediaCounters,
 }
 
 impl Shell {
-    async fn run(mut self, mut from: Sources) -> Arc<MediaHandle> {
-        self.step(EdgeInput::Timeout);
+    async fn run(mut self, mut from: Sources, ports: Vec<Port>) -> Arc<MediaHandle> {
+        self.step(EdgeInput::Ports(ports));
+        let mut tell = tokio::time::interval(TELL_EVERY);
         loop {
             let timer = self.edge.next_timeout();
             let wait = timer.map(|due| due.since(self.clock.now()));
@@ -306,24 +355,30 @@ impl Shell {
                     self.drain_queue(&mut from.media, EdgeInput::Media);
                 }
                 Some(event) = from.net.recv() => self.on_net(event),
+                Some((call, leg, recording)) = from.recordings.recv() => {
+                    self.step(EdgeInput::RecordingStored(call, leg, recording));
+                }
                 Some((stream, event)) = from.doors.recv() => self.on_door(stream, event),
                 Some(request) = from.http.recv() => self.on_http(request),
                 Some(command) = from.commands.recv() => self.step(EdgeInput::Command(Box::new(command))),
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
                         self.spool.reload(Arc::clone(&setup.functions));
-                        self.edge.reload(setup.rules.clone(), setup.people.clone(), setup.queues.clone());
+                        let config = setup.edge(self.net.udp_address, self.net.tcp_address);
+                        self.step(EdgeInput::Reload(Box::new(config)));
                         match Dialer::new(&self.config.borrow().voice_agent) {
                             Ok(dialer) => self.dialer = dialer,
                             Err(error) => warn!(%error, "the voice agent's door stays as it was"),
                         }
                     }
+                    Some(Order::Resolved(hosts)) => self.step(EdgeInput::Resolved(hosts)),
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);
                         self.step(EdgeInput::Drain);
                     }
                     Some(Order::Stop) | None => break,
                 },
+                _ = tell.tick() => self.tell_counted(),
             }
             if self.edge.standings().next().is_none()
                 && let Some(done) = self.drained.take()
@@ -331,13 +386,41 @@ impl Shell {
                 let _ = done.send(());
             }
         }
-        self.wind_up().await;
+        self.wind_up(&mut from).await;
         self.media
     }
 
+    /// Tells what was counted, where it is not what was told last.
+    fn tell_counted(&mut self) {
+        let media = self.media.counters();
+        // A new worst lateness alone is no news.
+        let counted = Counted {
+            edge: self.edge.counters(),
+            sip: self.edge.sip_counters().clone(),
+            media: MediaCounters { tick_lateness_max_us: 0, ..media },
+        };
+        if counted != self.told {
+            info!(edge = ?counted.edge, sip = ?counted.sip, ?media, "counted so far");
+            self.told = counted;
+        }
+    }
+
     /// Ends what still runs and waits for the disk.
-    async fn wind_up(&mut self) {
+    async fn wind_up(&mut self, from: &mut Sources) {
         self.step(EdgeInput::Stop);
+        self.settle().await;
+        // BYEs are on the wire; their answers, and the recordings, have half a second to arrive.
+        let deadline = self.clock.now() + Duration::from_millis(500);
+        while self.clock.now() < deadline && self.edge.standings().next().is_some() {
+            tokio::select! {
+                stored = committed(self.held.front_mut()) => self.release(stored),
+                Some(event) = from.net.recv() => self.on_net(event),
+                Some((call, leg, recording)) = from.recordings.recv() => {
+                    self.step(EdgeInput::RecordingStored(call, leg, recording));
+                }
+                () = tokio::time::sleep(Duration::from_millis(20)) => self.step(EdgeInput::Timeout),
+            }
+        }
         self.settle().await;
         if !self.spool.is_empty() {
             // What the disk refused has one more try.
@@ -345,12 +428,7 @@ impl Shell {
             self.held.push_back((again, Vec::new()));
             self.settle().await;
         }
-        // BYEs are on the wire; their answers have half a second to arrive.
-        let deadline = self.clock.now() + Duration::from_millis(500);
-        while self.clock.now() < deadline && self.edge.standings().next().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            self.step(EdgeInput::Timeout);
-        }
+        self.tell_counted();
     }
 
     /// Waits until nothing waits for the disk.
@@ -395,6 +473,7 @@ impl Shell {
                 }
                 EdgeOutput::Forget(call) => self.spool.forget(&call),
                 effect @ (EdgeOutput::Media(_)
+                | EdgeOutput::DiscardRecordings(_)
                 | EdgeOutput::PrepareSpeech { .. }
                 | EdgeOutput::NeedPorts(_)) => {
                     self.carry(effect);
@@ -450,10 +529,17 @@ impl Shell {
                 if let MediaCommand::Open { carrier: Carrier::Stream(key), .. } = &command {
                     self.stream_ends.insert(*key, self.media.open_stream(*key));
                 }
+                // The recorder has the key before the first frame comes.
+                if let MediaCommand::Record { call, leg, on: true } = &command
+                    && let Some(key) = self.spool.key(call)
+                {
+                    self.recording.begin(call.clone(), *leg, key);
+                }
                 if !self.media.command(command) {
                     warn!("the media plane is behind: an order was dropped");
                 }
             }
+            EdgeOutput::DiscardRecordings(call) => self.recording.discard(call),
             EdgeOutput::PrepareSpeech { text, lang } => self.media.prepare(text, &lang),
             EdgeOutput::OpenDoor { stream, call } => self.open_door(stream, &call),
             EdgeOutput::DoorStatus { stream, status, eta_s } => {
@@ -475,7 +561,12 @@ impl Shell {
             EdgeOutput::NeedPorts(count) => match self.media.take_ports(count) {
                 Ok(ports) => self.step(EdgeInput::Ports(ports)),
                 Err(error) => {
-                    warn!(%error, "no RTP port could be bound");
+                    let error = anyhow::Error::new(error);
+                    if self.edge.is_ready() {
+                        debug!("no further RTP port could be bound: {error:#}");
+                    } else {
+                        warn!("no RTP port could be bound: {error:#}");
+                    }
                     self.step(EdgeInput::Ports(Vec::new()));
                 }
             },

@@ -102,12 +102,14 @@ pub enum MediaCommand {
         /// The keys; `,` is half a second of pause.
         digits: String,
     },
-    /// Record what this leg says and hears.
+    /// Record what this leg says and hears, or cease to.
     Record {
         /// Whose.
         call: CallId,
         /// Which.
         leg: LegId,
+        /// Begin or go on; `false` leaves a gap.
+        on: bool,
     },
     /// The leg is over; the port goes into quarantine.
     Close {

@@ -2,7 +2,7 @@
 //! functions run by. Everything a running call is pinned to is built here, once per load.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -82,7 +82,7 @@ impl Setup {
                 .map(|queue| Members { queue: queue.id.clone(), people: queue.agents.clone() })
                 .collect(),
             media: MediaConfig {
-                ip: config.edge.public_ip,
+                ip: rtp_address(&config.edge),
                 ports: config.edge.rtp_ports.0..=config.edge.rtp_ports.1,
                 threads: MEDIA_THREADS,
                 real_time: true,
@@ -119,6 +119,13 @@ impl Setup {
             calls_max: CALLS_MAX,
         }
     }
+}
+
+/// Where RTP is bound: on the interface of SIP, because the public address may be that of a NAT
+/// before this machine.
+fn rtp_address(edge: &crate::config::Edge) -> IpAddr {
+    let sip = edge.sip_udp.or(edge.sip_tcp).map(|address| address.ip());
+    sip.filter(|ip| ip.is_ipv4() == edge.public_ip.is_ipv4()).unwrap_or(edge.public_ip)
 }
 
 /// The configured key, or one that follows from the store's and stays with it.
@@ -188,7 +195,7 @@ fn person(agent: &crate::config::Agent) -> Person {
         id: agent.id.clone(),
         dial: match &agent.phone {
             Phone::Registered { user, .. } => Dial::Registered(user.clone()),
-            Phone::Fixed(uri) => Dial::Fixed(SipDestination::Uri(uri.clone())),
+            Phone::Fixed(phone) => Dial::Fixed(SipDestination::Uri(phone.uri.clone())),
         },
         ring_timeout: agent.ring_timeout,
         lang: agent.lang.clone(),
@@ -210,14 +217,41 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
 
 fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
     match &agent.phone {
-        Phone::Registered { user, password } => Some(UserConfig {
+        Phone::Registered { user, password, allow_md5 } => Some(UserConfig {
             name: user.clone(),
             secret: crate::sip::Secret::Password(Pii::new(
                 String::from_utf8_lossy(password.reveal()).into_owned(),
             )),
-            allow_md5: false,
+            allow_md5: *allow_md5,
             uri: None,
         }),
         Phone::Fixed(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rtp_is_bound_where_sip_is_and_a_public_address_may_be_a_nats() {
+        let example = include_str!("../../warmbridge.example.toml");
+        let secret = |path: &std::path::Path| {
+            Ok(match path.extension().and_then(std::ffi::OsStr::to_str) {
+                Some("webhook") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+                Some("key") => "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=".to_owned(),
+                Some(_) | None => format!("{}-and-some-more-letters", path.display()),
+            })
+        };
+        for (sip, public, bound) in [
+            ("0.0.0.0:5060", "198.51.100.7", "0.0.0.0"),
+            ("10.0.0.5:5060", "198.51.100.7", "10.0.0.5"),
+            ("[::]:5060", "198.51.100.7", "198.51.100.7"),
+            ("[2001:db8::5]:5060", "2001:db8::5", "2001:db8::5"),
+        ] {
+            let text = example.replace("0.0.0.0:5060", sip).replace("198.51.100.7", public);
+            let config = Config::parse(&text, &secret).unwrap();
+            assert_eq!(rtp_address(&config.edge), bound.parse::<IpAddr>().unwrap());
+        }
     }
 }

@@ -11,6 +11,7 @@
 //!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use handoff::call::outcome::LegCause;
@@ -38,8 +39,15 @@ mod within;
 
 pub use auth::Secret;
 pub use guard::Counters;
+pub use offer_answer::is_reachable;
 pub use stack::Stack;
 pub use trunk::{Credentials, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+
+/// The host of a `sip:` URI that can be dialled, an IPv6 address without its brackets. `None`
+/// for everything else: other schemes, and URIs with headers.
+pub fn host_of(uri: &str) -> Option<String> {
+    header::Uri::parse(uri).filter(|uri| uri.is_sip() && !uri.has_headers).map(|uri| uri.host)
+}
 
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -262,7 +270,7 @@ pub enum SipEvent {
 }
 
 /// What the stack wants done.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum SipOutput {
     /// Send these bytes. For TCP without a live connection, the shell connects first.
     Send(Flow, Vec<u8>),
@@ -270,4 +278,15 @@ pub enum SipOutput {
     Close(Flow),
     /// Tell the edge.
     Event(SipEvent),
+}
+
+impl fmt::Debug for SipOutput {
+    /// Messages hold numbers and names, so only their size is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(flow, bytes) => write!(f, "Send({flow:?}, {} bytes)", bytes.len()),
+            Self::Close(flow) => f.debug_tuple("Close").field(flow).finish(),
+            Self::Event(event) => f.debug_tuple("Event").field(event).finish(),
+        }
+    }
 }

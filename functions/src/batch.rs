@@ -45,6 +45,8 @@ pub enum Handled {
     Done,
     /// It waits for a later try by its own schedule.
     Defer(Duration),
+    /// It was not tried, for a reason that is not its own.
+    Hold(Duration),
     /// Its schedule is used up: dead letter.
     Bury,
 }
@@ -56,6 +58,8 @@ pub enum Verdict {
     Delete,
     /// Give it back for later.
     Defer(Duration),
+    /// Give it back for later, as if it had not been taken.
+    Hold(Duration),
     /// To the dead letters.
     Bury,
     /// To `parked`, with why.
@@ -95,6 +99,7 @@ fn judge(result: Result<Handled, Failure>) -> Verdict {
     match result {
         Ok(Handled::Done) => Verdict::Delete,
         Ok(Handled::Defer(delay)) => Verdict::Defer(delay),
+        Ok(Handled::Hold(delay)) => Verdict::Hold(delay),
         Ok(Handled::Bury) => Verdict::Bury,
         Err(Failure::Permanent(why)) => {
             tracing::error!(why, "record parked");

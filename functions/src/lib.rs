@@ -9,6 +9,7 @@ pub mod config;
 pub mod outbox;
 
 pub mod batch;
+pub mod breakers;
 pub mod build_payload;
 pub mod evaluate_trigger;
 pub mod send_webhook;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::batch::{self, Failure, Grouped, Handled, Verdict};
+use crate::breakers::Breakers;
 use crate::clock::SystemClock;
 use crate::config::{Current, FunctionsConfig, PolicySet, command_queue};
 use crate::http::HttpSender;
@@ -79,6 +80,7 @@ impl Workers {
             policies: policies.clone(),
             clock: SystemClock::start(),
             http: HttpSender::new(config.clone(), SystemClock::start()),
+            breakers: Breakers::default(),
             config: config.clone(),
             commands,
             commands_name,
@@ -153,6 +155,7 @@ struct Shared {
     policies: PolicySet,
     clock: SystemClock,
     http: HttpSender<SystemClock>,
+    breakers: Breakers,
     config: Current,
     commands: mpsc::Sender<Command>,
     commands_name: String,
@@ -226,14 +229,14 @@ async fn take(store: &Store, name: &str, settings: QueueSettings) -> Result<Batc
 }
 
 async fn handle(shared: &Shared, name: &str, record: &Received) -> Result<Handled, Failure> {
-    let Shared { store, policies, clock, http, config, commands, .. } = shared;
+    let Shared { store, policies, clock, http, breakers, config, commands, .. } = shared;
     let config = &*config.get();
     let body = record.body.as_slice();
     match name {
         SIGNALS => evaluate_trigger::handle(store, policies, clock, body).await,
         DECISIONS => build_payload::handle(store, clock, config, body).await,
         WEBHOOKS_LIVE | WEBHOOKS_DURABLE => {
-            send_webhook::handle(store, http, clock, config, body, jitter()).await
+            send_webhook::handle(store, http, clock, breakers, config, body, jitter()).await
         }
         AUDIT => write_audit::handle(store, body).await,
         _ => deliver(commands, body).await,
@@ -269,6 +272,7 @@ async fn settle(store: &Store, name: &str, judged: Vec<(Received, Verdict)>) -> 
             match verdict {
                 Verdict::Delete => queue::delete(tx, id, receives)?,
                 Verdict::Defer(delay) => queue::release(tx, id, receives, *delay, queue::Release::Deferred)?,
+                Verdict::Hold(delay) => queue::release(tx, id, receives, *delay, queue::Release::Held)?,
                 Verdict::Bury => queue::bury(tx, id, receives)?,
                 Verdict::Park(why) => queue::park(tx, id, receives, why)?,
                 Verdict::Retry => {

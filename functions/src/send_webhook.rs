@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use handoff::audit::{Actor, AuditEntry, AuditMessage, ChainId, ProducerId};
 use handoff::command::{Command, CommandBody};
+use handoff::delivery::breaker::Admission;
 use handoff::delivery::{AttemptResult, Delivery, GaveUp, LIVE_CONNECT, Lane, Next};
 use handoff::event::WebhookKind;
 use handoff::id::derived_text;
 use serde_json::{Value, json};
 
 use crate::batch::{Failure, Handled};
+use crate::breakers::Breakers;
 use crate::config::{Destination, FunctionsConfig};
 use crate::evaluate_trigger::send_command;
 use crate::outbox::WebhookJob;
@@ -27,6 +29,7 @@ pub async fn handle<S, H, C>(
     store: &S,
     http: &H,
     clock: &C,
+    breakers: &Breakers,
     config: &FunctionsConfig,
     body: &[u8],
     random: u16,
@@ -45,7 +48,7 @@ where
     if state.state == DELIVERED || store.is_disabled(job.destination.as_str()).await? {
         return Ok(Handled::Done);
     }
-    let sender = Sender { store, http, clock, destination, job: &job, random };
+    let sender = Sender { store, http, clock, breakers, destination, job: &job, random };
     match job.lane {
         Lane::Live => sender.live(state).await,
         Lane::Durable => sender.durable(state).await,
@@ -73,6 +76,7 @@ struct Sender<'a, S, H, C> {
     store: &'a S,
     http: &'a H,
     clock: &'a C,
+    breakers: &'a Breakers,
     destination: &'a Destination,
     job: &'a WebhookJob,
     random: u16,
@@ -86,6 +90,10 @@ impl<S: Enqueue + Deliveries, H: SendWebhook, C: Clock> Sender<'_, S, H, C> {
             match next {
                 Next::SendAt { at, timeout } => {
                     self.clock.sleep_until(at).await;
+                    if let Admission::Wait(_) = self.admit() {
+                        next = Next::GiveUp(GaveUp::LiveSpent);
+                        continue;
+                    }
                     next = self.attempt(&mut state, &mut delivery, LIVE_CONNECT, timeout).await?;
                 }
                 Next::Done => return Ok(Handled::Done),
@@ -104,6 +112,9 @@ impl<S: Enqueue + Deliveries, H: SendWebhook, C: Clock> Sender<'_, S, H, C> {
 
     /// One try of the durable lane.
     async fn durable(&self, mut state: DeliveryState) -> Result<Handled, Failure> {
+        if let Admission::Wait(until) = self.admit() {
+            return Ok(Handled::Hold(until.since(self.clock.now())));
+        }
         let mut delivery = Delivery::resume(state.durable_failed, self.clock.now());
         let timeout = handoff::delivery::DURABLE_TRY;
         match self.attempt(&mut state, &mut delivery, DURABLE_CONNECT, timeout).await? {
@@ -111,6 +122,12 @@ impl<S: Enqueue + Deliveries, H: SendWebhook, C: Clock> Sender<'_, S, H, C> {
             Next::SendAt { at, .. } => Ok(Handled::Defer(at.since(self.clock.now()))),
             Next::GiveUp(_) => Ok(Handled::Bury),
         }
+    }
+
+    /// Whether the destination may be tried now. A message of the live lane does not wait for
+    /// that, it goes on in the durable lane.
+    fn admit(&self) -> Admission {
+        self.breakers.admit(&self.job.destination, self.clock.now())
     }
 
     /// One try: numbered before it is made, audited after.
@@ -135,6 +152,7 @@ impl<S: Enqueue + Deliveries, H: SendWebhook, C: Clock> Sender<'_, S, H, C> {
             })
             .await;
         let ended = self.clock.now();
+        self.breakers.record(&self.job.destination, ended, answer.result);
         let next = delivery.handle(ended, answer.result, self.random);
         state.status = status_of(answer.result).or(state.status);
         if self.job.lane == Lane::Durable {

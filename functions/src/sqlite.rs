@@ -4,6 +4,7 @@
 //! their own, read-only. What is personal is sealed before it is written: queue bodies with
 //! the store's key, payloads and transcripts with the key of their call.
 
+pub mod dead;
 pub(crate) mod ledger;
 mod ports;
 pub(crate) mod queue;
@@ -93,6 +94,9 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// Another process has it: two would each take the other's messages for left behind.
+    #[error("another process uses this store")]
+    InUse,
 }
 
 impl StoreError {
@@ -118,6 +122,7 @@ impl StoreError {
             | Self::Audit(_)
             | Self::Damaged(_)
             | Self::Held
+            | Self::InUse
             | Self::Panicked => false,
         }
     }
@@ -200,6 +205,8 @@ struct Shared {
     reader: Mutex<Option<Connection>>,
     /// Counts commits that made a message visible or took one away.
     activity: watch::Sender<u64>,
+    /// Held for as long as the store is open; the system lets go of it with the process.
+    _lock: fs::File,
 }
 
 impl Store {
@@ -212,6 +219,7 @@ impl Store {
     pub fn open_with(dir: &Path, clock: ClockFn) -> Result<Self, StoreError> {
         fs::create_dir_all(dir)?;
         let key = open_key(dir)?;
+        let lock = lock(dir)?;
         let connection = open_for_writing(dir)?;
         let reader = open_for_reading(dir)?;
         let (jobs, queue) = std::sync::mpsc::sync_channel(JOBS_MAX);
@@ -225,6 +233,7 @@ impl Store {
             writer: Some(writer),
             reader: Mutex::new(Some(reader)),
             activity,
+            _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -301,6 +310,16 @@ impl Drop for Shared {
         if let Some(writer) = self.writer.take() {
             let _panicked = writer.join();
         }
+    }
+}
+
+/// Takes the store in `dir` for this process: whoever holds its key file has it.
+fn lock(dir: &Path) -> Result<fs::File, StoreError> {
+    let file = fs::File::open(dir.join(KEY_FILE))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse),
+        Err(fs::TryLockError::Error(error)) => Err(error.into()),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod media;
 mod offer;
 pub mod outcome;
 mod talk;
+mod tap;
 mod transfer;
 
 use std::sync::Arc;
@@ -92,6 +93,10 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(35);
 
 /// How long the end of a leg is awaited after we ordered it: one SIP transaction is 32 s.
 const CLOSE_LIMIT: Duration = Duration::from_secs(35);
+
+/// How long the disk may take to confirm the recordings of a call that is over. Longer keeps a
+/// finished call in memory; without the confirmation its record names no digest.
+const STORE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Longest goodbye to a human agent whose caller left.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
@@ -180,13 +185,13 @@ impl Call {
             State::WithVoiceAgent(conversing) => conversing.next_timeout(&self.core),
             State::Transferring(transfer) => transfer.next_timeout(),
             State::Bridged(bridge) => bridge.next_timeout(),
-            State::Ending(ending) => return ending.next_timeout(),
+            State::Ending(ending) => return self.core.store_due().or_else(|| ending.next_timeout()),
         };
         let voice = match self.core.voice {
             VoiceLink::Connecting { until, .. } => Some(until),
             VoiceLink::Up { .. } | VoiceLink::Gone => None,
         };
-        earliest([own, voice, Some(self.core.until)])
+        earliest([own, voice, self.core.tap.next_timeout(), Some(self.core.until)])
     }
 
     /// Where the call stands, without personal data.
@@ -257,6 +262,10 @@ impl Call {
     /// a call whose legs are all closed is over.
     fn settle(&mut self) -> Vec<Output> {
         let core = &mut self.core;
+        if matches!(self.state, State::Closing { .. } | State::Ending(_)) {
+            let state = std::mem::replace(&mut self.state, State::Finished);
+            self.state = tap::flush(core, state);
+        }
         if !matches!(self.state, State::Finished) {
             core.follow_recordings();
             let egress = media::routes(&self.state, &core.legs, core.voice);
@@ -266,6 +275,7 @@ impl Call {
         }
         if let State::Ending(ending) = &self.state
             && core.legs.is_empty()
+            && core.recordings_settled()
         {
             ending::finish(core, ending);
             self.state = State::Finished;
@@ -375,6 +385,10 @@ fn step(core: &mut Core, state: State, input: Input) -> State {
             | Input::HandBack { .. },
         ) => state,
 
+        (state, Input::RecordingStored { leg, recording }) => {
+            core.recording_stored(leg, recording);
+            state
+        }
         (state, Input::Media(report)) => media_reported(core, state, report),
         (state, Input::Timeout) => timeout(core, state),
     }
@@ -497,6 +511,7 @@ fn timeout(core: &mut Core, state: State) -> State {
     if now >= core.until && !matches!(state, State::Ending(_)) {
         return ending::stop(core, state, "failed", LegCause::LocalHangUp);
     }
+    let state = tap::tick(core, state);
     let state = match core.voice {
         VoiceLink::Connecting { leg, until, .. } if now >= until => {
             core.hang_up(leg, LegCause::Unreachable);

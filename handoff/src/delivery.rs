@@ -3,6 +3,8 @@
 //! keeps trying for about three days. It sends nothing and reads no clock; telephony never
 //! waits for it.
 
+pub mod breaker;
+
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};

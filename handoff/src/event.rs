@@ -77,6 +77,20 @@ pub enum DeclineReason {
     Lost,
 }
 
+/// The recording of one leg as it lies on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredRecording {
+    /// Sealed files, numbered from 0 without a gap.
+    pub pieces: u32,
+    /// Audio in them.
+    pub duration_ms: u64,
+    /// Audio that could not be written.
+    pub lost_ms: u64,
+    /// SHA-256 of the files one after the other, hexadecimal. It covers ciphertext, so it says
+    /// nothing once the call's key is destroyed.
+    pub sha256: String,
+}
+
 /// Everything that can be recorded of a call by the edge. The serialised tag is the audit
 /// record's `type`; the fields are its body.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,6 +134,32 @@ pub enum Fact {
         leg: LegId,
         /// Since the caller was answered.
         offset_ms: u64,
+    },
+    /// A recording of a leg is interrupted: nothing of the span is kept.
+    #[serde(rename = "recording.paused")]
+    RecordingPaused {
+        /// Which leg.
+        leg: LegId,
+        /// `payment`.
+        reason: String,
+        /// Since the caller was answered.
+        offset_ms: u64,
+    },
+    /// A recording of a leg goes on.
+    #[serde(rename = "recording.resumed")]
+    RecordingResumed {
+        /// Which leg.
+        leg: LegId,
+        /// Since the caller was answered.
+        offset_ms: u64,
+    },
+    /// A recording of a leg lies on disk, sealed and complete.
+    #[serde(rename = "recording.stored")]
+    RecordingStored {
+        /// Which leg.
+        leg: LegId,
+        /// What lies there.
+        recording: StoredRecording,
     },
     /// The voice agent sent a signal other than a turn.
     #[serde(rename = "signal.received")]

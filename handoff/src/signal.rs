@@ -10,6 +10,13 @@ use crate::pii::Pii;
 
 pub mod parse;
 
+/// The voice agent's tool that begins a payment: card data is about to be said. Until it ends,
+/// nothing is recorded, and every number that is said is taken out of the transcript.
+pub const PAYMENT_BEGINS: &str = "payment.start";
+
+/// The voice agent's tool that ends a payment. One that is forgotten ends by itself.
+pub const PAYMENT_ENDS: &str = "payment.end";
+
 /// One validated signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
@@ -132,8 +139,8 @@ pub enum SignalBody {
     CallStarted {
         /// Name and version of the agent.
         agent: Option<String>,
-        /// The platform's own id of the call.
-        session: Option<String>,
+        /// The platform's own id of the call; some put the caller's number into it.
+        session: Option<Pii<String>>,
         /// BCP 47 language of the call.
         language: Option<String>,
     },
@@ -224,13 +231,13 @@ pub enum SignalBody {
     TransferCancel,
     /// The agent says that the matter is settled.
     Resolved {
-        /// In its own words.
-        outcome: Option<String>,
+        /// In its own words, which may be the caller's.
+        outcome: Option<Pii<String>>,
     },
     /// The agent reports a fault of its own.
     Error {
-        /// In its own words; bounded.
-        message: Option<String>,
+        /// In its own words, which may be the caller's; bounded.
+        message: Option<Pii<String>>,
     },
     /// An extension we carry and ignore.
     X,

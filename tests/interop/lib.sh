@@ -138,7 +138,7 @@ tone() { python3 "$HERE/ears.py" tone "$1" "$2" "$3"; }
 # carrier_scenario QUIET_MS: the carrier's scenario with this quiet time, as a file; SIPp takes
 # no variable there.
 carrier_scenario() {
-  sed "s/timeout=\"16000\"/timeout=\"$1\"/" "$HERE/sipp/carrier.xml" >"$WORK/carrier.xml"
+  sed "s/timeout=\"25000\"/timeout=\"$1\"/" "$HERE/sipp/carrier.xml" >"$WORK/carrier.xml"
   echo "$WORK/carrier.xml"
 }
 
@@ -147,6 +147,11 @@ PASSWORD=interop-softphone-password
 PAGE_TOKEN=interop-desktop-token-0123456789
 CRM_SECRET=whsec_aW50ZXJvcC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5
 # The softphone, baresip 1.0, knows MD5 digests alone.
+PHONE_LINES="user = \"dana\"
+password = \"$PASSWORD\"
+allow_md5 = true"
+# A command that the edge is run by, where a script wants one.
+EDGE_RUN_BY=()
 write_config() {
   cp "$ROOT/handoff/policies/default.toml" "$WORK/policy.toml"
   cat >"$WORK/warmbridge.toml" <<TOML
@@ -171,9 +176,7 @@ url = "ws://$AGENT_IP:8765/media"
 [[agent]]
 id = "agent_dana"
 name = "Dana"
-user = "dana"
-password = "$PASSWORD"
-allow_md5 = true
+$PHONE_LINES
 desktop_token = "$PAGE_TOKEN"
 ring_timeout_s = 20
 
@@ -200,8 +203,8 @@ TOML
 # start_edge: checks the configuration, serves it, and waits until the page answers.
 start_edge() {
   write_config
-  expect "the edge's configuration is in order" "$BINARY" check --config "$WORK/warmbridge.toml"
-  start edge edge env WARMBRIDGE_LOG="${WARMBRIDGE_LOG:-info}" "$BINARY" serve --config "$WORK/warmbridge.toml"
+  expect "the edge's configuration is in order" at edge "${EDGE_RUN_BY[@]}" "$BINARY" check --config "$WORK/warmbridge.toml"
+  start edge edge "${EDGE_RUN_BY[@]}" env WARMBRIDGE_LOG="${WARMBRIDGE_LOG:-info}" "$BINARY" serve --config "$WORK/warmbridge.toml"
   EDGE_PID=$STARTED
   listens "$EDGE_IP" 8080
   if [ "$FAILURES" -gt 0 ]; then

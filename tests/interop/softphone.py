@@ -2,7 +2,9 @@
 """The person at a baresip: lets it ring, answers, listens, presses a key. It drives baresip
 through its control port (netstrings of JSON). One JSON line for each event.
 
-  softphone.py PORT LOG --ring S --listen S --press KEYS"""
+  softphone.py PORT LOG --ring S --listen S --press KEYS [--again S]
+
+`--again` presses the keys a second time, so many seconds later."""
 
 import argparse
 import json
@@ -59,6 +61,7 @@ def main():
     parser.add_argument("--ring", type=float, default=1.5)
     parser.add_argument("--listen", type=float, default=6)
     parser.add_argument("--press", default="")
+    parser.add_argument("--again", type=float)
     options = parser.parse_args()
     log = open(options.log, "w", encoding="utf-8", buffering=1)
 
@@ -83,6 +86,8 @@ def main():
             due.append((now + options.ring, ("accept",)))
         if message.get("type") == "CALL_ESTABLISHED" and options.press:
             due.append((now + options.listen, ("sndcode", options.press)))
+            if options.again is not None:
+                due.append((now + options.listen + options.again, ("sndcode", options.press)))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ verdict "one byte of record $middle" "1" "record $middle\b" \
 verdict "record $middle deleted" "1 2" "record $middle\b" "DELETE FROM audit WHERE $(at "$middle")"
 verdict "last record deleted" "1 2" "record ($last|$((last - 1)))\b" "DELETE FROM audit WHERE $(at "$last")"
 verdict "first record deleted" "1 2" "record $first\b" "DELETE FROM audit WHERE chain='$chain' AND seq=$first"
-# Canonical bytes that are whole, and belong to the record after.
+# Genuine bytes in another record's place.
 verdict "a record in the place of another" "1" "record $middle\b" \
   "UPDATE audit SET cj = (SELECT cj FROM audit WHERE $(at $((middle + 1)))) WHERE $(at "$middle")"
 

@@ -11,7 +11,7 @@ use edge_media::edge::directory::{Dial, Members, Person};
 use edge_media::edge::{Edge, EdgeConfig, EdgeInput, EdgeOutput};
 use edge_media::media::engine::{Engine, RecordedFrame, Sink};
 use edge_media::media::hold::HoldBed;
-use edge_media::media::prompt::ClipStore;
+use edge_media::media::prompt::{Audio, ClipStore, SpeechKey};
 use edge_media::media::{MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, codec, tone};
 use edge_media::sip::{
     Caller, Codec, Destination, DialogKey, Flow, Secret, SipCommand, SipConfig, Transport, TrunkConfig,
@@ -20,8 +20,8 @@ use edge_media::sip::{
 use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::command::{Command, CommandBody};
-use handoff::event::{CallEvent, Fact};
-use handoff::id::{DecisionId, EdgeId, HumanAgentId, QueueId, TenantId};
+use handoff::event::{CallEvent, Fact, StoredRecording};
+use handoff::id::{CallId, DecisionId, EdgeId, HumanAgentId, LegId, QueueId, TenantId};
 use handoff::pii::Pii;
 use handoff::policy::{Decision, Origin, Policy};
 use handoff::signal::Signal;
@@ -39,6 +39,9 @@ pub enum Cloud {
     /// Says nothing.
     Gone,
 }
+
+/// When a recorded frame was, and the tones in what the leg said and in what it heard.
+pub type RecordedTones = (Now, Vec<u32>, Vec<u32>);
 
 /// The world of one call.
 pub struct World {
@@ -64,13 +67,33 @@ pub struct World {
     pub cloud: Cloud,
     /// Desktops paint and acknowledge.
     pub desktops_acknowledge: bool,
+    /// What is kept for a judge of what may be seen; `None` keeps nothing.
+    pub record: Option<Record>,
+    /// What was recorded of each leg, as the tones of each frame: said, then heard.
+    pub recorded: BTreeMap<LegId, Vec<RecordedTones>>,
     stream: Option<StreamKey>,
     voice_agent_speaks: bool,
     wire: VecDeque<(Now, Sent)>,
     commands: VecDeque<(Now, Command)>,
     media: Plane,
     next_port: u16,
+    /// Legs whose recordings the disk will report.
+    closed: Vec<(CallId, LegId)>,
 }
+
+/// Everything that could be printed of a call, and every SIP message on the wire.
+#[derive(Default)]
+pub struct Record {
+    /// The `Debug` texts of the router's inputs and outputs, and of what the phones were told.
+    pub printed: Vec<String>,
+    /// Messages: from, to, bytes.
+    pub sip: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+}
+
+/// The caller's number.
+pub const CALLER_NUMBER: &str = "+15555550142";
+/// The password of every human agent's phone.
+pub const PASSWORD: &str = "hushed-opal-7731";
 
 /// Where the engine's effects go until the world carries them.
 #[derive(Default)]
@@ -78,6 +101,7 @@ struct Plane {
     rtp: Vec<(Port, SocketAddr, Vec<u8>)>,
     stream: Vec<(StreamKey, StreamOut)>,
     reports: Vec<MediaEvent>,
+    recorded: Vec<(LegId, RecordedTones)>,
 }
 
 impl Sink for Plane {
@@ -95,7 +119,15 @@ impl Sink for Plane {
         self.reports.push(event);
     }
 
-    fn record(&mut self, _: RecordedFrame<'_>) {}
+    fn record(&mut self, frame: RecordedFrame<'_>) {
+        let RecordedFrame { at, leg, said, heard, .. } = frame;
+        self.recorded.push((leg, (at, tones_of(said), tones_of(heard))));
+    }
+}
+
+fn tones_of(ulaw: &[u8]) -> Vec<u32> {
+    let samples: Vec<i16> = ulaw.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
+    tones::in_frame(&samples)
 }
 
 fn address(host: u8, port: u16) -> SocketAddr {
@@ -109,8 +141,17 @@ fn edge_sip() -> SocketAddr {
 impl World {
     /// A world with one trunk, one queue and these human agents, who have registered.
     pub fn new(habits: &[Habit], cloud: Cloud) -> Self {
+        Self::with(habits, cloud, false)
+    }
+
+    /// The same, and every leg is recorded.
+    pub fn recording(habits: &[Habit], cloud: Cloud) -> Self {
+        Self::with(habits, cloud, true)
+    }
+
+    fn with(habits: &[Habit], cloud: Cloud, recording: bool) -> Self {
         let names: Vec<String> = (0..habits.len()).map(|n| format!("agent_{n}")).collect();
-        let config = edge_config(&names);
+        let config = edge_config(&names, recording);
         let clips = ClipStore::embedded().with_hold(HoldBed::tones());
         let caller = Phone::new(
             address(2, 5060),
@@ -139,17 +180,20 @@ impl World {
             voice_agent_heard: Vec::new(),
             cloud,
             desktops_acknowledge: true,
+            record: None,
+            recorded: BTreeMap::new(),
             stream: None,
             voice_agent_speaks: true,
             wire: VecDeque::new(),
             commands: VecDeque::new(),
             media: Plane::default(),
             next_port: 20_000,
+            closed: Vec::new(),
         };
         for (index, name) in names.iter().enumerate() {
             let register = SipCommand::Register {
                 user: name.clone(),
-                password: Pii::new("secret".to_owned()),
+                password: Pii::new(PASSWORD.to_owned()),
                 registrar: edge_sip(),
                 domain: edge_sip().ip().to_string(),
                 expires_secs: 3_600,
@@ -176,7 +220,7 @@ impl World {
                 dialog: DialogKey(1),
                 to: Destination::Uri(Pii::new("sip:+18005550100@192.0.2.1:5060".to_owned())),
                 local,
-                from: Caller { user: Pii::new("+15555550142".to_owned()), domain: None, restricted: false },
+                from: Caller { user: Pii::new(CALLER_NUMBER.to_owned()), domain: None, restricted: false },
                 credentials: None,
             },
         );
@@ -202,7 +246,13 @@ impl World {
 
     /// Gives the edge an input now.
     pub fn give(&mut self, input: EdgeInput) {
+        if let Some(record) = &mut self.record {
+            record.printed.push(format!("{input:?}"));
+        }
         let outputs = self.edge.handle(self.moment(), input);
+        if let Some(record) = &mut self.record {
+            record.printed.extend(outputs.iter().map(|output| format!("{output:?}")));
+        }
         self.carry(outputs);
     }
 
@@ -267,6 +317,12 @@ impl World {
         if self.now.millis().is_multiple_of(20) {
             self.tick();
         }
+        for (call, leg) in std::mem::take(&mut self.closed) {
+            let frames = self.recorded.get(&leg).map_or(0, Vec::len) as u64;
+            let recording =
+                StoredRecording { pieces: 1, duration_ms: 20 * frames, lost_ms: 0, sha256: String::new() };
+            self.give(EdgeInput::RecordingStored(call, leg, recording));
+        }
     }
 
     fn tick(&mut self) {
@@ -301,6 +357,9 @@ impl World {
 
     fn arrive(&mut self, sent: Sent) {
         let Sent { from, to, bytes } = sent;
+        if let Some(record) = self.record.as_mut().filter(|_| from.port() == 5060) {
+            record.sip.push((from, to, bytes.clone()));
+        }
         if to == edge_sip() {
             let flow = Flow { transport: Transport::Udp, peer: from, connection: 0 };
             self.give(EdgeInput::Bytes(flow, bytes));
@@ -325,14 +384,16 @@ impl World {
     }
 
     fn carry_media(&mut self) {
-        let Plane { rtp, stream, reports } = std::mem::take(&mut self.media);
+        let Plane { rtp, stream, reports, recorded } = std::mem::take(&mut self.media);
+        for (leg, tones) in recorded {
+            self.recorded.entry(leg).or_default().push(tones);
+        }
         for (port, to, bytes) in rtp {
             self.post(vec![Sent { from: address(1, port.0), to, bytes }]);
         }
         for (_, out) in stream {
             if let StreamOut::Frame(frame) = out {
-                let samples: Vec<i16> = frame.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
-                self.voice_agent_heard.push((self.now, tones::in_frame(&samples)));
+                self.voice_agent_heard.push((self.now, tones_of(&*frame)));
             }
         }
         for report in reports {
@@ -364,17 +425,35 @@ impl World {
                     self.next_port += 2 * count;
                     self.give(EdgeInput::Ports(ports));
                 }
-                EdgeOutput::Close(_)
-                | EdgeOutput::PrepareSpeech { .. }
-                | EdgeOutput::DoorStatus { .. }
-                | EdgeOutput::Forget(_) => {}
+                // What would be synthesised for the human agent is two seconds of its own tone.
+                EdgeOutput::PrepareSpeech { text, lang } => {
+                    let speech = tone::sine(tones::WHISPER, 8_000, 16_000);
+                    let bytes: Vec<u8> =
+                        speech.iter().map(|sample| codec::encode(Codec::Pcmu, *sample)).collect();
+                    self.engine.prompt_ready(SpeechKey::of(text.expose(), &lang), Audio::from(bytes));
+                }
+                EdgeOutput::DiscardRecordings(_) => self.recorded.clear(),
+                EdgeOutput::Close(_) | EdgeOutput::DoorStatus { .. } | EdgeOutput::Forget(_) => {}
             }
         }
     }
 
     fn order_media(&mut self, command: MediaCommand) {
+        let closed = match &command {
+            MediaCommand::Close { call, leg } => Some((call.clone(), *leg)),
+            MediaCommand::Open { .. }
+            | MediaCommand::Remote { .. }
+            | MediaCommand::Apply(_)
+            | MediaCommand::Clear { .. }
+            | MediaCommand::Drain { .. }
+            | MediaCommand::SendDigits { .. }
+            | MediaCommand::Record { .. } => None,
+        };
         self.engine.command(self.now, command, &mut self.media);
         self.carry_media();
+        if let Some((call, leg)) = closed {
+            self.closed.push((call, leg));
+        }
     }
 
     fn push(&mut self, agent: HumanAgentId, push: DesktopPush) {
@@ -427,10 +506,15 @@ fn trunk(name: &str, network: &str) -> TrunkConfig {
 
 /// A party outside the edge: it knows the edge by its address.
 fn outside(own: SocketAddr) -> SipConfig {
-    SipConfig { trunks: vec![trunk("edge", "192.0.2.1/32")], ..SipConfig::new(own, &own.ip().to_string()) }
+    SipConfig {
+        trunks: vec![trunk("edge", "192.0.2.1/32")],
+        domains: vec!["phone.example".to_owned()],
+        ..SipConfig::new(own, &own.ip().to_string())
+    }
 }
 
-fn edge_config(agents: &[String]) -> EdgeConfig {
+/// The edge of these worlds, with these people.
+pub fn edge_config(agents: &[String], recording: bool) -> EdgeConfig {
     let queue = QueueId::parse("nurse_line").expect("a valid id");
     let people: Vec<HumanAgentId> =
         agents.iter().map(|name| HumanAgentId::parse(name).expect("a valid id")).collect();
@@ -450,7 +534,7 @@ fn edge_config(agents: &[String]) -> EdgeConfig {
         lang: "en".to_owned(),
         disclosure: "disclosure.ai_recording.en".to_owned(),
         hold_by_reinvite: true,
-        recording: false,
+        recording,
         on_voice_agent_bye: OnVoiceAgentBye::TransferDefault,
         public_url: "https://warmbridge.example".to_owned(),
     };
@@ -463,7 +547,7 @@ fn edge_config(agents: &[String]) -> EdgeConfig {
                 .iter()
                 .map(|name| UserConfig {
                     name: name.clone(),
-                    secret: Secret::Password(Pii::new("secret".to_owned())),
+                    secret: Secret::Password(Pii::new(PASSWORD.to_owned())),
                     allow_md5: false,
                     uri: None,
                 })

@@ -63,7 +63,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["edge-media/src/io/stream.rs", "edge-media/src/cli.rs"]),
     // The configuration borrows the type of a URI, so that it takes what the client takes.
     ("hyper", &["edge-media/src/io/http.rs", "edge-media/src/config/"]),
-    ("futures_util", &["edge-media/src/io/stream/", "edge-media/src/demo/"]),
+    ("futures_util", &["edge-media/src/io/names.rs", "edge-media/src/io/stream/", "edge-media/src/demo/"]),
     ("axum", &["edge-media/src/io/http.rs", "edge-media/src/io/http/"]),
     ("hyper_util", &["edge-media/src/io/http.rs"]),
     ("socket2", &["edge-media/src/io/"]),
@@ -75,6 +75,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "edge-media/src/io.rs",
             "edge-media/src/io/",
             "edge-media/src/cli.rs",
+            "edge-media/src/cli/",
             "edge-media/src/local.rs",
             "edge-media/src/demo.rs",
             "edge-media/src/demo/",
@@ -83,7 +84,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("clap", &["edge-media/src/cli.rs", "edge-media/src/cli/"]),
     ("tracing_subscriber", &["edge-media/src/cli.rs"]),
-    ("hound", &["edge-media/src/demo/"]),
+    ("hound", &["edge-media/src/demo/", "edge-media/src/io/recording/read.rs"]),
     // The guard borrows the client's type of a URL, so that both read one alike.
     ("reqwest", &["functions/src/guard.rs", "functions/src/http.rs"]),
     ("rusqlite", &["functions/src/sqlite.rs", "functions/src/sqlite/", "functions/src/audit_read.rs"]),

@@ -3,9 +3,15 @@
 
 use std::time::Duration;
 
+use edge_media::edge::directory::Dial;
+use edge_media::edge::{Edge, EdgeInput, EdgeOutput};
+use edge_media::media::Port;
+use edge_media::sip::Destination;
 use handoff::call::DesktopPush;
+use handoff::clock::{Moment, Now, Timestamp};
+use handoff::pii::Pii;
 use tests::phone::{Habit, tones};
-use tests::world::{Cloud, World};
+use tests::world::{Cloud, World, edge_config};
 
 const ANSWERS: Habit = Habit::Answers(Duration::from_millis(500));
 const SOON: Cloud = Cloud::Decides(Duration::from_millis(40));
@@ -107,6 +113,38 @@ fn a_person_who_does_not_answer_is_followed_by_the_next() {
     let world = accepted(&[Habit::Rings, ANSWERS], SOON);
     assert_eq!(world.count("agent.no_answer"), 1);
     assert_eq!(world.count("agent.offered"), 2);
+}
+
+#[test]
+fn after_a_reload_a_person_is_reached_at_the_address_of_their_phones_new_name() {
+    let mut world = World::new(&[ANSWERS], SOON);
+    let mut config = edge_config(&["agent_0".to_owned()], false);
+    config.sip.users.clear();
+    let uri = Pii::new("sip:agent_0@phone.example".to_owned());
+    config.people[0].dial = Dial::Fixed(Destination::Uri(uri));
+    config.people[0].trusted = false;
+    world.give(EdgeInput::Reload(Box::new(config)));
+    let phone = ("phone.example".to_owned(), "192.0.2.3:5060".parse().unwrap());
+    world.give(EdgeInput::Resolved(vec![phone]));
+    world.call_and_disclose();
+    world.signal(ASKED);
+    world.until("agent.answered", Duration::from_secs(30));
+}
+
+#[test]
+fn a_range_of_ports_that_is_used_up_is_asked_again_later_and_not_at_once() {
+    let mut edge = Edge::new(edge_config(&[], false), 7);
+    let moment = |now: Now| Moment { now, wall: Timestamp::from_unix_millis(0) };
+    let asks = |outputs: &[EdgeOutput]| outputs.iter().any(|o| matches!(o, EdgeOutput::NeedPorts(_)));
+    let start = Now::from_millis(1_000);
+    assert!(asks(&edge.handle(moment(start), EdgeInput::Timeout)));
+    assert!(!asks(&edge.handle(moment(start), EdgeInput::Ports(Vec::new()))));
+    assert!(!edge.is_ready());
+    let later = edge.next_timeout().unwrap();
+    assert!(later > start);
+    assert!(asks(&edge.handle(moment(later), EdgeInput::Timeout)));
+    assert!(!asks(&edge.handle(moment(later), EdgeInput::Ports(vec![Port(20_000)]))));
+    assert!(edge.is_ready(), "one port carries a call");
 }
 
 #[test]

@@ -78,6 +78,7 @@ pub(super) struct AgentTable {
     pub(super) user: Option<Spanned<String>>,
     pub(super) password: Option<Spanned<String>>,
     pub(super) password_file: Option<Spanned<PathBuf>>,
+    pub(super) allow_md5: Option<Spanned<bool>>,
     pub(super) uri: Option<Spanned<String>>,
     pub(super) lang: Option<Spanned<String>>,
     pub(super) ring_timeout_s: Option<Spanned<i64>>,

@@ -238,10 +238,38 @@ fn a_phone_is_registered_or_fixed_and_a_fixed_one_never_accepts_by_answering() {
     );
     refused(
         &phone("uri = \"sip:ben@pbx.example>\\r\\nX: y\""),
-        &["line 17: uri must be a sip:, sips: or tel: URI without spaces, quotes or brackets"],
+        &["line 17: uri must be a sip: URI without spaces, quotes, brackets or headers"],
     );
-    let config = parse(&phone("uri = \"sip:ben@pbx.example\"")).unwrap();
-    assert!(!config.agents[0].trusted);
+    for unreachable in ["tel:+15555550100", "sips:ben@pbx.example", "sip:ben@pbx.example?Subject=x", "sip:"] {
+        refused(
+            &phone(&format!("uri = \"{unreachable}\"")),
+            &["line 17: uri must be a sip: URI without spaces, quotes, brackets or headers"],
+        );
+    }
+    for (uri, host) in [
+        ("sip:ben@pbx.example", "pbx.example"),
+        ("sip:ben@[2001:db8::7]:5070;transport=tcp", "2001:db8::7"),
+        ("sip:PBX.example", "pbx.example"),
+    ] {
+        let config = parse(&phone(&format!("uri = \"{uri}\""))).unwrap();
+        assert!(!config.agents[0].trusted);
+        let Phone::Fixed(fixed) = &config.agents[0].phone else { panic!("{uri} does not register") };
+        assert_eq!((fixed.host.as_str(), fixed.line), (host, 17));
+    }
+}
+
+#[test]
+fn a_phone_that_knows_md5_alone_is_named_by_the_operator_and_doubted() {
+    let phone =
+        |lines: &str| with("password_file = \"ana.sip\"", &format!("password_file = \"ana.sip\"{lines}"));
+    for (lines, allowed) in [("", false), ("\nallow_md5 = false", false), ("\nallow_md5 = true", true)] {
+        let config = parse(&phone(lines)).unwrap();
+        assert!(
+            matches!(&config.agents[0].phone, Phone::Registered { allow_md5, .. } if *allow_md5 == allowed)
+        );
+        let doubted = config.check().warnings.iter().any(|warning| warning.message.contains("allow_md5"));
+        assert_eq!(doubted, allowed);
+    }
 }
 
 #[test]

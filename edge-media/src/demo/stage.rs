@@ -331,6 +331,7 @@ public_url = "https://warmbridge.localhost"
 rtp_ports = [40000, 48998]
 data_dir = "{data}"
 allow_loopback = true
+recording = true
 
 [[trunk]]
 name = "demo"

@@ -85,6 +85,10 @@ impl Edge {
                 }
             }
             Output::Desktop { agent, push } => self.push_desktop(call, agent, push, out),
+            Output::Record { leg, on } => {
+                out.push(EdgeOutput::Media(MediaCommand::Record { call: call.clone(), leg, on }));
+            }
+            Output::DiscardRecordings => out.push(EdgeOutput::DiscardRecordings(call.clone())),
             Output::Emit { seq, at: time, fact, evaluable } => {
                 let rules = &self.config.rules;
                 out.push(EdgeOutput::Fact(Box::new(CallEvent {

@@ -26,6 +26,7 @@ use handoff::signal::Signal;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -247,18 +248,29 @@ pub async fn serve(
         };
         // Without it a small message waits for the acknowledgement of the one before.
         let _ = socket.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS_MAX)
-            .max_buf_size(HEADER_BYTES_MAX)
-            .serve_connection(TokioIo::new(socket), service)
-            .with_upgrades();
-        connections.spawn(async move {
-            // A connection that breaks is the peer's affair.
-            let _ = connection.await;
-        });
+        connections.spawn(attend(router.clone(), socket));
     }
+}
+
+/// Serves one stream of bytes as if it had been accepted, until either side ends it. It needs
+/// no port, so hostile input can be tried by the hundred thousand.
+pub async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    config: watch::Receiver<Arc<Config>>,
+    edge: mpsc::Sender<HttpRequest>,
+) {
+    attend(router(Arc::new(Shared { config, edge, sessions: AtomicU64::new(1) })), stream).await;
+}
+
+async fn attend(router: Router, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
+    // A connection that breaks is the peer's affair.
+    let _ = connection.await;
 }
 
 fn router(shared: Arc<Shared>) -> Router {

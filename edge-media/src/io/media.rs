@@ -182,10 +182,19 @@ impl MediaHandle {
         taken
     }
 
-    /// Binds `count` ports for legs to come.
+    /// Binds `count` ports for legs to come, or as many as the range has left. The error says
+    /// why there is not one.
     pub fn take_ports(&self, count: usize) -> Result<Vec<Port>, PortError> {
         let mut pool = lock(&self.ports);
-        (0..count).map(|_| pool.bind()).collect()
+        let mut ports = Vec::new();
+        while ports.len() < count {
+            match pool.bind() {
+                Ok(port) => ports.push(port),
+                Err(error) if ports.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(ports)
     }
 
     /// The door's ends of a stream: what the voice agent says, and what it is to hear. The

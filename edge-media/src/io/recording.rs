@@ -3,6 +3,9 @@
 //! in the human's recording and in no other. Each piece is sealed with the call's own key, so
 //! destroying the key erases the recording. Without a key nothing is written. Media threads
 //! hand frames over without waiting; what finds no room is lost, counted, and visible as a gap.
+//! When a leg is over, its digest is reported, so that the call's record can name it.
+
+pub mod read;
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -16,11 +19,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use handoff::clock::Now;
+use handoff::event::StoredRecording;
 use handoff::id::{CallId, LegId};
 use handoff::seal::{NONCE_LEN, SealError, SealKey};
+use sha2::{Digest, Sha256};
 
-use crate::media::FRAME_SAMPLES;
 use crate::media::engine::RecordedFrame;
+use crate::media::{FRAME_SAMPLES, TICK};
+
+/// The folder of the recordings in the data folder.
+pub const RECORDINGS: &str = "recordings";
 
 /// Frames that may wait for the disk: four seconds of a hundred recorded legs.
 const QUEUE_MAX: usize = 20_000;
@@ -35,8 +43,8 @@ const GAP: Duration = Duration::from_millis(60);
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 9;
 
-/// Gives the key of a call; `None` is a call that must not be recorded.
-pub type Keys = Box<dyn Fn(&CallId) -> Option<SealKey> + Send>;
+/// Takes the news that the recording of a leg lies on disk. It must not wait.
+pub type Stored = Box<dyn Fn(CallId, LegId, StoredRecording) + Send>;
 
 /// Why a piece cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,18 +88,19 @@ pub struct RecordingQueue {
     reason = "almost every item is a frame, and a box would be one more allocation"
 )]
 enum Item {
+    Begin { call: CallId, leg: LegId, key: SealKey },
+    Discard { call: CallId },
     Frame { at: Now, call: CallId, leg: LegId, said: [u8; FRAME_SAMPLES], heard: [u8; FRAME_SAMPLES] },
     End { call: CallId, leg: LegId },
     Stop,
 }
 
 impl Recorder {
-    /// Starts writing below `folder`.
-    pub fn start(folder: PathBuf, keys: Keys) -> io::Result<Self> {
-        fs::create_dir_all(&folder)?;
+    /// Starts a recorder that writes below `folder`, which is made with the first piece.
+    pub fn start(folder: PathBuf, stored: Stored) -> io::Result<Self> {
         let (queue, items) = sync_channel(QUEUE_MAX);
         let lost = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer { folder, keys, legs: BTreeMap::new(), lost: Arc::clone(&lost) };
+        let mut writer = Writer { folder, stored, legs: BTreeMap::new(), lost: Arc::clone(&lost) };
         let thread =
             std::thread::Builder::new().name("recording".to_owned()).spawn(move || writer.run(&items))?;
         Ok(Self { queue: RecordingQueue { queue, lost }, thread })
@@ -118,6 +127,17 @@ impl Recorder {
 }
 
 impl RecordingQueue {
+    /// The leg is recorded from now on, sealed with its call's key. Comes before its first
+    /// frame; a second one changes nothing.
+    pub fn begin(&self, call: CallId, leg: LegId, key: SealKey) {
+        self.give(Item::Begin { call, leg, key });
+    }
+
+    /// Destroys what was recorded of a call; frames that are still on their way go too.
+    pub fn discard(&self, call: CallId) {
+        self.give(Item::Discard { call });
+    }
+
     /// Hands over 20 ms; never waits.
     pub fn frame(&self, frame: &RecordedFrame<'_>) {
         let item = Item::Frame {
@@ -129,6 +149,12 @@ impl RecordingQueue {
         };
         if self.queue.try_send(item).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn give(&self, item: Item) {
+        if self.queue.try_send(item).is_err() {
+            tracing::error!("the recorder is behind: an order was dropped");
         }
     }
 
@@ -173,15 +199,19 @@ fn place(call: &CallId, leg: LegId, number: u32) -> String {
 
 struct Writer {
     folder: PathBuf,
-    keys: Keys,
+    stored: Stored,
     legs: BTreeMap<(CallId, LegId), Open>,
     lost: Arc<AtomicU64>,
 }
 
 /// The piece of one leg that is being filled.
 struct Open {
-    key: Option<SealKey>,
+    key: SealKey,
+    /// Of the next piece; so many are written.
     number: u32,
+    digest: Sha256,
+    frames: u64,
+    frames_lost: u64,
     start: Now,
     last: Now,
     said: Vec<u8>,
@@ -192,18 +222,38 @@ impl Writer {
     fn run(&mut self, items: &Receiver<Item>) {
         while let Ok(item) = items.recv() {
             match item {
+                Item::Begin { call, leg, key } => self.begin(call, leg, key),
                 Item::Frame { at, call, leg, said, heard } => self.frame(at, call, leg, &said, &heard),
                 Item::End { call, leg } => {
-                    if let Some(mut open) = self.legs.remove(&(call.clone(), leg)) {
-                        self.write(&call, leg, &mut open);
+                    if let Some(open) = self.legs.remove(&(call.clone(), leg)) {
+                        self.finish(call, leg, open);
                     }
                 }
+                Item::Discard { call } => self.discard(&call),
                 Item::Stop => break,
             }
         }
-        for ((call, leg), mut open) in core::mem::take(&mut self.legs) {
-            self.write(&call, leg, &mut open);
+        for ((call, leg), open) in core::mem::take(&mut self.legs) {
+            self.finish(call, leg, open);
         }
+    }
+
+    fn begin(&mut self, call: CallId, leg: LegId, key: SealKey) {
+        if self.legs.len() >= LEGS_MAX {
+            tracing::error!(call_id = %call, leg_id = %leg, "too many legs: this one is not recorded");
+            return;
+        }
+        self.legs.entry((call, leg)).or_insert_with(|| Open {
+            key,
+            number: 0,
+            digest: Sha256::new(),
+            frames: 0,
+            frames_lost: 0,
+            start: Now::default(),
+            last: Now::default(),
+            said: Vec::new(),
+            heard: Vec::new(),
+        });
     }
 
     fn frame(
@@ -215,19 +265,9 @@ impl Writer {
         heard: &[u8; FRAME_SAMPLES],
     ) {
         let place = (call, leg);
-        let mut open = match self.legs.remove(&place) {
-            Some(open) => open,
-            None if self.legs.len() >= LEGS_MAX => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            None => {
-                let key = (self.keys)(&place.0);
-                if key.is_none() {
-                    tracing::warn!(call_id = %place.0, leg_id = %leg, "no key: this leg is not recorded");
-                }
-                Open { key, number: 0, start: at, last: at, said: Vec::new(), heard: Vec::new() }
-            }
+        let Some(mut open) = self.legs.remove(&place) else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
         };
         if at.since(open.last) > GAP {
             self.write(&place.0, leg, &mut open);
@@ -244,6 +284,29 @@ impl Writer {
         self.legs.insert(place, open);
     }
 
+    /// The leg is over: the last piece is written, and what lies there is said.
+    fn finish(&self, call: CallId, leg: LegId, mut open: Open) {
+        self.write(&call, leg, &mut open);
+        let frame_ms = u64::try_from(TICK.as_millis()).unwrap_or_default();
+        let recording = StoredRecording {
+            pieces: open.number,
+            duration_ms: open.frames * frame_ms,
+            lost_ms: open.frames_lost * frame_ms,
+            sha256: read::hex(&open.digest.finalize()),
+        };
+        (self.stored)(call, leg, recording);
+    }
+
+    fn discard(&mut self, call: &CallId) {
+        self.legs.retain(|(whose, _), _| whose != call);
+        match fs::remove_dir_all(self.folder.join(call.as_str())) {
+            Ok(()) => {}
+            // Nothing was written yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::error!(call_id = %call, %error, "a recording is not destroyed"),
+        }
+    }
+
     /// Seals what is filled and makes room for the next piece.
     fn write(&self, call: &CallId, leg: LegId, open: &mut Open) {
         let said = core::mem::take(&mut open.said);
@@ -252,27 +315,28 @@ impl Writer {
             return;
         }
         let frames = (said.len() / FRAME_SAMPLES) as u64;
-        let number = open.number;
-        open.number += 1;
-        let written = open.key.as_ref().is_some_and(|key| {
-            let mut plain = vec![VERSION];
-            plain.extend(open.start.micros().to_le_bytes());
-            plain.extend(said);
-            plain.extend(heard);
-            let mut nonce = [0; NONCE_LEN];
-            let drawn = getrandom::fill(&mut nonce).is_ok();
-            let sealed = drawn.then(|| key.seal(nonce, &place(call, leg, number), &plain));
-            let path = piece_path(&self.folder, call, leg, number);
-            match sealed.ok_or_else(|| io::Error::other("no randomness")).and_then(|s| store(&path, &s)) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::error!(call_id = %call, leg_id = %leg, %error, "a recording is not written");
-                    false
-                }
-            }
+        let mut plain = vec![VERSION];
+        plain.extend(open.start.micros().to_le_bytes());
+        plain.extend(said);
+        plain.extend(heard);
+        let mut nonce = [0; NONCE_LEN];
+        let drawn = getrandom::fill(&mut nonce).map_err(|_| io::Error::other("no randomness"));
+        let written = drawn.and_then(|()| {
+            let sealed = open.key.seal(nonce, &place(call, leg, open.number), &plain);
+            store(&piece_path(&self.folder, call, leg, open.number), &sealed)?;
+            Ok(sealed)
         });
-        if !written {
-            self.lost.fetch_add(frames, Ordering::Relaxed);
+        match written {
+            Ok(sealed) => {
+                open.digest.update(&sealed);
+                open.number += 1;
+                open.frames += frames;
+            }
+            Err(error) => {
+                tracing::error!(call_id = %call, leg_id = %leg, %error, "a recording is not written");
+                open.frames_lost += frames;
+                self.lost.fetch_add(frames, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -291,6 +355,8 @@ fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     const LEG: LegId = LegId::CALLER;
@@ -301,6 +367,16 @@ mod tests {
 
     fn key() -> SealKey {
         SealKey::new([7; 32])
+    }
+
+    /// A recorder in a folder of its own, and what it says is stored.
+    fn recorder() -> (tempfile::TempDir, Recorder, Arc<Mutex<Vec<StoredRecording>>>) {
+        let folder = tempfile::tempdir().unwrap();
+        let reports: Arc<Mutex<Vec<StoredRecording>>> = Arc::default();
+        let said = Arc::clone(&reports);
+        let stored = move |_, _, recording| said.lock().unwrap().push(recording);
+        let recorder = Recorder::start(folder.path().to_owned(), Box::new(stored)).unwrap();
+        (folder, recorder, reports)
     }
 
     fn record(recorder: &Recorder, from_ms: u64, frames: u64, said: u8) {
@@ -324,9 +400,11 @@ mod tests {
 
     #[test]
     fn every_frame_is_kept_across_pieces_and_gaps() {
-        let folder = tempfile::tempdir().unwrap();
-        let recorder = Recorder::start(folder.path().to_owned(), Box::new(|_| Some(key()))).unwrap();
+        let (folder, recorder, reports) = recorder();
+        recorder.queue().begin(call(), LEG, key());
         record(&recorder, 1_000, 600, 1);
+        // A pause begins anew, and beginning anew changes nothing.
+        recorder.queue().begin(call(), LEG, SealKey::new([9; 32]));
         record(&recorder, 60_000, 10, 5);
         recorder.queue().end(call(), LEG);
         recorder.stop();
@@ -335,12 +413,23 @@ mod tests {
         assert_eq!(lengths, [500, 100, 10]);
         assert_eq!(pieces.each_ref().map(|piece| piece.start.millis()), [1_000, 11_000, 60_000]);
         assert!(pieces[2].said.iter().all(|b| *b == 5) && pieces[2].heard.iter().all(|b| *b == 6));
+        let mut files = Sha256::new();
+        for number in 0..3 {
+            files.update(fs::read(piece_path(folder.path(), &call(), LEG, number)).unwrap());
+        }
+        let stored = StoredRecording {
+            pieces: 3,
+            duration_ms: 12_200,
+            lost_ms: 0,
+            sha256: read::hex(&files.finalize()),
+        };
+        assert_eq!(*reports.lock().unwrap(), [stored]);
     }
 
     #[test]
     fn a_piece_opens_with_its_key_at_its_place_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let recorder = Recorder::start(folder.path().to_owned(), Box::new(|_| Some(key()))).unwrap();
+        let (folder, recorder, _) = recorder();
+        recorder.queue().begin(call(), LEG, key());
         record(&recorder, 0, 5, 1);
         recorder.stop();
         let sealed = fs::read(piece_path(folder.path(), &call(), LEG, 0)).unwrap();
@@ -353,12 +442,26 @@ mod tests {
 
     #[test]
     fn without_a_key_nothing_is_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let recorder = Recorder::start(folder.path().to_owned(), Box::new(|_| None)).unwrap();
+        let (folder, recorder, reports) = recorder();
         record(&recorder, 0, 5, 1);
+        recorder.queue().end(call(), LEG);
         let queue = recorder.queue();
         recorder.stop();
         assert_eq!(queue.lost.load(Ordering::Relaxed), 5);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(reports.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_refused_recording_is_destroyed_with_the_frames_that_come_late() {
+        let (folder, recorder, reports) = recorder();
+        recorder.queue().begin(call(), LEG, key());
+        record(&recorder, 0, 600, 1);
+        recorder.queue().discard(call());
+        record(&recorder, 12_000, 5, 1);
+        recorder.queue().end(call(), LEG);
+        recorder.stop();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(reports.lock().unwrap().is_empty());
     }
 }

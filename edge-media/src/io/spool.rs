@@ -12,6 +12,7 @@ use functions::sqlite::{self, Receipt, Row, Store, StoreError};
 use handoff::event::{CallEvent, Evaluable};
 use handoff::id::CallId;
 use handoff::policy::Decision;
+use handoff::seal::SealKey;
 use tracing::error;
 
 /// Rows that wait for a disk that refuses them: some minutes of a full edge. Beyond it the
@@ -85,6 +86,11 @@ impl Spool {
             }
         }
         Some(self.flush())
+    }
+
+    /// The key with which everything of a running call is sealed.
+    pub fn key(&self, call: &CallId) -> Option<SealKey> {
+        self.calls.get(call).map(|outbox| outbox.key().key.clone())
     }
 
     /// The call is over; its key is in the store.

@@ -9,6 +9,7 @@ mod pump;
 use core::time::Duration;
 use std::sync::Arc;
 
+use handoff::pii::Pii;
 use handoff::signal::Signal;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
@@ -109,7 +110,8 @@ impl Door {
 /// What all streams to one voice agent share: its URL, the signature and the trusted roots.
 #[derive(Clone, Debug)]
 pub struct Dialer {
-    url: String,
+    /// May hold a token, so it is never printed.
+    url: Pii<String>,
     signature: Option<HeaderValue>,
     tls: Option<Arc<ClientConfig>>,
 }
@@ -141,11 +143,12 @@ impl Dialer {
             }
         };
         let tls = if url.starts_with("wss:") { Some(Arc::new(trusted_roots()?)) } else { None };
-        Ok(Self { url, signature, tls })
+        Ok(Self { url: Pii::new(url), signature, tls })
     }
 
     fn request(&self) -> Result<Request<()>, CloseReason> {
-        let mut request = self.url.as_str().into_client_request().map_err(|_| CloseReason::Unreachable)?;
+        let mut request =
+            self.url.expose().as_str().into_client_request().map_err(|_| CloseReason::Unreachable)?;
         if let Some(signature) = &self.signature {
             request.headers_mut().insert("X-Twilio-Signature", signature.clone());
         }

@@ -17,6 +17,7 @@ use handoff::clock::Now;
 use handoff::id::{CallId, Epoch, LegId};
 
 use self::leg::Leg;
+use super::egress::Slot;
 use super::prompt::{Audio, ClipStore, SpeechKey, SpeechStore};
 use super::rtp::RtpPacket;
 use super::rtp_leg::Arrival;
@@ -96,7 +97,7 @@ pub struct Engine {
 #[derive(Clone, Copy, Debug)]
 struct Times {
     now: Now,
-    slot: Now,
+    slot: Slot,
 }
 
 /// The media of one call.
@@ -146,8 +147,8 @@ impl Engine {
                 }
                 None => self.counters.refused += 1,
             },
-            MediaCommand::Record { call, leg } => match self.leg_mut(&call, leg) {
-                Some(leg) => leg.record(),
+            MediaCommand::Record { call, leg, on } => match self.leg_mut(&call, leg) {
+                Some(leg) => leg.record(on),
                 None => self.counters.refused += 1,
             },
             MediaCommand::Close { call, leg } => self.close(now, &call, leg, sink),
@@ -224,7 +225,10 @@ impl Engine {
             }
         }
         for frame in skipped..due {
-            let slot = Now::from_micros(due_at.micros() + frame * tick);
+            let slot = Slot {
+                at: Now::from_micros(due_at.micros() + frame * tick),
+                more: u32::try_from(due - 1 - frame).unwrap_or(u32::MAX),
+            };
             for (call, media) in &mut self.calls {
                 media.tick(Times { now, slot }, call, &self.clips, sink);
             }

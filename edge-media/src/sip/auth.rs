@@ -1,6 +1,6 @@
 //! HTTP digest for SIP (RFC 3261 section 22, RFC 7616, RFC 8760): challenges and checks as a
-//! server, answers as a client. SHA-256 always, MD5 only for users who are listed for it,
-//! `qop=auth` only. Nonces carry their own proof (an HMAC over time and source), so that an
+//! server, answers as a client. SHA-256, but MD5 for users who are listed for it; `qop=auth`
+//! only. Nonces carry their own proof (an HMAC over time and source), so that an
 //! unauthenticated peer costs no memory. Unknown users take the same path as known ones.
 
 use std::collections::BTreeMap;
@@ -109,23 +109,22 @@ impl Authenticator {
         Self { realm, key, used: BTreeMap::new() }
     }
 
-    /// `WWW-Authenticate` values, strongest first. MD5 is offered to everybody as soon as
-    /// one user is listed for it, so that the challenge does not tell who exists.
-    pub(super) fn challenge(&self, now: Now, source: IpAddr, offer_md5: bool, stale: bool) -> Vec<String> {
+    /// The value of `WWW-Authenticate` for a phone of this algorithm.
+    pub(super) fn challenge(&self, now: Now, source: IpAddr, algorithm: Algorithm, stale: bool) -> String {
         let nonce = self.nonce(now, source);
         let stale = if stale { ", stale=true" } else { "" };
-        let algorithms = [Some(Algorithm::Sha256), offer_md5.then_some(Algorithm::Md5)];
-        algorithms
-            .into_iter()
-            .flatten()
-            .map(|algorithm| {
-                format!(
-                    "Digest realm=\"{}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}",
-                    self.realm,
-                    algorithm.name()
-                )
-            })
-            .collect()
+        format!(
+            "Digest realm=\"{}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}",
+            self.realm,
+            algorithm.name()
+        )
+    }
+
+    /// Which algorithm a name is challenged with that no user has: always the same for one
+    /// name, and not to be guessed, so that a challenge does not tell who exists.
+    pub(super) fn algorithm_of_nobody(&self, name: &str) -> Algorithm {
+        let toss = mac(&self.key, &[b"algorithm", name.as_bytes()]);
+        if toss.first().is_some_and(|byte| byte & 1 == 1) { Algorithm::Md5 } else { Algorithm::Sha256 }
     }
 
     /// Checks the `Authorization` values of a request. Credentials of another scheme or
@@ -428,9 +427,13 @@ mod tests {
             })
         }
 
-        fn answer(&self, user: &str, index: usize, count: u32) -> String {
-            let challenges = self.server.challenge(Now::from_millis(5), self.source, true, false);
-            let challenge = Challenge::parse(&challenges[index]).unwrap();
+        fn answer(&self, user: &str, count: u32) -> String {
+            self.answer_with(Algorithm::Sha256, user, count)
+        }
+
+        fn answer_with(&self, algorithm: Algorithm, user: &str, count: u32) -> String {
+            let challenge = self.server.challenge(Now::from_millis(5), self.source, algorithm, false);
+            let challenge = Challenge::parse(&challenge).unwrap();
             challenge.answer(user, &secret(), "REGISTER", "sip:edge", count, "c").unwrap()
         }
     }
@@ -438,23 +441,23 @@ mod tests {
     #[test]
     fn right_credentials_pass_once_per_count() {
         let mut fixture = Fixture::new();
-        let first = fixture.answer("ann", 0, 1);
+        let first = fixture.answer("ann", 1);
         assert_eq!(fixture.check(Now::from_millis(6), &first), Verdict::Known("ann".to_owned()));
         assert_eq!(fixture.check(Now::from_millis(7), &first), Verdict::Challenge { stale: true });
-        let third = fixture.answer("ann", 0, 3);
+        let third = fixture.answer("ann", 3);
         assert_eq!(fixture.check(Now::from_millis(8), &third), Verdict::Known("ann".to_owned()));
-        let late_second = fixture.answer("ann", 0, 2);
+        let late_second = fixture.answer("ann", 2);
         assert_eq!(fixture.check(Now::from_millis(9), &late_second), Verdict::Known("ann".to_owned()));
     }
 
     #[test]
     fn wrong_unknown_foreign_and_old_are_told_apart_only_inside() {
         let mut fixture = Fixture::new();
-        let unknown = fixture.answer("eve", 0, 1);
+        let unknown = fixture.answer("eve", 1);
         assert_eq!(fixture.check(Now::from_millis(6), &unknown), Verdict::Wrong("eve".to_owned()));
-        let tampered = fixture.answer("ann", 0, 1).replace("uri=\"sip:edge\"", "uri=\"sip:other\"");
+        let tampered = fixture.answer("ann", 1).replace("uri=\"sip:edge\"", "uri=\"sip:other\"");
         assert_eq!(fixture.check(Now::from_millis(6), &tampered), Verdict::Wrong("ann".to_owned()));
-        let old = fixture.answer("ann", 0, 1);
+        let old = fixture.answer("ann", 1);
         assert_eq!(fixture.check(Now::from_millis(301_000), &old), Verdict::Challenge { stale: true });
         for nonsense in ["NoOneKnowsThisScheme opaque-data=here", "Digest", "Digest ,,=,\"", ""] {
             assert_eq!(fixture.check(Now::from_millis(6), nonsense), Verdict::Challenge { stale: false });
@@ -464,7 +467,7 @@ mod tests {
     #[test]
     fn a_nonce_of_another_source_is_no_nonce() {
         let mut fixture = Fixture::new();
-        let answer = fixture.answer("ann", 0, 1);
+        let answer = fixture.answer("ann", 1);
         fixture.source = "192.0.2.2".parse().unwrap();
         assert_eq!(fixture.check(Now::from_millis(6), &answer), Verdict::Challenge { stale: false });
     }
@@ -485,7 +488,7 @@ mod tests {
     #[test]
     fn md5_is_for_listed_users_only() {
         let mut fixture = Fixture::new();
-        let answer = fixture.answer("ann", 1, 1);
+        let answer = fixture.answer_with(Algorithm::Md5, "ann", 1);
         assert_eq!(fixture.check(Now::from_millis(6), &answer), Verdict::Wrong("ann".to_owned()));
         fixture.allow_md5 = true;
         assert_eq!(fixture.check(Now::from_millis(6), &answer), Verdict::Known("ann".to_owned()));
@@ -493,9 +496,10 @@ mod tests {
 
     #[test]
     fn the_strongest_challenge_is_answered() {
-        let challenges =
-            Fixture::new().server.challenge(Now::ZERO, "192.0.2.1".parse().unwrap(), true, false);
-        let chosen = Challenge::strongest(challenges.iter().rev().map(String::as_str)).unwrap();
+        let source = "192.0.2.1".parse().unwrap();
+        let challenges = [Algorithm::Md5, Algorithm::Sha256]
+            .map(|algorithm| Fixture::new().server.challenge(Now::ZERO, source, algorithm, false));
+        let chosen = Challenge::strongest(challenges.iter().map(String::as_str)).unwrap();
         assert_eq!(chosen.algorithm, Algorithm::Sha256);
     }
 }

@@ -298,12 +298,12 @@ impl Dialog {
             self.local_cseq += 1;
             self.local_cseq
         });
-        let mut uri = self.target.clone();
+        let mut uri = self.target.clone().without_headers();
         let mut routes = self.routes.clone();
         if routes.first().is_some_and(|first| !first.uri.loose) {
             // A strict router wants itself in the Request-URI (RFC 3261 section 12.2.1.1).
             let first = routes.remove(0);
-            routes.push(Address::new(std::mem::replace(&mut uri, first.uri)));
+            routes.push(Address::new(std::mem::replace(&mut uri, first.uri.without_headers())));
         }
         let flow = self.next_hop(config);
         let mut head = Head {
@@ -414,6 +414,20 @@ mod tests {
             to(&["sip:192.0.2.9", "sip:p2;lr"]),
             text("192.0.2.9:5060", "sip:192.0.2.9", &["<sip:p2;lr>", "<sip:them@192.0.2.7:5070>"])
         );
+    }
+
+    #[test]
+    fn headers_of_a_contact_are_no_part_of_a_request_uri() {
+        for (contact, written) in [
+            ("sip:them@192.0.2.7?Replaces=x", "sip:them@192.0.2.7"),
+            ("sip:a?b@192.0.2.7;lr?Subject=x&To=y", "sip:a?b@192.0.2.7;lr"),
+            ("sip:a?b@192.0.2.7", "sip:a?b@192.0.2.7"),
+            ("sip:192.0.2.7?R", "sip:192.0.2.7"),
+        ] {
+            let mut dialog = dialog(&[]);
+            dialog.target = Uri::parse(contact).unwrap();
+            assert_eq!(bye(&mut dialog).1, written, "{contact}");
+        }
     }
 
     #[test]

@@ -105,6 +105,18 @@ impl Uri {
         }
     }
 
+    /// The same without `?headers`: a Contact may carry them, a Request-URI must not
+    /// (RFC 3261 section 19.1.1).
+    pub(super) fn without_headers(mut self) -> Self {
+        // A `?` before the `@` is part of the user's name.
+        let host = self.text.rfind('@').unwrap_or_default();
+        if let (true, Some(at)) = (self.has_headers, self.text.get(host..).and_then(|rest| rest.find('?'))) {
+            self.text.truncate(host + at);
+            self.has_headers = false;
+        }
+        self
+    }
+
     /// Whether it is `sip:` (not `sips:`, which promises TLS to the last hop).
     pub(super) fn is_sip(&self) -> bool {
         self.scheme == "sip"

@@ -420,7 +420,8 @@ fn param_from_wire(param: &wire::headers::HeaderParam) -> (String, Option<String
 }
 
 fn via_from_wire(via: &wire::Via) -> Via {
-    let host = String::from_utf8_lossy(&via.host.to_bytes()).into_owned();
+    // As it is written in a message: an IPv6 address has its brackets.
+    let host = via.host.to_string();
     let (name, version) = (String::from_utf8_lossy(&via.protocol), String::from_utf8_lossy(&via.version));
     Via {
         protocol: format!("{name}/{version}").to_ascii_uppercase(),
@@ -590,6 +591,12 @@ pub(super) mod tests {
             via("10.0.0.1:5060;rport;branch=z9hG4bKa", "[2001:db8::9]:9"),
             "SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKa;received=2001:db8::9;rport=9"
         );
+        // Without its brackets nobody could tell the address from the port, and no answer would
+        // find its request.
+        assert_eq!(
+            via("[2001:DB8::1]:5061;branch=z9hG4bKa", "[2001:db8::1]:5061"),
+            "SIP/2.0/UDP [2001:db8::1]:5061;branch=z9hG4bKa"
+        );
     }
 
     #[test]
@@ -617,6 +624,67 @@ pub(super) mod tests {
                 matches!(parse(text.as_bytes(), "192.0.2.1:9".parse().unwrap()), Err(Fault::Dropped)),
                 "{start}"
             );
+        }
+    }
+
+    /// Header lines of every kind that is read, whole and broken.
+    const LINES: [&str; 18] = [
+        "v: SIP/2.0/UDP h;branch=z9hG4bKv, SIP / 2.0 / TCP [2001:db8::1]:5061 ;rport",
+        "Contact: \"A, \\\"b\" <sip:a?b@c;lr?X=y>;q=0.5, <tel:+1555>;x",
+        "m: *",
+        "Contact: sip:a@b;c",
+        "Record-Route: <sip:r;lr>, <sip:s>",
+        "Route: <sip:%00@r;lr>",
+        "Session-Expires: 90 ; refresher=uac",
+        "k: timer,\r\n 100rel",
+        "Subject: \u{e9}\u{2028}\ttab",
+        "Authorization: Digest username=\"a\", nonce=\"\\\\\"",
+        "Max-Forwards: 0",
+        "Max-Forwards: 256",
+        "Expires: 4294967296",
+        "X-Odd.Name!%*: ",
+        "P-Asserted-Identity: \"x\" <sip:+1@b>",
+        "Privacy: id;header",
+        "Content-Type: application/sdp; charset=x",
+        "User-to-User: 00;encoding=hex",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_parses_prints_and_parses_to_the_same(
+            picks in proptest::collection::vec(0..LINES.len(), 0..6),
+            edits in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), "[ -~]{0,3}"), 0..3),
+            response in proptest::prelude::any::<bool>(),
+        ) {
+            let start = if response { "SIP/2.0 200 OK" } else { "OPTIONS sip:a@b;c?d SIP/2.0" };
+            let lines: String = picks.iter().map(|pick| format!("{}\r\n", LINES[*pick])).collect();
+            let mut text = format!(
+                "{start}\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa\r\nf: \"n\" <sip:a@b>;tag=1\r\n\
+                 To: sip:b;x=y\r\ni: c@d\r\nCSeq: 1 OPTIONS\r\n{lines}l: 3\r\n\r\nabc"
+            );
+            for (index, piece) in edits {
+                let at = index.index(text.len());
+                if text.is_char_boundary(at) {
+                    text.insert_str(at, &piece);
+                }
+            }
+            let source = "192.0.2.1:5060".parse().unwrap();
+            let printed = match parse(text.as_bytes(), source) {
+                Ok(Message::Request(request)) => request.print(),
+                Ok(Message::Response(response)) => response.print(),
+                Err(_) => return Ok(()),
+            };
+            let (Ok(first), Ok(again)) = (parse(text.as_bytes(), source), parse(&printed, source)) else {
+                panic!("we cannot read what we wrote: {}", String::from_utf8_lossy(&printed));
+            };
+            match (first, again) {
+                (Message::Request(mut first), Message::Request(again)) => {
+                    // What is sent says how far it may go, also where it did not say so.
+                    first.max_forwards = first.max_forwards.or(Some(70));
+                    proptest::prop_assert_eq!(first, again);
+                }
+                (first, again) => proptest::prop_assert_eq!(first, again),
+            }
         }
     }
 }

@@ -309,7 +309,7 @@ const fn meet(one: Direction, other: Direction) -> Direction {
 
 /// Addresses that audio may be sent to. The cloud's metadata service lives in link-local
 /// space, so that whole range is out.
-pub(super) fn is_reachable(ip: IpAddr, allow_loopback: bool) -> bool {
+pub fn is_reachable(ip: IpAddr, allow_loopback: bool) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(v4) => {
             !(v4.is_unspecified()

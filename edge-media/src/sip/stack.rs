@@ -3,7 +3,7 @@
 //! the answers, `registration` does both for REGISTER.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use handoff::call::outcome::LegCause;
@@ -222,6 +222,11 @@ impl Stack {
             self.tell_registered(user);
         }
         std::mem::take(&mut self.out)
+    }
+
+    /// Exchanges the addresses of the names that fixed URIs use.
+    pub fn set_hosts(&mut self, hosts: Vec<(String, SocketAddr)>) {
+        self.config.hosts = hosts;
     }
 
     fn on_datagram(&mut self, now: Now, flow: Flow, bytes: &[u8]) {

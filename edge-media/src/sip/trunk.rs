@@ -42,10 +42,10 @@ pub struct UserConfig {
     pub name: String,
     /// What it proves at REGISTER and INVITE.
     pub secret: Secret,
-    /// Its device cannot do SHA-256.
+    /// Its device cannot do SHA-256, and is challenged with MD5.
     pub allow_md5: bool,
     /// Where it is reached while nothing is registered.
-    pub uri: Option<String>,
+    pub uri: Option<Pii<String>>,
 }
 
 /// Everything the stack is told.
@@ -108,7 +108,7 @@ impl SipConfig {
         self.users.iter().find(|user| user.name == name)
     }
 
-    /// Whether any user needs MD5.
+    /// Whether any user's phone knows MD5 alone.
     pub(super) fn offers_md5(&self) -> bool {
         self.users.iter().any(|user| user.allow_md5)
     }

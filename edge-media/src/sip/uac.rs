@@ -109,9 +109,9 @@ impl Stack {
                     .into_iter()
                     .map(|binding| Target { uri: binding.contact, flow: binding.flow })
                     .collect();
-                let fixed = self.config.user(name).and_then(|user| user.uri.as_deref());
+                let fixed = self.config.user(name).and_then(|user| user.uri.as_ref());
                 if targets.is_empty() {
-                    targets.extend(fixed.and_then(|uri| self.fixed_target(uri)));
+                    targets.extend(fixed.and_then(|uri| self.fixed_target(uri.expose())));
                 }
                 (Peer::User, targets)
             }

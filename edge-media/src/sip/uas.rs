@@ -6,7 +6,7 @@ use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
-use super::auth::{Account, Verdict};
+use super::auth::{Account, Algorithm, Verdict};
 use super::dialog::{self, Dialog, Parties, Peer, Phase, Role};
 use super::header::Method;
 use super::message::{Contacts, Request, Response};
@@ -203,11 +203,21 @@ impl Stack {
                 false
             }
         };
-        let challenges = self.auth.challenge(now, source, self.config.offers_md5(), stale);
-        let fields: Vec<(&'static str, &str)> =
-            challenges.iter().map(|value| ("WWW-Authenticate", value.as_str())).collect();
+        let algorithm = self.algorithm(request.head.from.uri.user_text().unwrap_or_default());
+        let challenge = self.auth.challenge(now, source, algorithm, stale);
+        let fields = [("WWW-Authenticate", challenge.as_str())];
         self.refuse(now, path, request, 401, &fields);
         None
+    }
+
+    /// What a user is challenged with. It is one challenge and not a choice of them, because
+    /// phones that know MD5 alone (baresip 1.0) give up at the first one that they cannot do.
+    fn algorithm(&self, user: &str) -> Algorithm {
+        match self.config.user(user) {
+            Some(user) if user.allow_md5 => Algorithm::Md5,
+            None if self.config.offers_md5() => self.auth.algorithm_of_nobody(user),
+            Some(_) | None => Algorithm::Sha256,
+        }
     }
 
     /// A transaction for a request whose sender has just proven who they are.

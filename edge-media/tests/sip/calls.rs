@@ -443,6 +443,30 @@ fn anonymous_callers_are_restricted_and_not_named() {
 }
 
 #[test]
+fn a_fixed_phone_with_a_name_is_rung_where_the_name_leads() {
+    let mut world = World::edge_carrier_phone(16);
+    let invite = |key| SipCommand::Invite {
+        dialog: DialogKey(key),
+        to: Destination::Uri(Pii::new("sip:ben@PBX.example".to_owned())),
+        local: media(EDGE, Direction::SendRecv),
+        handle: None,
+    };
+    world.command(EDGE, invite(1));
+    assert_eq!(
+        world.take(EDGE),
+        [SipEvent::Ended { dialog: DialogKey(1), cause: LegCause::Unreachable, status: None }]
+    );
+    assert!(world.wire.is_empty(), "nobody knows where");
+    let hosts = vec![("pbx.example".to_owned(), address(PHONE))];
+    world.stacks.get_mut(&address(EDGE)).unwrap().set_hosts(hosts);
+    world.command(EDGE, invite(3));
+    world.run(100);
+    let (_, _, to, bytes) = &world.wire[0];
+    assert_eq!(*to, address(PHONE));
+    assert!(bytes.starts_with(b"INVITE sip:ben@PBX.example SIP/2.0\r\n"), "the name itself stays in it");
+}
+
+#[test]
 fn reload_ends_the_bindings_of_removed_users_and_keeps_calls() {
     let mut world = World::edge_carrier_phone(15);
     world.register();

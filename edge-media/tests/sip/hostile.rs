@@ -6,7 +6,9 @@
 
 use std::path::PathBuf;
 
-use edge_media::sip::{Flow, SipCommand, SipEvent, SipOutput, Stack, Transport};
+use edge_media::sip::{
+    Flow, Secret, SipCommand, SipConfig, SipEvent, SipOutput, Stack, Transport, UserConfig,
+};
 use handoff::clock::Now;
 use handoff::pii::Pii;
 use proptest::prelude::*;
@@ -217,6 +219,51 @@ fn strangers_learn_nothing_and_cost_nothing() {
     assert_eq!(known.0.as_deref(), Some("401"));
     assert_eq!(stack.open(), (0, 0), "no state for strangers");
     assert_eq!(stack.next_timeout(), None);
+}
+
+#[test]
+fn a_phone_that_knows_md5_alone_is_asked_for_nothing_else_and_does_not_stand_out() {
+    let mut world = World::edge_carrier_phone(3);
+    let mut config = SipConfig::new(address(EDGE), "edge.example");
+    config.users.push(UserConfig {
+        name: "ann".to_owned(),
+        secret: Secret::Password(Pii::new("secret".to_owned())),
+        allow_md5: true,
+        uri: None,
+    });
+    world.add(EDGE, config);
+    world.command(
+        PHONE,
+        SipCommand::Register {
+            user: "ann".to_owned(),
+            password: Pii::new("secret".to_owned()),
+            registrar: address(EDGE),
+            domain: "edge.example".to_owned(),
+            expires_secs: 60,
+        },
+    );
+    world.run(200);
+    let known = SipEvent::Registered { user: "ann".to_owned(), contacts: 1 };
+    assert_eq!(world.take(EDGE), [known]);
+    let challenge = |world: &mut World, user: &str| {
+        let text = format!(
+            "REGISTER sip:edge.example SIP/2.0\r\nVia: SIP/2.0/UDP {STRANGER};branch=z9hG4bK{user};rport\r\n\
+             From: <sip:{user}@edge.example>;tag=1\r\nTo: <sip:{user}@edge.example>\r\nCall-ID: {user}\r\n\
+             CSeq: 1 REGISTER\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+        );
+        world.inject(EDGE, STRANGER, text.as_bytes());
+        let (_, _, _, answer) = world.wire.last().unwrap();
+        let answer = String::from_utf8_lossy(answer).into_owned();
+        assert_eq!(answer.matches("WWW-Authenticate").count(), 1, "{answer}");
+        answer.contains("algorithm=MD5")
+    };
+    assert!(challenge(&mut world, "ann"));
+    let others: Vec<bool> = (0..32).map(|n| challenge(&mut world, &format!("nobody{n}"))).collect();
+    assert!(others.contains(&true) && others.contains(&false), "{others:?}");
+    assert!(
+        (0..32).all(|n| challenge(&mut world, &format!("nobody{n}")) == others[n]),
+        "asked twice, told once"
+    );
 }
 
 #[test]

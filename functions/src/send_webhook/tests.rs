@@ -22,6 +22,7 @@ struct World {
     queued: Mutex<Vec<Outgoing>>,
     states: Mutex<Vec<DeliveryState>>,
     disabled: Mutex<Vec<String>>,
+    breakers: Breakers,
 }
 
 impl World {
@@ -45,7 +46,7 @@ impl World {
     }
 
     async fn handle(&self, job: &WebhookJob) -> Result<Handled, Failure> {
-        handle(self, self, self, &config(), &job.outgoing().body, 0).await
+        handle(self, self, self, &self.breakers, &config(), &job.outgoing().body, 0).await
     }
 }
 
@@ -244,4 +245,21 @@ async fn a_job_for_nobody_or_of_another_version_is_permanent() {
     assert!(matches!(world.handle(&job).await, Err(Failure::Permanent(_))));
     job.version = 2;
     assert!(matches!(world.handle(&job).await, Err(Failure::Permanent(_))));
+}
+
+#[tokio::test]
+async fn a_destination_that_is_down_rests_while_its_messages_wait_and_none_is_lost() {
+    let down = (1, AttemptResult::NoAnswer, false);
+    let world = World::answering(&[down, down, down, down, down, (1, OK, false)]);
+    world.handle(&offered(Lane::Live)).await.unwrap();
+    world.handle(&WebhookJob { message_id: "msg_2".to_owned(), ..offered(Lane::Live) }).await.unwrap();
+    assert_eq!(world.sent.lock().unwrap().len(), 5, "the sixth try was not made");
+    assert_eq!(world.queued_to(WEBHOOKS_DURABLE).len(), 2, "both go on in the durable lane");
+    let third = WebhookJob { message_id: "msg_3".to_owned(), ..offered(Lane::Durable) };
+    let Ok(Handled::Hold(rest)) = world.handle(&third).await else { panic!("it may not be tried yet") };
+    assert!(rest > Duration::from_secs(20), "{rest:?}");
+    let woken = world.now() + rest;
+    world.sleep_until(woken).await;
+    assert_eq!(world.handle(&third).await, Ok(Handled::Done));
+    assert!(world.handle(&offered(Lane::Durable)).await.is_ok());
 }

@@ -202,6 +202,6 @@ impl Deliveries for Store {
     }
 }
 
-fn disabled_name(destination: &str) -> String {
+pub(super) fn disabled_name(destination: &str) -> String {
     format!("disabled:{destination}")
 }

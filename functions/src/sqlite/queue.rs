@@ -61,10 +61,10 @@ const fn settings(
 const DEDUP_WINDOW_MS: i64 = 5 * 60_000;
 
 /// What is added to a queue's name for its dead letters.
-const DLQ_SUFFIX: &str = "-dlq";
+pub(super) const DLQ_SUFFIX: &str = "-dlq";
 
 /// Where a sealed body belongs, so that it cannot be moved out of the queue's table.
-const PLACE: &str = "queue";
+pub(super) const PLACE: &str = "queue";
 
 /// One row to be written with others in one transaction.
 #[derive(Clone)]
@@ -298,6 +298,8 @@ pub(crate) enum Release {
     Uncounted,
     /// It waits for a later try by its own schedule, and nothing waits for it.
     Deferred,
+    /// It was not tried at all, and nothing waits for it.
+    Held,
 }
 
 /// Gives a message back, visible after `delay`.
@@ -311,14 +313,20 @@ pub(crate) fn release(
     let visible_at = tx.now.unix_millis().saturating_add(millis(delay));
     let counted = match how {
         Release::Counted | Release::Deferred => receives,
-        Release::Uncounted => receives.saturating_sub(1),
+        Release::Uncounted | Release::Held => receives.saturating_sub(1),
     };
     tx.conn
         .prepare_cached(
             "UPDATE queue SET visible_at = ?3, in_flight = 0, deferred = ?4, receives = ?5
              WHERE id = ?1 AND receives = ?2",
         )?
-        .execute(params![id, receives, visible_at, how == Release::Deferred, counted])?;
+        .execute(params![
+            id,
+            receives,
+            visible_at,
+            matches!(how, Release::Deferred | Release::Held),
+            counted
+        ])?;
     tx.mark_active();
     Ok(())
 }

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use handoff::audit::verify::{Class, Report};
 use handoff::audit::{Actor, AuditEntry, AuditMessage, ChainId, ProducerId, Sealed};
-use handoff::id::{CallId, PayloadId, TenantId, TransferId};
+use handoff::delivery::Lane;
+use handoff::event::WebhookKind;
+use handoff::id::{CallId, DestinationId, EdgeId, PayloadId, TenantId, TransferId};
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::dead::{DeadLetters, Replay};
 use super::queue::{self, Batch, Release};
 use super::*;
 use crate::audit_read::{Reader, verify_bundle, verify_store};
+use crate::outbox::{JOB_VERSION, WebhookJob};
 use crate::ports::{
     AUDIT, AppendAudit, AuditOutcome, ClaimOnce, Deliveries, Enqueue, GetPayload, GetTranscript, Keys,
     Outgoing, PARKED, PutPayload, PutTranscript, ReadAudit, SIGNALS, StoredPayload, WEBHOOKS_DURABLE,
@@ -227,6 +231,62 @@ fn what_a_dead_process_held_is_visible_again_at_once() {
 }
 
 #[test]
+fn a_store_belongs_to_one_process_at_a_time() {
+    let mut fixture = Fixture::new();
+    let second = || Store::open(fixture.dir.path()).map(drop);
+    assert!(matches!(second(), Err(StoreError::InUse)));
+    fixture.store = None;
+    assert!(Store::open(fixture.dir.path()).is_ok());
+}
+
+#[test]
+fn dead_webhooks_are_listed_without_content_and_sent_again_with_the_same_bytes() {
+    let fixture = Fixture::new();
+    let job = |id: &str, destination: &str| WebhookJob {
+        version: JOB_VERSION,
+        tenant: tenant(),
+        edge: EdgeId::parse("edge-1").unwrap(),
+        commands: String::new(),
+        call: call("call_dead"),
+        transfer: None,
+        revision: None,
+        message_id: id.to_owned(),
+        kind: WebhookKind::Bridged,
+        destination: DestinationId::parse(destination).unwrap(),
+        lane: Lane::Durable,
+        body: format!("body of {id}"),
+    };
+    for job in [job("msg_a", "crm"), job("msg_b", "crm"), job("msg_c", "warehouse")] {
+        fixture.send(job.outgoing());
+        let held = fixture.receive(WEBHOOKS_DURABLE, 1).messages.remove(0);
+        fixture.store().run(move |tx| queue::bury(tx, held.id, held.receives)).wait().unwrap();
+    }
+    let mut dead = DeadLetters::open(fixture.dir.path()).unwrap();
+    let ids = |dead: &DeadLetters| -> Vec<String> {
+        dead.list().unwrap().into_iter().map(|letter| letter.message_id).collect()
+    };
+    assert_eq!(ids(&dead), ["msg_a", "msg_b", "msg_c"]);
+    assert_eq!(dead.replay(&Replay::Message("msg_x".to_owned())).unwrap(), 0);
+    assert_eq!(dead.replay(&Replay::Message("msg_a".to_owned())).unwrap(), 1);
+    assert_eq!(dead.replay(&Replay::Destination(DestinationId::parse("warehouse").unwrap())).unwrap(), 1);
+    assert_eq!(ids(&dead), ["msg_b"]);
+    // The command stamps the wall clock, the store of this test has a clock of its own.
+    let read =
+        |row: &rusqlite::Row<'_>| -> rusqlite::Result<(u32, String)> { Ok((row.get(0)?, row.get(1)?)) };
+    let waiting: Vec<(u32, String)> = fixture
+        .store()
+        .read(|conn, _| {
+            let mut rows = conn.prepare("SELECT receives, name FROM queue WHERE name = ?1")?;
+            let rows = rows.query_map([WEBHOOKS_DURABLE], read)?.collect::<Result<_, _>>()?;
+            Ok(rows)
+        })
+        .unwrap();
+    assert_eq!(waiting, [(0, WEBHOOKS_DURABLE.to_owned()), (0, WEBHOOKS_DURABLE.to_owned())]);
+    assert_eq!(dead.replay(&Replay::Everything).unwrap(), 1);
+    assert_eq!(ids(&dead), [""; 0]);
+}
+
+#[test]
 fn bodies_are_sealed_at_rest_and_the_key_file_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let mut fixture = Fixture::new();
@@ -401,7 +461,7 @@ async fn what_was_said_is_shown_while_its_key_exists() {
     let store = fixture.store();
     let key = fresh_key().unwrap();
     let event = handoff::event::CallEvent {
-        edge: handoff::id::EdgeId::parse("edge-1").unwrap(),
+        edge: EdgeId::parse("edge-1").unwrap(),
         tenant: tenant(),
         call: call("call_0001"),
         seq: 0,

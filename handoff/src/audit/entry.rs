@@ -88,11 +88,18 @@ fn body_of(fact: &Fact) -> Map<String, Value> {
             body.insert("class".to_owned(), json!(class));
             body
         }
+        Fact::RecordingStored { leg, recording } => {
+            let mut body = object(json!(recording));
+            body.insert("leg".to_owned(), json!(leg));
+            body
+        }
         Fact::CallReceived { .. }
         | Fact::DisclosureAi(_)
         | Fact::RecordingConsent { .. }
         | Fact::RecordingStarted { .. }
         | Fact::RecordingStopped { .. }
+        | Fact::RecordingPaused { .. }
+        | Fact::RecordingResumed { .. }
         | Fact::SignalReceived { .. }
         | Fact::HoldStarted { .. }
         | Fact::HoldEnded { .. }
@@ -153,6 +160,9 @@ fn actor_of(event: &CallEvent) -> Actor {
         Fact::DisclosureAi(_)
         | Fact::RecordingStarted { .. }
         | Fact::RecordingStopped { .. }
+        | Fact::RecordingPaused { .. }
+        | Fact::RecordingResumed { .. }
+        | Fact::RecordingStored { .. }
         | Fact::TriggerEvaluated { .. }
         | Fact::TransferDecided { .. }
         | Fact::TransitionPlayed { .. }

@@ -294,6 +294,14 @@ fn a_changed_or_missing_ciphertext_is_tampering() {
 }
 
 #[test]
+fn a_ledger_time_beyond_all_times_is_a_warning() {
+    let mut ledger = ledger();
+    let record = &mut ledger.chains.get_mut("call_0001").unwrap().records[1];
+    record.recorded_at = Some(Timestamp::from_unix_millis(i64::MIN));
+    assert_eq!(only_class(&ledger.verify()), [Class::Warning]);
+}
+
+#[test]
 fn what_is_missing_is_incomplete_not_tampered() {
     let mut ledger = Ledger::default();
     ledger.append(&entry(0, "call.ended", json!({"cause": "normal", "side": "caller"})));
@@ -321,6 +329,7 @@ fn rules_about_disclosure_consent_and_pauses_are_checked() {
     let cut = json!({"text_id": "d", "lang": "en", "played_pm": 300, "from_ms": 0, "to_ms": 900});
     let consent = json!({"value": "refused", "method": "voice_agent", "at_ms": 5});
     let pause = |ms: u64| json!({"reason": "card", "offset_ms": ms});
+    let paused_leg = |leg: u16| json!({"leg": leg, "reason": "payment", "offset_ms": 0});
     type Case<'a> = (Vec<(&'a str, Value)>, Option<&'a str>);
     let cases: Vec<Case<'_>> = vec![
         (vec![("disclosure.ai_identity", played()), ("utterance.ref", agent())], None),
@@ -342,6 +351,23 @@ fn rules_about_disclosure_consent_and_pauses_are_checked() {
         (vec![("recording.paused", pause(0)), ("recording.resumed", pause(180_000))], None),
         (vec![("recording.paused", pause(0)), ("recording.resumed", pause(180_001))], Some("180 s")),
         (vec![("recording.paused", pause(0))], Some("never resumed")),
+        (
+            vec![
+                ("recording.paused", paused_leg(0)),
+                ("recording.paused", paused_leg(1)),
+                ("recording.stopped", paused_leg(1)),
+                ("recording.resumed", paused_leg(0)),
+            ],
+            None,
+        ),
+        (
+            vec![
+                ("recording.paused", paused_leg(0)),
+                ("recording.resumed", paused_leg(1)),
+                ("recording.stopped", paused_leg(0)),
+            ],
+            Some("without a pause"),
+        ),
         (vec![("hold.started", json!({"leg": 0}))], Some("lacks `reason`")),
     ];
     for (facts, expected) in cases {

@@ -246,7 +246,7 @@ fn faults_of(
 fn warn_skew(chain: &str, stored: &StoredRecord, record: &AuditRecord, report: &mut Report) {
     let Some(recorded_at) = stored.recorded_at else { return };
     let skew = recorded_at.unix_millis().saturating_sub(record.entry.occurred_at.unix_millis());
-    if skew.abs() > SKEW_MAX_MS {
+    if !(-SKEW_MAX_MS..=SKEW_MAX_MS).contains(&skew) {
         let text = format!("recorded {skew} ms after it occurred");
         report.add(Class::Warning, chain, Some(stored.seq), text);
     }

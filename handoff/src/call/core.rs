@@ -2,17 +2,18 @@
 //! of the conversation, and the link to the voice agent. Functions here order and record;
 //! they never change the state.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::call::io::{Arrival, CallRules, DesktopPush, Output, QueueRules};
 use crate::call::legs::Ledger;
 use crate::call::media::{Play, Prompt, Purpose, Sound};
 use crate::call::outcome::LegCause;
-use crate::call::{CALL_LIMIT, IDS_REMEMBERED, VOICE_CONNECT_LIMIT};
+use crate::call::tap::Tap;
+use crate::call::{CALL_LIMIT, IDS_REMEMBERED, STORE_LIMIT, VOICE_CONNECT_LIMIT};
 use crate::clock::{Moment, Now};
 use crate::conversation::{Conversation, Disclosed, Stimulus, TransferStanding};
-use crate::event::{Evaluable, Fact, Played, Role};
+use crate::event::{Evaluable, Fact, Played, Role, StoredRecording};
 use crate::id::{HumanAgentId, LegId, PlayId, TransferId};
 use crate::message;
 use crate::payload::Payload;
@@ -44,7 +45,16 @@ pub(super) struct Core {
     /// No call lasts longer than this.
     pub(super) until: Now,
     pub(super) commands: Recent,
-    recorded: BTreeSet<LegId>,
+    /// What the turns go through before anything here or elsewhere sees them.
+    pub(super) tap: Tap,
+    /// The voice agent takes a payment: nothing is recorded meanwhile.
+    pub(super) paying: bool,
+    /// Legs that are recorded, and whether that is paused.
+    recorded: BTreeMap<LegId, bool>,
+    /// Ended recordings that are not reported to lie on disk yet.
+    unstored: BTreeSet<LegId>,
+    /// No report of them is awaited longer; set once every leg is closed.
+    store_until: Option<Now>,
 }
 
 /// The link to the voice agent. One more link is tried when one is lost; a link that was
@@ -128,7 +138,11 @@ impl Core {
             refused: false,
             until: at.now + CALL_LIMIT,
             commands: Recent::default(),
-            recorded: BTreeSet::new(),
+            tap: Tap::new(),
+            paying: false,
+            recorded: BTreeMap::new(),
+            unstored: BTreeSet::new(),
+            store_until: None,
         }
     }
 
@@ -288,28 +302,74 @@ impl Core {
     }
 
     /// Recordings follow the legs: on while a leg is up, the disclosure was heard whole and
-    /// nobody refused.
+    /// nobody refused; interrupted while a payment is taken.
     pub(super) fn follow_recordings(&mut self) {
         let allowed = self.rules.recording && self.disclosed && !self.refused;
-        for leg in self.recorded.clone() {
+        for leg in self.recorded.keys().copied().collect::<Vec<_>>() {
             if !allowed || !self.legs.is_up(leg) {
                 self.stop_recording(leg);
+                self.out.push(Output::Record { leg, on: false });
             }
         }
         if !allowed {
             return;
         }
         for leg in self.legs.ids() {
-            if self.legs.is_up(leg) && self.recorded.insert(leg) {
-                let offset_ms = self.offset_ms(self.at.now);
-                self.emit(Fact::RecordingStarted { leg, offset_ms });
+            if !self.legs.is_up(leg) {
+                continue;
             }
+            let offset_ms = self.offset_ms(self.at.now);
+            let fact = match self.recorded.get(&leg) {
+                None if self.paying => continue,
+                None => Fact::RecordingStarted { leg, offset_ms },
+                Some(false) if self.paying => {
+                    Fact::RecordingPaused { leg, reason: "payment".to_owned(), offset_ms }
+                }
+                Some(true) if !self.paying => Fact::RecordingResumed { leg, offset_ms },
+                Some(_) => continue,
+            };
+            self.recorded.insert(leg, self.paying);
+            self.emit(fact);
+            self.out.push(Output::Record { leg, on: !self.paying });
         }
     }
 
+    /// The caller refused to be recorded: what was recorded before the refusal goes too.
+    pub(super) fn refuse_recording(&mut self) {
+        let first = !std::mem::replace(&mut self.refused, true);
+        self.follow_recordings();
+        if first && self.rules.recording {
+            self.unstored.clear();
+            self.out.push(Output::DiscardRecordings);
+        }
+    }
+
+    /// The recording of a leg lies on disk.
+    pub(super) fn recording_stored(&mut self, leg: LegId, recording: StoredRecording) {
+        if self.unstored.remove(&leg) {
+            self.emit(Fact::RecordingStored { leg, recording });
+        }
+    }
+
+    /// Every leg is closed: whether the last facts can be written, because no report of a
+    /// recording is awaited any more.
+    pub(super) fn recordings_settled(&mut self) -> bool {
+        if self.unstored.is_empty() {
+            return true;
+        }
+        let until = *self.store_until.get_or_insert(self.at.now + STORE_LIMIT);
+        self.at.now >= until
+    }
+
+    /// When the last report of a recording is given up, once every leg is closed.
+    pub(super) const fn store_due(&self) -> Option<Now> {
+        self.store_until
+    }
+
     fn stop_recording(&mut self, leg: LegId) {
-        if self.recorded.remove(&leg) {
+        if self.recorded.remove(&leg).is_some() {
             let offset_ms = self.offset_ms(self.at.now);
+            self.unstored.insert(leg);
             self.emit(Fact::RecordingStopped { leg, offset_ms });
         }
     }

@@ -11,7 +11,7 @@ use crate::call::outcome::{LegCause, Phase};
 use crate::clock::Timestamp;
 use crate::command::Command;
 use crate::conversation::CallerIdentity;
-use crate::event::{Evaluable, Fact, Means};
+use crate::event::{Evaluable, Fact, Means, StoredRecording};
 use crate::id::{CallId, DestinationId, EdgeId, HumanAgentId, LegId, QueueId, TenantId, TransferId};
 use crate::payload::{Catalog, Payload};
 use crate::pii::Pii;
@@ -209,6 +209,13 @@ pub enum Input {
     },
     /// The media plane reports.
     Media(MediaReport),
+    /// The recording of a leg that is over lies on disk.
+    RecordingStored {
+        /// Which.
+        leg: LegId,
+        /// What lies there.
+        recording: StoredRecording,
+    },
     /// `next_timeout` has come.
     Timeout,
     /// The edge drains for good: end the call now.
@@ -292,6 +299,16 @@ pub enum Output {
         /// What.
         push: DesktopPush,
     },
+    /// Record what a leg says and hears, or cease to. A leg that is over ceases by itself, and
+    /// its recording is reported with `RecordingStored`.
+    Record {
+        /// Which.
+        leg: LegId,
+        /// Begin or go on; `false` leaves a gap.
+        on: bool,
+    },
+    /// Destroy what was recorded of this call, and keep nothing more of it.
+    DiscardRecordings,
     /// Record a fact. The shell stamps, seals, spools and publishes it, in this order.
     Emit {
         /// From 0, contiguous within the call.

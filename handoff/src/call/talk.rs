@@ -9,9 +9,10 @@ use crate::call::ending;
 use crate::call::io::OnVoiceAgentBye;
 use crate::call::media::{Prompt, Purpose};
 use crate::call::outcome::LegCause;
+use crate::call::tap;
 use crate::call::transfer::{self, Adoption};
 use crate::call::{PROMPT_LIMIT, SIGNAL_NAME_MAX};
-use crate::clock::Now;
+use crate::clock::{Moment, Now};
 use crate::conversation::Stimulus;
 use crate::event::Fact;
 use crate::id::{LegId, PlayId};
@@ -121,18 +122,52 @@ pub(super) fn notice_ended(core: &mut Core, mut conversing: Conversing, play: Pl
     State::WithVoiceAgent(conversing)
 }
 
-/// The voice agent said something. It is recorded in every state; it can start a transfer
-/// only where none is under way.
+/// The voice agent said something. What was said by anybody goes through the tap first.
 pub(super) fn signal(core: &mut Core, state: State, signal: &Signal) -> State {
-    if matches!(signal.body, SignalBody::TurnPartial { .. }) || core.conversation.has_seen(&signal.id) {
+    if core.conversation.has_seen(&signal.id) {
         return state;
     }
-    let stimulus = core.conversation.apply(core.at, signal);
-    if let SignalBody::Consent { value } = &signal.body {
-        core.refused |= value == "refused";
+    match &signal.body {
+        SignalBody::TurnPartial { .. } => state,
+        SignalBody::Turn { speaker, text, turn, .. } => {
+            tap::turn(core, state, signal, *speaker, text, turn.as_deref())
+        }
+        SignalBody::Tool { name, .. } => {
+            let state = tap::tool(core, state, name);
+            heed(core, state, core.at, signal)
+        }
+        SignalBody::CallStarted { .. }
+        | SignalBody::Intent { .. }
+        | SignalBody::Topic { .. }
+        | SignalBody::Field { .. }
+        | SignalBody::Sentiment { .. }
+        | SignalBody::Confidence { .. }
+        | SignalBody::DisclosureMade { .. }
+        | SignalBody::Consent { .. }
+        | SignalBody::Dtmf { .. }
+        | SignalBody::TransferRequest(_)
+        | SignalBody::TransferCancel
+        | SignalBody::Resolved { .. }
+        | SignalBody::Error { .. }
+        | SignalBody::X => heed(core, state, core.at, signal),
     }
-    let fact = signal_fact(core, signal, &stimulus);
-    let state = decide::stimulate(core, state, stimulus, fact);
+}
+
+/// A signal, as it may be seen: it is recorded in every state; it can start a transfer only
+/// where none is under way. `said` is when it came, which for a turn may be a moment ago.
+pub(super) fn heed(core: &mut Core, state: State, said: Moment, signal: &Signal) -> State {
+    let stimulus = core.conversation.apply(said, signal);
+    if matches!(&signal.body, SignalBody::Consent { value } if value == "refused") {
+        core.refuse_recording();
+    }
+    let fact = signal_fact(core, said, signal, &stimulus);
+    let state = if matches!(state, State::Closing { .. } | State::Ending(_)) {
+        // Nothing is decided any more, and nothing is lost either.
+        core.emit(fact);
+        state
+    } else {
+        decide::stimulate(core, state, stimulus, fact)
+    };
     match (state, &signal.body) {
         (State::Transferring(transfer), SignalBody::TransferCancel) => transfer::cancel(core, transfer).0,
         (state, SignalBody::Consent { value }) => {
@@ -262,13 +297,13 @@ pub(super) fn voice_gone(core: &mut Core, state: State, cause: LegCause) -> Stat
 
 /// What is recorded of a signal: a turn by reference (its text as it was kept, redacted),
 /// anything else by names and numbers.
-fn signal_fact(core: &Core, signal: &Signal, stimulus: &Stimulus) -> Fact {
+fn signal_fact(core: &Core, said: Moment, signal: &Signal, stimulus: &Stimulus) -> Fact {
     if let (SignalBody::Turn { speaker, turn, .. }, Stimulus::Turn { text, .. }) = (&signal.body, stimulus) {
         let known = turn.as_deref().and_then(|item| core.conversation.segment_of(item));
         return Fact::Utterance {
             segment: known.or_else(|| core.conversation.segment_of_last_turn()).unwrap_or_default(),
             speaker: *speaker,
-            offset_ms: core.offset_ms(core.at.now),
+            offset_ms: core.offset_ms(said.now),
             text: (!core.refused).then(|| text.clone()),
         };
     }

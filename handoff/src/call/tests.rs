@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::command::{Command, CommandBody};
 use crate::conversation::CallerIdentity;
-use crate::event::Means;
+use crate::event::{Means, StoredRecording};
 use crate::id::{CallId, DecisionId, EdgeId, Epoch, HumanAgentId, QueueId, TenantId};
 use crate::payload::Catalog;
 use crate::pii::Pii;
@@ -18,6 +18,7 @@ use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 mod grid;
 mod random;
 mod scenarios;
+mod tap;
 
 /// The second link of a voice agent gets whatever id is free.
 const HUMAN: LegId = LegId::FIRST_HUMAN;
@@ -77,6 +78,8 @@ struct Bench {
     /// Prompts that a plan took away before their end was reported.
     cut: Vec<PlayId>,
     commands: u32,
+    /// The recorder says what lies on disk as soon as a leg is closed.
+    recorder: bool,
 }
 
 impl Bench {
@@ -101,6 +104,7 @@ impl Bench {
             plan: None,
             cut: Vec::new(),
             commands: 0,
+            recorder: true,
         };
         bench.note(last);
         bench
@@ -119,7 +123,15 @@ impl Bench {
     }
 
     fn put(&mut self, input: Input) -> &mut Self {
-        let outputs = self.call.handle(moment(self.now_ms), input);
+        let mut outputs = self.call.handle(moment(self.now_ms), input);
+        if self.recorder {
+            for leg in closed_in(&outputs) {
+                let recording =
+                    StoredRecording { pieces: 1, duration_ms: 20, lost_ms: 0, sha256: "0".repeat(64) };
+                let stored = Input::RecordingStored { leg, recording };
+                outputs.extend(self.call.handle(moment(self.now_ms), stored));
+            }
+        }
         self.note(outputs);
         self
     }
@@ -382,6 +394,7 @@ impl Bench {
         assert_eq!(self.count("transfer.decided"), self.count("transfer.ended"));
         assert_eq!(self.count("hold.started"), self.count("hold.ended"));
         assert_eq!(self.count("recording.started"), self.count("recording.stopped"));
+        assert!(self.count("recording.paused") >= self.count("recording.resumed"));
         assert_eq!(self.count("producer.final"), 1);
         assert!(matches!(self.all.last(), Some(Output::Finished)));
         let seqs: Vec<u64> = self
@@ -445,6 +458,14 @@ fn moment(ms: u64) -> Moment {
     }
 }
 
+fn closed_in(outputs: &[Output]) -> Vec<LegId> {
+    let closed = |fact: &Fact| match fact {
+        Fact::LegClosed { leg, .. } => Some(*leg),
+        _ => None,
+    };
+    facts(outputs).into_iter().filter_map(closed).collect()
+}
+
 fn facts(outputs: &[Output]) -> Vec<&Fact> {
     outputs
         .iter()
@@ -491,6 +512,8 @@ fn names(outputs: &[Output]) -> Vec<String> {
             Output::Emit { fact, .. } => fact_name(fact),
             Output::PublishDecision { .. } => "PublishDecision".to_owned(),
             Output::Learn { waited_s, .. } => format!("Learn({waited_s})"),
+            Output::Record { leg, on } => format!("Record({leg} {})", if *on { "on" } else { "off" }),
+            Output::DiscardRecordings => "DiscardRecordings".to_owned(),
             Output::Finished => "Finished".to_owned(),
         })
         .collect()

@@ -542,14 +542,19 @@ impl Conversation {
         let asked = self.turns.iter().rev().find(|kept| kept.turn.speaker == Speaker::Agent);
         let question = asked.map(|kept| kept.turn.text.expose().as_str());
         let redacted = redact::redact(text, Level::R1Pci, &PriorTurns { question, payment: false });
-        for (class, count) in redacted.counts {
+        self.record_redactions(&redacted.counts);
+        redacted.text
+    }
+
+    /// What was taken out of a text before it came here.
+    pub fn record_redactions(&mut self, counts: &[(redact::Class, u32)]) {
+        for (class, count) in counts {
             let class = class.as_str();
             if self.redactions.contains_key(class) || self.redactions.len() < CLASSES_MAX {
                 let sum = self.redactions.entry(class.to_owned()).or_default();
-                *sum = sum.saturating_add(count);
+                *sum = sum.saturating_add(*count);
             }
         }
-        redacted.text
     }
 
     /// `false` where the id was taken in before.

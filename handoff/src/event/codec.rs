@@ -142,6 +142,9 @@ impl Fact {
             Self::RecordingConsent { .. } => "consent.recording",
             Self::RecordingStarted { .. } => "recording.started",
             Self::RecordingStopped { .. } => "recording.stopped",
+            Self::RecordingPaused { .. } => "recording.paused",
+            Self::RecordingResumed { .. } => "recording.resumed",
+            Self::RecordingStored { .. } => "recording.stored",
             Self::SignalReceived { .. } => "signal.received",
             Self::Utterance { .. } => "utterance.ref",
             Self::TriggerEvaluated { .. } => "trigger.evaluated",
@@ -204,6 +207,9 @@ pub const fn webhook_of(event: &CallEvent) -> Option<WebhookKind> {
         | Fact::RecordingConsent { .. }
         | Fact::RecordingStarted { .. }
         | Fact::RecordingStopped { .. }
+        | Fact::RecordingPaused { .. }
+        | Fact::RecordingResumed { .. }
+        | Fact::RecordingStored { .. }
         | Fact::SignalReceived { .. }
         | Fact::Utterance { .. }
         | Fact::TriggerEvaluated { .. }

@@ -295,6 +295,43 @@ fn the_built_in_policy_has_no_warnings_and_an_empty_one_has_many() {
     assert!(warnings.len() >= 7, "{warnings:?}");
 }
 
+#[test]
+fn at_every_confidence_a_regulatory_match_decides_beside_every_other_rule() {
+    let policy = Policy::default();
+    // Everything else that the built-in rules look at speaks for a person, or nothing does.
+    let all_fire = Snapshot {
+        elapsed_ms: 3_600_000,
+        same_intent_run: 9,
+        same_prompt_run: 9,
+        tool_failures_run: 9,
+        failed_attempts: 4,
+        promise_age_ms: Some(60_000),
+        call_type: Some("vip".to_owned()),
+        ..calm()
+    };
+    for confidence in 0..=1000_u16 {
+        for base in [&calm(), &all_fire] {
+            let confident = vec![confidence; 5];
+            let snapshot =
+                Snapshot { confidence_pm: Some(confidence), confidence_recent_pm: confident, ..base.clone() };
+            let stimuli = [
+                topic("medication", confidence),
+                Stimulus::Topic {
+                    topic: Named { name: "anything".to_owned(), confidence_pm: confidence },
+                    regulated: true,
+                },
+                intent("medication.dosage", confidence),
+                caller("Which medication may I take, I want a person and I have chest pain"),
+                Stimulus::Requested { reason: RequestReason::Regulatory },
+            ];
+            for stimulus in stimuli {
+                let category = decided(&policy, &snapshot, &stimulus);
+                assert_eq!(category, Some(Category::Regulatory), "{confidence}: {stimulus:?}");
+            }
+        }
+    }
+}
+
 fn snapshots() -> impl Strategy<Value = Snapshot> {
     let confidences = prop::collection::vec(0..=1000_u16, 0..5);
     let runs = (0..10_u32, 0..10_u32, 0..10_u32, 0..5_u32);

@@ -18,8 +18,9 @@ use crate::words;
 /// pauses to turn the card over speak past it.
 pub const HOLD_MAX: Duration = Duration::from_secs(8);
 
-/// Longest payment. A voice agent that forgets to end it must not stop the transcript.
-pub const PAYMENT_MAX: Duration = Duration::from_secs(180);
+/// Longest payment. A voice agent that forgets to end it must not stop the transcript, and no
+/// recording may be paused for more than 180 s; the rest is for a timer that fires late.
+pub const PAYMENT_MAX: Duration = Duration::from_secs(175);
 
 /// Digits at the end of the caller's words from which on a turn is held. Lower holds every
 /// house number, higher lets more of a card number escape.
@@ -45,8 +46,11 @@ const ENCOURAGEMENTS: [&str; 28] = [
 /// What can happen to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// A finished turn, as it was heard.
+    /// A finished turn, as it was heard. One with the segment of a turn that is held replaces
+    /// it.
     Turn(Turn),
+    /// Something in what is held cannot wait: all of it goes out now, without its numbers.
+    Hurry,
     /// The voice agent's tool or the policy says that a payment begins.
     PaymentStarted,
     /// The payment is over.
@@ -81,6 +85,8 @@ pub struct HoldBack {
     held: VecDeque<Held>,
     release_at: Option<Now>,
     payment_until: Option<Now>,
+    /// A number that was hurried out may go on: its rest is masked as in a payment.
+    masked_until: Option<Now>,
     /// Last words of the voice agent, newest last.
     questions: VecDeque<Pii<String>>,
     /// Redacted texts of the caller's last released turns, while each ends in a digit.
@@ -102,6 +108,7 @@ impl HoldBack {
             held: VecDeque::new(),
             release_at: None,
             payment_until: None,
+            masked_until: None,
             questions: VecDeque::new(),
             released: VecDeque::new(),
         }
@@ -113,11 +120,19 @@ impl HoldBack {
         let mut out = Vec::new();
         match input {
             Input::Turn(turn) => self.turn(now, turn, &mut out),
+            Input::Hurry => {
+                for held in &mut self.held {
+                    held.payment = true;
+                }
+                self.masked_until = Some(now + HOLD_MAX);
+                self.release(&mut out);
+            }
+            // A second one does not prolong the first.
             Input::PaymentStarted => {
                 if self.payment_until.is_none() {
+                    self.payment_until = Some(now + PAYMENT_MAX);
                     out.push(Output::Payment { on: true });
                 }
-                self.payment_until = Some(now + PAYMENT_MAX);
             }
             Input::PaymentEnded => self.end_payment(&mut out),
             Input::Timeout => {
@@ -142,8 +157,15 @@ impl HoldBack {
     }
 
     fn turn(&mut self, now: Now, turn: Turn, out: &mut Vec<Output>) {
+        if self.held.back().is_some_and(|last| last.turn.segment == turn.segment) {
+            self.held.pop_back();
+        } else if let Some(held) = self.held.iter_mut().find(|held| held.turn.segment == turn.segment) {
+            held.turn = turn;
+            return;
+        }
         let question = self.question();
-        let payment = self.payment_until.is_some();
+        let masked = self.masked_until.is_some_and(|until| now < until);
+        let payment = masked || self.payment_until.is_some();
         let caller = turn.speaker == Speaker::Caller;
         if !caller {
             self.questions.push_back(turn.text.clone());
@@ -157,6 +179,9 @@ impl HoldBack {
         } else {
             !self.held.is_empty() && encourages
         };
+        if masked && keeps {
+            self.masked_until = Some(now + HOLD_MAX);
+        }
         self.held.push_back(Held { turn, question: Pii::new(question), payment });
         if !keeps || self.held.len() >= HELD_MAX {
             self.release(out);
@@ -429,13 +454,14 @@ mod tests {
     fn a_payment_holds_from_the_first_digit_and_ends_by_itself() {
         let mut machine = HoldBack::new(Level::R1Pci);
         assert_eq!(shown(&machine.handle(at(0), Input::PaymentStarted)), ["payment true"]);
-        assert_eq!(machine.next_timeout(), Some(at(180_000)));
+        assert_eq!(machine.next_timeout(), Some(at(175_000)));
+        assert!(machine.handle(at(0), Input::PaymentStarted).is_empty());
         assert!(machine.handle(at(1), caller(0, "4")).is_empty());
         assert!(machine.handle(at(2), caller(1, "111 1111")).is_empty());
         let released = machine.handle(at(3), agent(2, "I read back four one one one, one one one one"));
         assert_eq!(shown(&released), ["0 [PAN]", "1 [PAN]", "2 I read back [PAN]"]);
-        assert_eq!(shown(&machine.handle(at(180_000), Input::Timeout)), ["payment false"]);
-        assert!(machine.handle(at(180_001), Input::PaymentEnded).is_empty());
+        assert_eq!(shown(&machine.handle(at(175_000), Input::Timeout)), ["payment false"]);
+        assert!(machine.handle(at(175_001), Input::PaymentEnded).is_empty());
     }
 
     #[test]
@@ -444,6 +470,29 @@ mod tests {
         let _ = machine.handle(at(0), Input::PaymentStarted);
         let _ = machine.handle(at(1), caller(0, "1 2 3"));
         assert_eq!(shown(&machine.handle(at(2), Input::PaymentEnded)), ["0 [CVV]", "payment false"]);
+    }
+
+    #[test]
+    fn what_cannot_wait_goes_out_without_its_numbers_and_so_does_their_rest() {
+        let mut machine = HoldBack::new(Level::R1Pci);
+        let _ = machine.handle(at(0), caller(0, "give me a person, it's 4111 1111"));
+        assert_eq!(shown(&machine.handle(at(1), Input::Hurry)), ["0 give me a person, it's [PAN]"]);
+        assert!(machine.handle(at(5_000), caller(1, "1111")).is_empty());
+        assert!(machine.handle(at(10_000), caller(2, "11")).is_empty());
+        let released = machine.handle(at(10_001), caller(3, "hello?"));
+        assert!(!shown(&released).concat().contains('1'.to_string().repeat(2).as_str()), "{released:?}");
+        assert_eq!(machine.next_timeout(), None);
+    }
+
+    #[test]
+    fn a_corrected_turn_replaces_the_one_that_is_held() {
+        let mut machine = HoldBack::new(Level::R1Pci);
+        assert!(machine.handle(at(0), caller(0, "4111 111")).is_empty());
+        assert!(machine.handle(at(1), caller(0, "4111 1111")).is_empty());
+        assert!(machine.handle(at(2), caller(1, "1111 111")).is_empty());
+        assert!(machine.handle(at(3), caller(0, "4111 1111")).is_empty());
+        assert!(machine.handle(at(3), caller(1, "1111 1111")).is_empty());
+        assert_eq!(shown(&machine.handle(at(4), Input::Flush)), ["0 [PAN]", "1 [PAN]"]);
     }
 
     #[test]

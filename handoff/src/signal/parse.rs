@@ -157,7 +157,7 @@ fn body(kind: &str, data: &mut Members<'_>) -> Result<SignalBody, BadSignal> {
             data.label("model")?;
             SignalBody::CallStarted {
                 agent: data.label("agent")?,
-                session: data.label("session")?,
+                session: data.label("session")?.map(Pii::new),
                 language: data.cut("language", LANGUAGE_CHARS_MAX)?,
             }
         }
@@ -206,9 +206,9 @@ fn body(kind: &str, data: &mut Members<'_>) -> Result<SignalBody, BadSignal> {
         "transfer.cancel" => SignalBody::TransferCancel,
         "resolved" => {
             data.label("summary")?;
-            SignalBody::Resolved { outcome: data.label("outcome")? }
+            SignalBody::Resolved { outcome: data.label("outcome")?.map(Pii::new) }
         }
-        "error" => SignalBody::Error { message: data.label("message")? },
+        "error" => SignalBody::Error { message: data.label("message")?.map(Pii::new) },
         "x" => SignalBody::X,
         _ => return Err(BadSignal::new("type", Fault::NotAllowed)),
     })

@@ -13,7 +13,7 @@ use toml::Spanned;
 use super::Checker;
 use super::values::SecretSource;
 use crate::config::document::{AgentTable, QueueTable, WebhookTable};
-use crate::config::{Agent, Phone, Queue};
+use crate::config::{Agent, FixedPhone, Phone, Queue};
 
 impl Checker<'_> {
     pub(super) fn agents(&mut self, tables: &[AgentTable]) -> Vec<Agent> {
@@ -139,26 +139,27 @@ impl Checker<'_> {
                     self.refuse(&user.span(), why);
                     return None;
                 }
-                Some(Phone::Registered { user: user.get_ref().clone(), password: password? })
+                let allow_md5 = table.allow_md5.as_ref().is_some_and(|allow| *allow.get_ref());
+                if let (Some(field), true) = (&table.allow_md5, allow_md5) {
+                    let why = "allow_md5: the digest of this phone is weak; keep it on a network of your own";
+                    self.warn(&field.span(), why);
+                }
+                Some(Phone::Registered { user: user.get_ref().clone(), password: password?, allow_md5 })
             }
         }
     }
 
     /// A URI that the operator wrote; numbers from outside never reach a phone.
-    fn dial_uri(&mut self, field: &Spanned<String>) -> Option<Pii<String>> {
+    fn dial_uri(&mut self, field: &Spanned<String>) -> Option<FixedPhone> {
         let uri = field.get_ref();
-        let scheme = ["sip:", "sips:", "tel:"]
-            .iter()
-            .any(|scheme| uri.starts_with(scheme) && uri.len() > scheme.len());
         let plain = uri.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"".contains(&byte));
-        if !scheme || !plain || uri.len() > DIAL_URI_LEN_MAX {
-            self.refuse(
-                &field.span(),
-                "uri must be a sip:, sips: or tel: URI without spaces, quotes or brackets",
-            );
+        let host = crate::sip::host_of(uri).filter(|_| plain && uri.len() <= DIAL_URI_LEN_MAX);
+        let Some(host) = host else {
+            let why = "uri must be a sip: URI without spaces, quotes, brackets or headers";
+            self.refuse(&field.span(), why);
             return None;
-        }
-        Some(Pii::new(uri.clone()))
+        };
+        Some(FixedPhone { uri: Pii::new(uri.clone()), host, line: self.line(&field.span()) })
     }
 
     pub(super) fn queues(

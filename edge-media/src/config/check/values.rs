@@ -26,13 +26,17 @@ pub(super) struct SecretSource<'a> {
 
 /// What many values have in common.
 impl Checker<'_> {
+    pub(super) fn line(&self, place: &Range<usize>) -> usize {
+        line_at(self.text, place.start)
+    }
+
     pub(super) fn refuse(&mut self, place: &Range<usize>, why: impl Into<String>) {
-        let line = Some(line_at(self.text, place.start));
+        let line = Some(self.line(place));
         self.problems.push(Problem { line, message: why.into() });
     }
 
     pub(super) fn warn(&mut self, place: &Range<usize>, why: impl Into<String>) {
-        let line = Some(line_at(self.text, place.start));
+        let line = Some(self.line(place));
         self.warnings.push(Problem { line, message: why.into() });
     }
 

@@ -167,3 +167,13 @@ async fn two_bridged_phones_get_each_others_packets_in_one_timeline() {
     assert!(sequences.windows(2).all(|pair| pair[1] > pair[0]), "{sequences:?}");
     assert!(own >= 50, "{own} packets were relayed before the next one was sent");
 }
+
+#[test]
+fn a_range_that_is_nearly_used_up_gives_what_is_left() {
+    let clips = ClipStore::embedded();
+    let (media, _reports) = MediaHandle::start(&config(46_200..=46_215), clips, Clock::start()).unwrap();
+    let ports = media.take_ports(64).unwrap();
+    assert!((1..=8).contains(&ports.len()), "{ports:?}");
+    assert!(matches!(media.take_ports(1), Err(PortError::Exhausted)));
+    media.stop();
+}

@@ -117,8 +117,8 @@ impl Leg {
         }
     }
 
-    pub(super) const fn record(&mut self) {
-        self.recorded = true;
+    pub(super) const fn record(&mut self, on: bool) {
+        self.recorded = on;
     }
 
     /// Takes the source that `plan` gives to this egress. A prompt that loses its place is

@@ -770,7 +770,7 @@ fn a_leg_that_changes_its_codec_keeps_its_timeline() {
 #[test]
 fn a_recorded_leg_keeps_what_it_said_and_heard_in_every_tick() {
     let mut world = World::new();
-    world.command(MediaCommand::Record { call: call(), leg: CALLER });
+    world.command(MediaCommand::Record { call: call(), leg: CALLER, on: true });
     world.plan(&[(CALLER, Source::HoldBed)], &[]);
     world.run(20);
     world.plan(&[(CALLER, Source::Leg(HUMAN))], &[]);

@@ -24,6 +24,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("recording.paused", &["reason", "offset_ms"]),
     ("recording.resumed", &["offset_ms"]),
     ("recording.stopped", &["offset_ms"]),
+    ("recording.stored", &["leg", "pieces", "duration_ms", "lost_ms", "sha256"]),
     ("signal.received", &["id", "kind", "values"]),
     ("utterance.ref", &["segment", "speaker", "offset_ms"]),
     ("trigger.evaluated", &["rule_id", "ruleset", "result", "inputs"]),
@@ -137,25 +138,34 @@ fn verify_disclosure(chain: &str, stream: &[&AuditRecord], report: &mut Report) 
     }
 }
 
+/// Each leg is recorded, and paused, by itself.
 fn verify_pauses(chain: &str, stream: &[&AuditRecord], report: &mut Report) {
-    let mut paused: Option<(u64, u64)> = None;
+    let mut paused: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for record in stream {
-        let offset = record.entry.body.get("offset_ms").and_then(Value::as_u64).unwrap_or_default();
+        let body = &record.entry.body;
+        let offset = body.get("offset_ms").and_then(Value::as_u64).unwrap_or_default();
+        let leg = body.get("leg").map(Value::to_string).unwrap_or_default();
         let mut against = |seq: u64, text: &str| report.add(Class::Policy, chain, Some(seq), text.to_owned());
-        match (record.entry.kind.as_str(), paused) {
-            ("recording.paused", Some(_)) => against(record.seq, "a recording was paused twice"),
-            ("recording.paused", None) => paused = Some((offset, record.seq)),
-            ("recording.resumed", None) => against(record.seq, "a recording was resumed without a pause"),
-            ("recording.resumed" | "recording.stopped", Some((since, seq))) => {
-                if offset.saturating_sub(since) > PAUSE_MAX_MS {
+        match record.entry.kind.as_str() {
+            "recording.paused" => {
+                let before = paused.insert(leg, (offset, record.seq));
+                if before.is_some() {
+                    against(record.seq, "a recording was paused twice");
+                }
+            }
+            kind @ ("recording.resumed" | "recording.stopped") => match paused.remove(&leg) {
+                Some((since, seq)) if offset.saturating_sub(since) > PAUSE_MAX_MS => {
                     against(seq, "a recording was paused for more than 180 s");
                 }
-                paused = None;
-            }
+                None if kind == "recording.resumed" => {
+                    against(record.seq, "a recording was resumed without a pause");
+                }
+                Some(_) | None => {}
+            },
             _ => {}
         }
     }
-    if let Some((_, seq)) = paused {
+    for (_, seq) in paused.into_values() {
         report.add(Class::Policy, chain, Some(seq), "a recording was paused and never resumed".to_owned());
     }
 }

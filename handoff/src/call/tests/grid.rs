@@ -78,6 +78,18 @@ fn inputs(bench: &Bench) -> Vec<(&'static str, Input)> {
         ("human silent", Input::Media(MediaReport::SourceLost { leg: HUMAN })),
         ("human back", Input::Media(MediaReport::SourceBack { leg: HUMAN })),
         ("drained", Input::Media(MediaReport::Drained { leg: voice })),
+        (
+            "recording stored",
+            Input::RecordingStored {
+                leg: voice,
+                recording: StoredRecording {
+                    pieces: 2,
+                    duration_ms: 12_000,
+                    lost_ms: 0,
+                    sha256: "0".repeat(64),
+                },
+            },
+        ),
         ("drain", Input::Drain),
         ("stale timeout", Input::Timeout),
     ];

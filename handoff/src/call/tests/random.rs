@@ -125,6 +125,18 @@ impl Judge {
                 }
                 Source::HoldBed | Source::Mix(_) => {}
             }
+            match self.roles.get(leg) {
+                Some(Role::VoiceAgent) => {
+                    let heard = matches!(source, Source::Silence | Source::Leg(LegId::CALLER));
+                    assert!(heard, "the voice agent hears the caller or nothing, not {source:?}");
+                }
+                Some(Role::HumanAgent) => {
+                    let own =
+                        matches!(source, Source::Silence | Source::Prompt(_) | Source::Leg(LegId::CALLER));
+                    assert!(own, "a human agent hears prompts and the caller, not {source:?}");
+                }
+                Some(Role::Caller) | None => assert!(to_caller, "{leg} is heard by nobody's leg"),
+            }
         }
         let served = plan.egress.contains_key(&LegId::CALLER);
         let over = self.hung_up.contains(&LegId::CALLER) || self.closed.contains(&LegId::CALLER);
@@ -308,5 +320,61 @@ proptest! {
         moves in proptest::collection::vec((any::<u8>(), any::<u8>(), any::<u16>()), 1..160)
     ) {
         play(&moves);
+    }
+}
+
+/// One way in which a person can be asked for, as input number `index`.
+fn trigger(bench: &Bench, how: u8, index: usize) -> Input {
+    let stale = index.is_multiple_of(5);
+    match how % 4 {
+        0 => request(&format!("k_{index}")),
+        // The same signal, sent twice by a platform that got no answer.
+        1 => request("k_again"),
+        _ => {
+            let mut decision = bench.decision();
+            if stale && let Some(first) = bench.all.iter().find_map(first_decision) {
+                decision = first;
+            }
+            // The same command twice, or another with the same decision.
+            let id = if how % 4 == 2 { "k_command".to_owned() } else { format!("k_command_{index}") };
+            let body = CommandBody::TransferDecided { decision };
+            Input::Command(Command { id, call_id: CallId::from_random(7), body })
+        }
+    }
+}
+
+fn first_decision(output: &Output) -> Option<Decision> {
+    match output {
+        Output::Emit { fact: Fact::TransferDecided { decision, .. }, .. } => Some(decision.clone()),
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn however_many_triggers_there_is_one_decision(
+        triggers in proptest::collection::vec((any::<u8>(), 0..700_u64), 1..40),
+        accepts in any::<bool>(),
+    ) {
+        let mut bench = Bench::expecting();
+        for (index, (how, wait)) in triggers.into_iter().enumerate() {
+            bench.run(wait);
+            if bench.count("transfer.ended") > 0 {
+                // What comes now would begin another transfer.
+                break;
+            }
+            let input = trigger(&bench, how, index);
+            bench.put(input);
+            // The transfer goes on meanwhile, up to the bridge where somebody accepts.
+            if accepts {
+                let next = helpful(&bench, how);
+                bench.put(next);
+            }
+            prop_assert!(bench.count("transfer.decided") <= 1 || bench.count("transfer.ended") > 0);
+        }
+        bench.run(1_000);
+        prop_assert!(bench.count("transfer.ended") > 0 || bench.count("transfer.decided") == 1);
     }
 }
