@@ -15,6 +15,9 @@ use tracing_subscriber::EnvFilter;
 /// Exit code of a scenario or an option that is declared and not built yet.
 pub const NOT_BUILT: u8 = 64;
 
+/// What whole calls did in virtual time; the test that plays them keeps it true.
+const GRID: &str = include_str!("../../tests/GRID.md");
+
 /// Warm transfers from voice AI to people.
 #[derive(Debug, Parser)]
 #[command(name = "warmbridge", version, about)]
@@ -61,6 +64,8 @@ enum Command {
         #[command(subcommand)]
         what: audit::What,
     },
+    /// Print what follows when somebody leaves, refuses or falls silent, in every state of a call.
+    Grid,
     /// Receive webhooks as a consumer would, or send those again that were given up.
     Webhook {
         #[command(subcommand)]
@@ -152,6 +157,10 @@ pub fn run() -> ExitCode {
         Command::Serve { config } => on_runtime(crate::io::serve(config)),
         Command::Check { config } => on_runtime(check(config)),
         Command::Audit { data, json, what } => audit::run(&data, json, what),
+        Command::Grid => {
+            print_line(GRID.trim_end());
+            ExitCode::SUCCESS
+        }
         Command::Webhook { what } => on_runtime(webhook::run(what)),
         Command::Recording { data, json, what } => on_runtime(recording::run(data, json, what)),
         Command::Policy { what } => policy::run(what),

@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Target};
+use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor, Target};
 use handoff::event::WebhookKind;
 use handoff::id::{DestinationId, EdgeId, HumanAgentId, QueueId, TenantId};
 use handoff::pii::Pii;
@@ -74,6 +74,8 @@ pub struct Edge {
     pub hold_signalling: HoldSignalling,
     /// The caller may cancel a transfer by key or word while waiting.
     pub cancel_while_waiting: bool,
+    /// How long nothing may come from a leg that is not held before it counts as lost.
+    pub rtp_timeout: Duration,
     /// BCP 47 language of prompts.
     pub lang: String,
     /// Clip and text id of the AI and recording disclosure.
@@ -185,8 +187,6 @@ pub struct Agent {
     pub trusted: bool,
     /// Opens this person's desktop.
     pub desktop_token: Option<Secret>,
-    /// For routing by skill.
-    pub skills: BTreeSet<String>,
 }
 
 /// `[[queue]]`: a group of people.
@@ -198,7 +198,8 @@ pub struct Queue {
     pub label: String,
     /// The clip that names it to the caller.
     pub spoken: String,
-    /// Its members, in the order in which ties are broken.
+    /// Its members, in the order in which ties are broken: those named, then those with all of
+    /// the skills that it wants.
     pub agents: Vec<HumanAgentId>,
     /// Most people tried in one transfer.
     pub attempts_max: u32,
@@ -206,6 +207,10 @@ pub struct Queue {
     pub payload_ack: PayloadAck,
     /// What happens when nobody takes the call, in order.
     pub fallback: Vec<Fallback>,
+    /// Where the caller goes when the human agent hangs up after the bridge.
+    pub on_agent_bye: Survivor,
+    /// Where the caller goes when the human agent's leg is lost after the bridge.
+    pub on_agent_lost: Survivor,
     /// Seconds to announce until there is a history to measure.
     pub wait_default_s: u32,
 }
@@ -233,6 +238,8 @@ impl Queue {
             attempts_max: self.attempts_max,
             payload_ack: self.payload_ack.clone(),
             fallback: self.fallback.clone(),
+            on_agent_bye: self.on_agent_bye,
+            on_agent_lost: self.on_agent_lost,
             wait_default_s: self.wait_default_s,
         }
     }

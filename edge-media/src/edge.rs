@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use handoff::call::media::{MediaReport, Prompt};
 use handoff::call::outcome::LegCause;
-use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Standing};
+use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Output, Standing};
 use handoff::clock::{Moment, Now};
 use handoff::command::Command;
 use handoff::conversation::CallerIdentity;
@@ -188,6 +188,10 @@ pub struct EdgeCounters {
 
 struct Running {
     call: Call,
+    /// What the machine has ordered and nobody has carried out yet.
+    orders: VecDeque<Output>,
+    /// Its orders are being carried out; what they cause queues up behind them.
+    carrying: bool,
     deadline: Option<Now>,
     legs: BTreeMap<LegId, Wire>,
 }
@@ -481,7 +485,10 @@ impl Edge {
         let wire = Wire::Sip { dialog, port, agent: None, remote };
         self.dialogs.insert(dialog, (call.clone(), LegId::CALLER));
         let legs = BTreeMap::from([(LegId::CALLER, wire)]);
-        self.calls.insert(call.clone(), Running { call: machine, deadline: None, legs });
+        self.calls.insert(
+            call.clone(),
+            Running { call: machine, orders: outputs.into(), carrying: false, deadline: None, legs },
+        );
         out.push(EdgeOutput::Media(MediaCommand::Open {
             call: call.clone(),
             leg: LegId::CALLER,
@@ -494,7 +501,7 @@ impl Edge {
                 remote,
             }));
         }
-        self.carry(at, &call, outputs, out);
+        self.carry(at, &call, out);
     }
 
     fn refuse(&mut self, at: Moment, dialog: DialogKey, status: u16, out: &mut Vec<EdgeOutput>) {
@@ -577,10 +584,14 @@ impl Edge {
     }
 
     /// Gives one input to one call and carries out what it orders. False: there is no such call.
+    /// An input that an order of the same call causes is taken at once, and what follows from
+    /// it comes after what was ordered before: facts leave in the order of their numbers.
     fn feed(&mut self, at: Moment, call: &CallId, input: Input, out: &mut Vec<EdgeOutput>) -> bool {
         let Some(running) = self.calls.get_mut(call) else { return false };
-        let outputs = running.call.handle(at, input);
-        self.carry(at, call, outputs, out);
+        running.orders.extend(running.call.handle(at, input));
+        if !running.carrying {
+            self.carry(at, call, out);
+        }
         true
     }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use functions::config::{Content, Destination, FunctionsConfig};
 use functions::guard;
 use functions::sqlite::Store;
-use handoff::call::{CallRules, QueueRules};
+use handoff::call::CallRules;
 use handoff::payload::{Catalog, Grants};
 use handoff::pii::Pii;
 use handoff::policy::Policy;
@@ -55,12 +55,14 @@ impl Setup {
             edge: config.edge.id.clone(),
             policy: Arc::new(policy),
             catalog: Arc::new(catalog_of(config)?),
-            queues: config.queues.iter().map(queue_rules).collect(),
+            queues: config.queues.iter().map(crate::config::Queue::rules).collect(),
             lang: config.edge.lang.clone(),
             disclosure: spoken(&config.edge.disclosure, &config.edge.lang),
             hold_by_reinvite: config.edge.hold_signalling == HoldSignalling::Reinvite,
             recording: config.edge.recording,
             on_voice_agent_bye: config.voice_agent.on_bye,
+            rtp_timeout: config.edge.rtp_timeout,
+            cancel_while_waiting: config.edge.cancel_while_waiting,
             public_url: config.edge.public_url.clone(),
         };
         let functions = FunctionsConfig {
@@ -177,17 +179,6 @@ fn catalog_of(config: &Config) -> Result<Catalog> {
         return Ok(Catalog::default());
     }
     toml::Value::Table(config.payload.clone()).try_into().context("the section [payload]")
-}
-
-fn queue_rules(queue: &crate::config::Queue) -> QueueRules {
-    QueueRules {
-        id: queue.id.clone(),
-        spoken: queue.spoken.clone(),
-        attempts_max: queue.attempts_max,
-        payload_ack: queue.payload_ack.clone(),
-        fallback: queue.fallback.clone(),
-        wait_default_s: queue.wait_default_s,
-    }
 }
 
 fn person(agent: &crate::config::Agent) -> Person {

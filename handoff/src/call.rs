@@ -14,6 +14,7 @@ mod legs;
 pub mod media;
 mod offer;
 pub mod outcome;
+mod silence;
 mod talk;
 mod tap;
 mod transfer;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 pub use self::io::{
     Arrival, CallRules, DesktopPush, Fallback, Input, OnVoiceAgentBye, Output, PayloadAck, QueueRules,
-    Standing, Target,
+    Standing, Survivor, Target,
 };
 
 use self::bridge::Bridge;
@@ -32,6 +33,7 @@ use self::ending::Ending;
 use self::legs::Answered;
 use self::media::MediaReport;
 use self::outcome::{LegCause, Phase};
+use self::silence::HeldBy;
 use self::talk::{Conversing, Disclosing};
 use self::transfer::Transfer;
 use crate::clock::{Moment, Now};
@@ -191,7 +193,13 @@ impl Call {
             VoiceLink::Connecting { until, .. } => Some(until),
             VoiceLink::Up { .. } | VoiceLink::Gone => None,
         };
-        earliest([own, voice, self.core.tap.next_timeout(), Some(self.core.until)])
+        earliest([
+            own,
+            voice,
+            self.core.tap.next_timeout(),
+            self.core.silences.next_timeout(),
+            Some(self.core.until),
+        ])
     }
 
     /// Where the call stands, without personal data.
@@ -262,10 +270,8 @@ impl Call {
     /// a call whose legs are all closed is over.
     fn settle(&mut self) -> Vec<Output> {
         let core = &mut self.core;
-        if matches!(self.state, State::Closing { .. } | State::Ending(_)) {
-            let state = std::mem::replace(&mut self.state, State::Finished);
-            self.state = tap::flush(core, state);
-        }
+        let state = std::mem::replace(&mut self.state, State::Finished);
+        self.state = tap::settle(core, state);
         if !matches!(self.state, State::Finished) {
             core.follow_recordings();
             let egress = media::routes(&self.state, &core.legs, core.voice);
@@ -339,14 +345,11 @@ fn step(core: &mut Core, state: State, input: Input) -> State {
         (state, Input::Answered { leg }) => leg_answered(core, state, leg),
         (Transferring(transfer), Input::Ringing { leg }) => offer::ringing(core, transfer, leg),
         (Transferring(mut transfer), Input::HoldDone { leg: LegId::CALLER, ok: false }) => {
-            transfer::hold_refused(&mut transfer);
+            transfer::hold_refused(core, &mut transfer);
             Transferring(transfer)
         }
-        (Bridged(mut bridge), Input::PeerHold { leg, held }) if leg == bridge.leg => {
-            bridge.held = held;
-            Bridged(bridge)
-        }
-        (state, Input::Ringing { .. } | Input::HoldDone { .. } | Input::PeerHold { .. }) => state,
+        (state, Input::PeerHold { leg, held }) => peer_held(core, state, leg, held),
+        (state, Input::Ringing { .. } | Input::HoldDone { .. }) => state,
 
         // What is said by the voice agent and by the cloud.
         (state @ (Arriving { .. } | Closing { .. } | Ending(_)), Input::Signal(_)) => state,
@@ -432,8 +435,46 @@ fn leg_ended(core: &mut Core, state: State, leg: LegId, cause: LegCause, status:
     }
 }
 
+/// A far end holds its own leg, or takes it back.
+fn peer_held(core: &mut Core, mut state: State, leg: LegId, held: bool) -> State {
+    core.silences.hold(leg, HeldBy::Peer, held, core.at.now);
+    if let State::Bridged(bridge) = &mut state
+        && bridge.leg == leg
+    {
+        bridge.held = held;
+    }
+    state
+}
+
+/// Nothing came from a leg for so long that nobody can be there any more.
+fn given_up(core: &mut Core, state: State, leg: LegId) -> State {
+    core.hang_up(leg, LegCause::Lost);
+    match state {
+        state if leg == LegId::CALLER => ending::without_caller(core, state, LegCause::Lost),
+        State::Bridged(bridge) => bridge::human_gone(core, bridge, leg, LegCause::Lost),
+        State::Arriving { .. }
+        | State::Disclosing(_)
+        | State::WithVoiceAgent(_)
+        | State::Transferring(_)
+        | State::Closing { .. }
+        | State::Ending(_)
+        | State::Finished => state,
+    }
+}
+
 /// The media plane reports.
 fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
+    match report {
+        MediaReport::SourceLost { leg } if core.legs.is_up(leg) => core.silences.lost(leg, core.at.now),
+        MediaReport::SourceBack { leg } => core.silences.back(leg),
+        MediaReport::SourceLost { .. }
+        | MediaReport::Applied { .. }
+        | MediaReport::PlayEnded { .. }
+        | MediaReport::Digit { .. }
+        | MediaReport::FirstRtp { .. }
+        | MediaReport::AudioSeen { .. }
+        | MediaReport::Drained { .. } => {}
+    }
     match (state, report) {
         (state, MediaReport::PlayEnded { play, played_pm }) => {
             if core.play_ended(play, played_pm) {
@@ -519,6 +560,10 @@ fn timeout(core: &mut Core, state: State) -> State {
         }
         VoiceLink::Connecting { .. } | VoiceLink::Up { .. } | VoiceLink::Gone => state,
     };
+    let mut state = state;
+    while let Some(leg) = core.silences.take_due(now) {
+        state = given_up(core, state, leg);
+    }
     match state {
         State::Arriving { until } if now >= until => {
             ending::end(core, "failed", "system", LegCause::Unreachable)

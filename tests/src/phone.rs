@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use edge_media::media::{FRAME_SAMPLES, codec, rtp, tone};
 use edge_media::sip::{
-    Codec, Direction, Flow, LocalMedia, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput, Stack,
-    Transport,
+    Codec, DialogKey, Direction, Flow, LocalMedia, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput,
+    Stack, Transport,
 };
 use handoff::clock::Now;
 
@@ -36,6 +36,9 @@ pub mod tones {
     }
 }
 
+/// A frame below this is silence.
+const SILENT_DBFS: f64 = -50.0;
+
 /// What a phone does by itself when it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
@@ -61,12 +64,19 @@ pub struct Phone {
     pub events: Vec<SipEvent>,
     /// When each frame came, and which of the known tones were in it.
     pub heard: Vec<(Now, Vec<u32>)>,
+    /// It listens to what it receives; one that does not is quicker.
+    pub listens: bool,
+    /// All that was heard, as samples.
+    pub sound: Vec<i16>,
+    /// When each frame came that could be heard at all (above −50 dBFS).
+    pub loud: Vec<Now>,
     /// Breaks of the received stream.
     pub breaks: u32,
     voice: Vec<i16>,
     spoken: usize,
     remote: Option<RemoteMedia>,
-    answer_at: Option<(Now, edge_media::sip::DialogKey)>,
+    offered: Option<RemoteMedia>,
+    answer_at: Option<(Now, DialogKey)>,
     key: Option<KeyPress>,
     seq: u16,
     timestamp: u32,
@@ -80,6 +90,7 @@ struct KeyPress {
 }
 
 /// Bytes on their way.
+#[derive(Debug)]
 pub struct Sent {
     /// From this socket.
     pub from: SocketAddr,
@@ -106,10 +117,14 @@ impl Phone {
             habit,
             events: Vec::new(),
             heard: Vec::new(),
+            listens: true,
+            sound: Vec::new(),
+            loud: Vec::new(),
             breaks: 0,
             voice: tone::sine(frequency, 8_000, FRAME_SAMPLES * 50),
             spoken: 0,
             remote: None,
+            offered: None,
             answer_at: None,
             key: None,
             seq: seed as u16,
@@ -123,8 +138,28 @@ impl Phone {
         LocalMedia { ip: self.rtp.ip(), port: self.rtp.port(), direction: Direction::SendRecv }
     }
 
+    /// The dialog of the last call that reached it.
+    pub fn dialog(&self) -> Option<DialogKey> {
+        self.events.iter().rev().find_map(|event| match event {
+            SipEvent::Invited { dialog, .. } => Some(*dialog),
+            SipEvent::Ringing(_)
+            | SipEvent::Answered(..)
+            | SipEvent::Confirmed(..)
+            | SipEvent::Ended { .. }
+            | SipEvent::Reinvited(..)
+            | SipEvent::ReinviteFailed(..)
+            | SipEvent::PeerMedia(..)
+            | SipEvent::Digit(..)
+            | SipEvent::Registered { .. }
+            | SipEvent::RegisterResult { .. } => None,
+        })
+    }
+
     /// Gives its stack an order.
     pub fn order(&mut self, now: Now, command: SipCommand) -> Vec<Sent> {
+        if let SipCommand::Answer(..) = command {
+            self.remote = self.offered;
+        }
         let outputs = self.stack.command(now, command);
         self.carry(now, outputs)
     }
@@ -152,10 +187,14 @@ impl Phone {
             self.breaks += u32::from(!continuous && packet.payload_type < 96);
         }
         self.last = Some((packet.ssrc, packet.sequence, packet.timestamp));
-        if packet.payload_type == 0 {
+        if packet.payload_type == 0 && self.listens {
             let samples: Vec<i16> =
                 packet.payload.iter().map(|byte| codec::decode(Codec::Pcmu, *byte)).collect();
+            if tone::loudness(&samples) > SILENT_DBFS {
+                self.loud.push(now);
+            }
             self.heard.push((now, tones::in_frame(&samples)));
+            self.sound.extend(samples);
         }
     }
 
@@ -237,10 +276,9 @@ impl Phone {
         match event {
             SipEvent::Invited { dialog, remote, .. } => {
                 self.remote = None;
-                let offered = *remote;
+                self.offered = *remote;
                 match self.habit {
                     Habit::Answers(after) => {
-                        self.remote = offered;
                         self.answer_at = Some((now + after, *dialog));
                         self.order(now, SipCommand::Ring(*dialog))
                     }

@@ -17,7 +17,8 @@ use edge_media::sip::{
     Caller, Codec, Destination, DialogKey, Flow, Secret, SipCommand, SipConfig, Transport, TrunkConfig,
     UserConfig,
 };
-use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules};
+use handoff::call::outcome::LegCause;
+use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::command::{Command, CommandBody};
 use handoff::event::{CallEvent, Fact, StoredRecording};
@@ -26,7 +27,9 @@ use handoff::pii::Pii;
 use handoff::policy::{Decision, Origin, Policy};
 use handoff::signal::Signal;
 
+use crate::net::Net;
 use crate::phone::{Habit, Phone, Sent, tones};
+use crate::setting::{Setting, Someone};
 
 /// One step of time, and the delay of every datagram.
 const STEP: Duration = Duration::from_millis(5);
@@ -67,13 +70,24 @@ pub struct World {
     pub cloud: Cloud,
     /// Desktops paint and acknowledge.
     pub desktops_acknowledge: bool,
+    /// The network.
+    pub net: Net,
+    /// The voice agent answers when its door is opened.
+    pub voice_agent_reachable: bool,
+    /// A proxy before the phone of one person rings another's phone as well.
+    pub forks: Option<(usize, usize)>,
+    /// The media plane reports what it has played and heard.
+    pub media_reports: bool,
+    /// Commands that the cloud has sent, to be sent again.
+    pub commanded: Vec<Command>,
+    outputs: VecDeque<EdgeOutput>,
+    carrying: bool,
     /// What is kept for a judge of what may be seen; `None` keeps nothing.
     pub record: Option<Record>,
     /// What was recorded of each leg, as the tones of each frame: said, then heard.
     pub recorded: BTreeMap<LegId, Vec<RecordedTones>>,
     stream: Option<StreamKey>,
     voice_agent_speaks: bool,
-    wire: VecDeque<(Now, Sent)>,
     commands: VecDeque<(Now, Command)>,
     media: Plane,
     next_port: u16,
@@ -141,17 +155,21 @@ fn edge_sip() -> SocketAddr {
 impl World {
     /// A world with one trunk, one queue and these human agents, who have registered.
     pub fn new(habits: &[Habit], cloud: Cloud) -> Self {
-        Self::with(habits, cloud, false)
+        let people: Vec<Someone> = habits.iter().map(|habit| Someone::new(*habit)).collect();
+        Self::of(&Setting { cloud, ..Setting::new(&people) })
     }
 
     /// The same, and every leg is recorded.
     pub fn recording(habits: &[Habit], cloud: Cloud) -> Self {
-        Self::with(habits, cloud, true)
+        let people: Vec<Someone> = habits.iter().map(|habit| Someone::new(*habit)).collect();
+        Self::of(&Setting { cloud, recording: true, ..Setting::new(&people) })
     }
 
-    fn with(habits: &[Habit], cloud: Cloud, recording: bool) -> Self {
-        let names: Vec<String> = (0..habits.len()).map(|n| format!("agent_{n}")).collect();
-        let config = edge_config(&names, recording);
+    /// A world of this setting.
+    pub fn of(setting: &Setting) -> Self {
+        let names: Vec<String> = (0..setting.people.len()).map(|n| format!("agent_{n}")).collect();
+        let mut config = edge_config(&names, setting.recording);
+        setting.apply(&mut config);
         let clips = ClipStore::embedded().with_hold(HoldBed::tones());
         let caller = Phone::new(
             address(2, 5060),
@@ -162,8 +180,8 @@ impl World {
             11,
         );
         let humans = (3_u8..)
-            .zip(habits)
-            .map(|(host, habit)| {
+            .zip(&setting.people)
+            .map(|(host, Someone { habit, .. })| {
                 let sip = address(host, 5060);
                 Phone::new(sip, address(host, 4_000), tones::HUMAN, *habit, outside(sip), u64::from(host))
             })
@@ -178,19 +196,25 @@ impl World {
             pushes: Vec::new(),
             published: Vec::new(),
             voice_agent_heard: Vec::new(),
-            cloud,
+            cloud: setting.cloud,
             desktops_acknowledge: true,
+            net: Net::default(),
+            voice_agent_reachable: true,
+            forks: None,
+            media_reports: true,
+            commanded: Vec::new(),
+            outputs: VecDeque::new(),
+            carrying: false,
             record: None,
             recorded: BTreeMap::new(),
             stream: None,
             voice_agent_speaks: true,
-            wire: VecDeque::new(),
             commands: VecDeque::new(),
             media: Plane::default(),
             next_port: 20_000,
             closed: Vec::new(),
         };
-        for (index, name) in names.iter().enumerate() {
+        for (index, (name, someone)) in names.iter().zip(&setting.people).enumerate() {
             let register = SipCommand::Register {
                 user: name.clone(),
                 password: Pii::new(PASSWORD.to_owned()),
@@ -199,11 +223,11 @@ impl World {
                 expires_secs: 3_600,
             };
             let now = world.now;
-            if let Some(phone) = world.humans.get_mut(index) {
+            if let Some(phone) = world.humans.get_mut(index).filter(|_| someone.present) {
                 let sent = phone.order(now, register);
                 world.post(sent);
             }
-            if let Ok(agent) = HumanAgentId::parse(name) {
+            if let Some(agent) = HumanAgentId::parse(name).ok().filter(|_| someone.desktop) {
                 world.give(EdgeInput::DesktopPresence(agent, true));
             }
         }
@@ -213,6 +237,13 @@ impl World {
 
     /// The caller dials; returns when the disclosure has been heard.
     pub fn call_and_disclose(&mut self) {
+        self.dial();
+        self.until("disclosure.ai_identity", Duration::from_secs(20));
+        self.pass(Duration::from_millis(200));
+    }
+
+    /// The caller dials.
+    pub fn dial(&mut self) {
         let local = self.caller.local();
         let sent = self.caller.order(
             self.now,
@@ -225,14 +256,56 @@ impl World {
             },
         );
         self.post(sent);
-        self.until("disclosure.ai_identity", Duration::from_secs(20));
-        self.pass(Duration::from_millis(200));
     }
 
     /// The caller hangs up.
     pub fn caller_hangs_up(&mut self) {
-        let cause = handoff::call::outcome::LegCause::LocalHangUp;
+        let cause = LegCause::LocalHangUp;
         let sent = self.caller.order(self.now, SipCommand::HangUp(DialogKey(1), cause));
+        self.post(sent);
+    }
+
+    /// The link to the voice agent breaks, or its far end closes it.
+    pub fn voice_agent_goes(&mut self, cause: LegCause) {
+        if let Some(stream) = self.stream.take() {
+            self.give(EdgeInput::DoorClosed(stream, cause));
+        }
+    }
+
+    /// Nobody listens, where only the record matters: such a call is played much faster.
+    pub fn deaf(&mut self, deaf: bool) {
+        self.caller.listens = !deaf;
+        for human in &mut self.humans {
+            human.listens = !deaf;
+        }
+    }
+
+    /// The link to the voice agent is open.
+    pub const fn voice_agent_is_there(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// A human agent whose phone rings answers it.
+    pub fn human_answers(&mut self, index: usize) {
+        self.human_orders(index, |phone, dialog| SipCommand::Answer(dialog, phone.local()));
+    }
+
+    /// A human agent whose phone rings refuses.
+    pub fn human_refuses(&mut self, index: usize, status: u16) {
+        self.human_orders(index, |_, dialog| SipCommand::Reject(dialog, status));
+    }
+
+    /// A human agent hangs up.
+    pub fn human_hangs_up(&mut self, index: usize) {
+        self.human_orders(index, |_, dialog| SipCommand::HangUp(dialog, LegCause::LocalHangUp));
+    }
+
+    fn human_orders(&mut self, index: usize, order: impl FnOnce(&Phone, DialogKey) -> SipCommand) {
+        let now = self.now;
+        let Some(phone) = self.humans.get_mut(index) else { return };
+        let Some(dialog) = phone.dialog() else { return };
+        let command = order(phone, dialog);
+        let sent = phone.order(now, command);
         self.post(sent);
     }
 
@@ -258,8 +331,13 @@ impl World {
 
     /// Passes time until a fact of this type is recorded; panics after `limit`.
     pub fn until(&mut self, kind: &str, limit: Duration) {
+        self.until_nth(kind, 1, limit);
+    }
+
+    /// Passes time until so many facts of this type are recorded; panics after `limit`.
+    pub fn until_nth(&mut self, kind: &str, nth: usize, limit: Duration) {
         let deadline = self.now + limit;
-        while self.count(kind) == 0 {
+        while self.count(kind) < nth {
             assert!(self.now < deadline, "no `{kind}` within {limit:?}; recorded: {:?}", self.kinds());
             self.step();
         }
@@ -340,17 +418,17 @@ impl World {
         self.carry_media();
     }
 
+    /// A phone sends what an order of the script made.
+    pub fn send(&mut self, sent: Vec<Sent>) {
+        self.post(sent);
+    }
+
     fn post(&mut self, sent: Vec<Sent>) {
-        let at = self.now + STEP;
-        self.wire.extend(sent.into_iter().map(|sent| (at, sent)));
+        self.net.post(self.now, STEP, sent);
     }
 
     fn deliver(&mut self) {
-        while let Some((at, _)) = self.wire.front() {
-            if *at > self.now {
-                return;
-            }
-            let Some((_, sent)) = self.wire.pop_front() else { return };
+        while let Some(sent) = self.net.arrived(self.now) {
             self.arrive(sent);
         }
     }
@@ -370,6 +448,7 @@ impl World {
             self.carry_media();
             return;
         }
+        self.fork(from, to, &bytes);
         let now = self.now;
         let phones = std::iter::once(&mut self.caller).chain(&mut self.humans);
         let mut answers = Vec::new();
@@ -383,6 +462,23 @@ impl World {
         self.post(answers);
     }
 
+    /// The proxy: an INVITE outside a dialog, its CANCEL and its failure's ACK reach the second
+    /// phone too, under that phone's own address.
+    fn fork(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let Some((one, other)) = self.forks else { return };
+        let (Some(one), Some(other)) = (self.humans.get(one), self.humans.get(other)) else { return };
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        let Some((line, rest)) = text.split_once("\r\n") else { return };
+        let to_tag = rest.lines().find(|line| line.starts_with("To:")).is_some_and(|to| to.contains("tag="));
+        let forked = line.starts_with("INVITE ") && !to_tag || line.starts_with("CANCEL ");
+        if to != one.sip || !forked {
+            return;
+        }
+        let line = line.replace(&one.sip.ip().to_string(), &other.sip.ip().to_string());
+        let (to, bytes) = (other.sip, format!("{line}\r\n{rest}").into_bytes());
+        self.post(vec![Sent { from, to, bytes }]);
+    }
+
     fn carry_media(&mut self) {
         let Plane { rtp, stream, reports, recorded } = std::mem::take(&mut self.media);
         for (leg, tones) in recorded {
@@ -392,25 +488,37 @@ impl World {
             self.post(vec![Sent { from: address(1, port.0), to, bytes }]);
         }
         for (_, out) in stream {
-            if let StreamOut::Frame(frame) = out {
+            if let StreamOut::Frame(frame) = out
+                && self.caller.listens
+            {
                 self.voice_agent_heard.push((self.now, tones_of(&*frame)));
             }
         }
+        let reports = if self.media_reports { reports } else { Vec::new() };
         for report in reports {
             self.give(EdgeInput::Media(report));
         }
     }
 
+    /// Carries outputs out in order; what one of them causes at once comes behind the others.
     fn carry(&mut self, outputs: Vec<EdgeOutput>) {
-        for output in outputs {
+        self.outputs.extend(outputs);
+        if std::mem::replace(&mut self.carrying, true) {
+            return;
+        }
+        while let Some(output) = self.outputs.pop_front() {
             match output {
                 EdgeOutput::Send(flow, bytes) => {
                     self.post(vec![Sent { from: edge_sip(), to: flow.peer, bytes }]);
                 }
                 EdgeOutput::Media(command) => self.order_media(command),
                 EdgeOutput::OpenDoor { stream, .. } => {
-                    self.stream = Some(stream);
-                    self.give(EdgeInput::DoorOpened(stream));
+                    if self.voice_agent_reachable {
+                        self.stream = Some(stream);
+                        self.give(EdgeInput::DoorOpened(stream));
+                    } else {
+                        self.give(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
+                    }
                 }
                 EdgeOutput::CloseDoor(_) => self.stream = None,
                 EdgeOutput::Desktop(agent, push) => self.push(agent, push),
@@ -436,6 +544,7 @@ impl World {
                 EdgeOutput::Close(_) | EdgeOutput::DoorStatus { .. } | EdgeOutput::Forget(_) => {}
             }
         }
+        self.carrying = false;
     }
 
     fn order_media(&mut self, command: MediaCommand) {
@@ -489,6 +598,7 @@ impl World {
             call_id: event.call.clone(),
             body: CommandBody::TransferDecided { decision },
         };
+        self.commanded.push(command.clone());
         self.commands.push_back((self.now + after, command));
     }
 }
@@ -529,6 +639,8 @@ pub fn edge_config(agents: &[String], recording: bool) -> EdgeConfig {
             attempts_max: 3,
             payload_ack: PayloadAck::Desktop,
             fallback: vec![Fallback::VoiceAgent],
+            on_agent_bye: Survivor::End,
+            on_agent_lost: Survivor::Reoffer,
             wait_default_s: 30,
         }],
         lang: "en".to_owned(),
@@ -536,6 +648,8 @@ pub fn edge_config(agents: &[String], recording: bool) -> EdgeConfig {
         hold_by_reinvite: true,
         recording,
         on_voice_agent_bye: OnVoiceAgentBye::TransferDefault,
+        rtp_timeout: Duration::from_secs(20),
+        cancel_while_waiting: false,
         public_url: "https://warmbridge.example".to_owned(),
     };
     EdgeConfig {

@@ -1,7 +1,13 @@
 //! Tests of the system as a whole. `tidy` reads the repository itself: its layers, its files
 //! and what its documents say of them.
 
+mod cloud;
+mod grid;
+mod leaving;
+mod minds;
+mod network;
 mod pii;
 mod recording;
+mod ringing;
 mod tidy;
 mod transfer;

@@ -6,7 +6,8 @@ mod people;
 mod values;
 mod webhook;
 
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -106,6 +107,12 @@ impl<'a> Checker<'a> {
         let public_url = self.public_url(&table.public_url);
         let rtp_ports = self.rtp_ports(table.rtp_ports.as_ref());
         let (hold_signalling, cancel_while_waiting) = self.hold(table);
+        let rtp_timeout_s = self.in_range(
+            table.rtp_timeout_s.as_ref(),
+            "rtp_timeout_s",
+            RTP_TIMEOUT_S,
+            RTP_TIMEOUT_DEFAULT_S,
+        );
         let lang = self.lang(table.lang.as_ref(), "en");
         let disclosure = self.name(table.disclosure.as_ref(), "disclosure", "disclosure.ai_recording");
         if let (Some(lang), Some(disclosure)) = (&lang, &disclosure) {
@@ -125,6 +132,7 @@ impl<'a> Checker<'a> {
             allow_loopback,
             hold_signalling: hold_signalling?,
             cancel_while_waiting,
+            rtp_timeout: Duration::from_secs(rtp_timeout_s?.into()),
             lang: lang?,
             disclosure: disclosure?,
             recording: table.recording,
@@ -334,6 +342,10 @@ const PUBLIC_URL_LEN_MAX: usize = 384;
 const PREFIX_MIN_V4: u8 = 8;
 /// The same for IPv6.
 const PREFIX_MIN_V6: u8 = 19;
+/// Shorter, and a walk through a tunnel ends the call; longer, and a person talks to nobody.
+const RTP_TIMEOUT_S: RangeInclusive<u32> = 5..=300;
+/// Long enough for a network to find another way, short enough to wait for.
+const RTP_TIMEOUT_DEFAULT_S: u32 = 20;
 /// Outside the range that systems use for outbound connections on their own.
 const RTP_PORTS_DEFAULT: (u16, u16) = (20_000, 29_998);
 /// Four legs, each with its port and one in quarantine.

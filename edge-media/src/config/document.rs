@@ -45,6 +45,7 @@ pub(super) struct EdgeTable {
     pub(super) allow_loopback: Option<Spanned<bool>>,
     pub(super) hold_signalling: Option<Spanned<String>>,
     pub(super) cancel_while_waiting: Option<Spanned<bool>>,
+    pub(super) rtp_timeout_s: Option<Spanned<i64>>,
     pub(super) lang: Option<Spanned<String>>,
     pub(super) disclosure: Option<Spanned<String>>,
     #[serde(default)]
@@ -96,11 +97,16 @@ pub(super) struct QueueTable {
     pub(super) id: Spanned<String>,
     pub(super) label: Spanned<String>,
     pub(super) spoken: Spanned<String>,
-    pub(super) agents: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(super) agents: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) skills: Vec<Spanned<String>>,
     pub(super) attempts_max: Option<Spanned<i64>>,
     pub(super) payload_ack: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) fallback: Vec<Spanned<String>>,
+    pub(super) on_agent_bye: Option<Spanned<String>>,
+    pub(super) on_agent_lost: Option<Spanned<String>>,
     pub(super) wait_default_s: Option<Spanned<i64>>,
 }
 

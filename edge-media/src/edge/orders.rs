@@ -18,24 +18,18 @@ const ORDERS_MAX: usize = 256;
 
 impl Edge {
     /// Carries out the orders of `call` in order.
-    pub(super) fn carry(
-        &mut self,
-        at: Moment,
-        call: &CallId,
-        outputs: Vec<Output>,
-        out: &mut Vec<EdgeOutput>,
-    ) {
-        let mut orders: std::collections::VecDeque<Output> = outputs.into();
+    pub(super) fn carry(&mut self, at: Moment, call: &CallId, out: &mut Vec<EdgeOutput>) {
         for _ in 0..ORDERS_MAX {
-            let Some(order) = orders.pop_front() else { break };
-            // Answers of the router to this order are handled before the orders behind it
-            // only where they are part of the same step; all others queue up.
-            let follow_up = self.carry_one(at, call, order, out);
-            if let Some(running) = self.calls.get_mut(call) {
-                for input in follow_up {
-                    orders.extend(running.call.handle(at, input));
-                }
+            let Some(running) = self.calls.get_mut(call) else { return };
+            let Some(order) = running.orders.pop_front() else { break };
+            running.carrying = true;
+            for input in self.carry_one(at, call, order, out) {
+                self.feed(at, call, input, out);
             }
+        }
+        if let Some(running) = self.calls.get_mut(call) {
+            running.carrying = false;
+            running.orders.clear();
         }
         self.rearm(call);
     }
@@ -52,11 +46,6 @@ impl Edge {
                 if let Some((dialog, port)) = self.sip_leg(call, LegId::CALLER) {
                     let local = self.local(port, Direction::SendRecv);
                     self.sip_order(at, SipCommand::Answer(dialog, local), out);
-                }
-            }
-            Output::Reject { status } => {
-                if let Some((dialog, _)) = self.sip_leg(call, LegId::CALLER) {
-                    self.sip_order(at, SipCommand::Reject(dialog, status), out);
                 }
             }
             Output::ConnectVoiceAgent { leg } => self.connect_voice_agent(call, leg, out),

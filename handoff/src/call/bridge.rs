@@ -7,10 +7,10 @@ use crate::call::State;
 use crate::call::core::{Core, earliest, millis};
 use crate::call::decide;
 use crate::call::ending;
-use crate::call::io::{DesktopPush, Output, PayloadAck, Target};
+use crate::call::io::{DesktopPush, Output, PayloadAck, Survivor, Target};
 use crate::call::offer::{Accepted, Ack, Offer};
 use crate::call::outcome::{DegradedReason, FailureCause, FallbackTaken, LegCause, Outcome, Phase};
-use crate::call::talk::Conversing;
+use crate::call::talk::{self, Conversing};
 use crate::call::transfer::{self, Announcement, Transfer};
 use crate::call::{AUDIO_PROOF_LIMIT, DELIVERY_SETTLES};
 use crate::clock::Now;
@@ -207,27 +207,47 @@ pub(super) fn settle(core: &mut Core, bridge: &mut Bridge) {
     }
 }
 
-/// The human agent's leg is over. One who hangs up has ended the call; one who is lost has
-/// not, and the caller is offered to somebody else.
+/// The human agent's leg is over. The queue says where the caller goes then: one who hangs
+/// up has usually ended the call, one who is lost has not.
 pub(super) fn human_gone(core: &mut Core, mut bridge: Box<Bridge>, leg: LegId, cause: LegCause) -> State {
     if leg != bridge.leg {
         return State::Bridged(bridge);
     }
     let agent = bridge.target.agent.clone();
     core.desktop(&agent, DesktopPush::Ended { transfer: bridge.transfer.clone(), reason: "ended" });
-    if cause == LegCause::RemoteHangUp {
+    let left = cause == LegCause::RemoteHangUp;
+    let survivor = core
+        .queue(bridge.queue)
+        .map_or(Survivor::End, |queue| if left { queue.on_agent_bye } else { queue.on_agent_lost });
+    let taken = match survivor {
+        Survivor::End | Survivor::Reoffer => FallbackTaken::None,
+        Survivor::VoiceAgent => FallbackTaken::VoiceAgent,
+        Survivor::Closing => FallbackTaken::Closing,
+    };
+    if left {
         settle(core, &mut bridge);
-        return ending::end(core, "normal", "human_agent", LegCause::LocalHangUp);
-    }
-    if !std::mem::replace(&mut bridge.recorded, true) {
+    } else if !std::mem::replace(&mut bridge.recorded, true) {
         let outcome = Outcome::AgentLost { phase: Phase::Bridged };
         let skew_ms = bridge.skew_ms();
-        transfer::record_end(core, bridge.transfer.clone(), outcome, FallbackTaken::None, skew_ms);
+        transfer::record_end(core, bridge.transfer.clone(), outcome, taken, skew_ms);
     }
-    let Bridge { decision, queue, .. } = *bridge;
+    match survivor {
+        Survivor::End => {
+            let cause = if left { "normal" } else { "failed" };
+            ending::end(core, cause, "human_agent", LegCause::LocalHangUp)
+        }
+        Survivor::Reoffer => reoffer(core, *bridge, agent),
+        Survivor::VoiceAgent => talk::come_back(core),
+        Survivor::Closing => ending::closing(core),
+    }
+}
+
+/// Another transfer, to somebody else.
+fn reoffer(core: &mut Core, bridge: Bridge, agent: HumanAgentId) -> State {
+    let Bridge { decision, queue, .. } = bridge;
     let trigger = Trigger {
         rule_id: "human_agent_lost".to_owned(),
-        evidence: "the human agent's leg was lost after the bridge".to_owned(),
+        evidence: "the human agent's leg ended after the bridge".to_owned(),
         mandatory: true,
         ..decision.trigger
     };

@@ -9,6 +9,7 @@ use crate::call::io::{Arrival, CallRules, DesktopPush, Output, QueueRules};
 use crate::call::legs::Ledger;
 use crate::call::media::{Play, Prompt, Purpose, Sound};
 use crate::call::outcome::LegCause;
+use crate::call::silence::Silences;
 use crate::call::tap::Tap;
 use crate::call::{CALL_LIMIT, IDS_REMEMBERED, STORE_LIMIT, VOICE_CONNECT_LIMIT};
 use crate::clock::{Moment, Now};
@@ -30,6 +31,7 @@ pub(super) struct Core {
     pub(super) seq: u64,
     pub(super) legs: Ledger,
     pub(super) sound: Sound,
+    pub(super) silences: Silences,
     pub(super) conversation: Conversation,
     pub(super) voice: VoiceLink,
     /// Transfers so far; the ordinal of the last.
@@ -40,6 +42,8 @@ pub(super) struct Core {
     pub(super) answered_at: Option<Now>,
     /// The disclosure was heard to its last sample.
     pub(super) disclosed: bool,
+    /// How far the disclosure was heard is recorded.
+    pub(super) disclosure_recorded: bool,
     /// The caller refused to be recorded, which is final.
     pub(super) refused: bool,
     /// No call lasts longer than this.
@@ -121,6 +125,7 @@ impl Core {
             arrival.call_type.clone(),
             rules.policy.version().to_owned(),
         );
+        let silences = Silences::new(rules.rtp_timeout);
         Self {
             arrival,
             rules,
@@ -129,12 +134,14 @@ impl Core {
             seq: 0,
             legs: Ledger::new(),
             sound: Sound::default(),
+            silences,
             conversation,
             voice: VoiceLink::Gone,
             transfers: 0,
             early_payload: None,
             answered_at: None,
             disclosed: false,
+            disclosure_recorded: false,
             refused: false,
             until: at.now + CALL_LIMIT,
             commands: Recent::default(),
@@ -179,6 +186,7 @@ impl Core {
 
     /// Orders the end of a leg, once.
     pub(super) fn hang_up(&mut self, leg: LegId, cause: LegCause) {
+        self.silences.forget(leg);
         if self.legs.order_end(leg, self.at.now, cause) {
             self.out.push(Output::HangUp { leg, cause });
         }
@@ -187,6 +195,7 @@ impl Core {
     /// A leg is over.
     pub(super) fn close_leg(&mut self, leg: LegId, cause: LegCause) {
         self.stop_recording(leg);
+        self.silences.forget(leg);
         if let Some(closed) = self.legs.close(leg, self.at.now, cause) {
             let (role, cause, billed_ms) = (closed.role, closed.cause, closed.billed_ms);
             self.emit(Fact::LegClosed { leg, role, cause, billed_ms });
@@ -243,6 +252,7 @@ impl Core {
             Purpose::Disclosure => {
                 let text_id = self.rules.disclosure.clone();
                 self.disclosed |= played_pm >= 1_000;
+                self.disclosure_recorded = true;
                 super::brief::disclosed(&mut self.conversation, heard(text_id.clone()), self.rules.recording);
                 self.emit(Fact::DisclosureAi(played(text_id)));
             }

@@ -65,6 +65,11 @@ fn ending(
 /// The caller is gone, in whatever state: the one input that every state obeys.
 pub(super) fn caller_gone(core: &mut Core, state: State, cause: LegCause) -> State {
     core.close_leg(LegId::CALLER, cause);
+    without_caller(core, state, cause)
+}
+
+/// What follows when the caller's leg is over, or about to be ended by us.
+pub(super) fn without_caller(core: &mut Core, state: State, cause: LegCause) -> State {
     let normal = if cause == LegCause::RemoteHangUp { "normal" } else { "failed" };
     match state {
         State::Transferring(mut transfer) => {

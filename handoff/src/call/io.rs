@@ -42,6 +42,10 @@ pub struct CallRules {
     pub recording: bool,
     /// What happens when the voice agent leaves without asking for a person.
     pub on_voice_agent_bye: OnVoiceAgentBye,
+    /// How long nothing may come from a leg that is not held before it counts as lost.
+    pub rtp_timeout: Duration,
+    /// The voice agent goes on hearing a waiting caller, who can call the transfer off in words.
+    pub cancel_while_waiting: bool,
     /// Base of the links in a payload (`https://…`).
     pub public_url: String,
 }
@@ -65,6 +69,19 @@ pub enum Fallback {
     Closing,
 }
 
+/// Where the caller goes when the human agent's leg ends after the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survivor {
+    /// Nowhere: the call is over.
+    End,
+    /// To the next person of the queue, after an apology.
+    Reoffer,
+    /// Back to the voice agent, after an apology.
+    VoiceAgent,
+    /// To the closing message.
+    Closing,
+}
+
 /// The rules of one queue.
 #[derive(Clone, Debug)]
 pub struct QueueRules {
@@ -78,6 +95,10 @@ pub struct QueueRules {
     pub payload_ack: PayloadAck,
     /// What happens when nobody takes the call, in order.
     pub fallback: Vec<Fallback>,
+    /// A human agent hangs up after the bridge.
+    pub on_agent_bye: Survivor,
+    /// A human agent's leg is lost after the bridge.
+    pub on_agent_lost: Survivor,
     /// Time to announce until there are enough bridges to measure it, in seconds.
     pub wait_default_s: u32,
 }
@@ -254,11 +275,6 @@ pub enum Output {
         leg: LegId,
         /// Why.
         cause: LegCause,
-    },
-    /// Refuse the caller's INVITE with this status. The leg never opened.
-    Reject {
-        /// SIP status.
-        status: u16,
     },
     /// Re-INVITE with `sendonly`.
     Hold {

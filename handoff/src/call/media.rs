@@ -230,7 +230,10 @@ pub(super) fn routes(state: &State, legs: &Ledger, voice: VoiceLink) -> BTreeMap
             let (caller, listens) = match &transfer.announcement {
                 Announcement::Draining { .. } => (assistant, true),
                 Announcement::Playing { play, .. } => (Source::Prompt(*play), true),
-                Announcement::Played(bed) => (bed.update().map_or(Source::HoldBed, Source::Prompt), false),
+                Announcement::Played(bed) => {
+                    let listens = bed.overheard && !transfer.is_accepted();
+                    (bed.update().map_or(Source::HoldBed, Source::Prompt), listens)
+                }
             };
             hears(LegId::CALLER, caller);
             let to_agent = if listens { Source::Leg(LegId::CALLER) } else { Source::Silence };

@@ -11,11 +11,12 @@ use crate::call::media::{Prompt, Purpose};
 use crate::call::outcome::LegCause;
 use crate::call::tap;
 use crate::call::transfer::{self, Adoption};
-use crate::call::{PROMPT_LIMIT, SIGNAL_NAME_MAX};
+use crate::call::{NOTICE_LIMIT, PROMPT_LIMIT, SIGNAL_NAME_MAX};
 use crate::clock::{Moment, Now};
 use crate::conversation::Stimulus;
 use crate::event::Fact;
 use crate::id::{LegId, PlayId};
+use crate::message;
 use crate::policy::{Category, Trigger};
 use crate::signal::{ConfidenceOf, Signal, SignalBody};
 
@@ -113,6 +114,17 @@ pub(super) fn disclosure_ended(core: &mut Core, disclosing: Disclosing) -> State
     }
 }
 
+/// The caller comes back from a bridge that ended on its far side: an apology, and the voice
+/// agent, which left at the bridge, is called again.
+pub(super) fn come_back(core: &mut Core) -> State {
+    if core.voice.leg().is_none() {
+        core.connect_voice(true);
+    }
+    let play = core.play(Purpose::Unrecorded, message::apology(&core.rules.lang));
+    let notice = Some(Notice { play, until: core.at.now + NOTICE_LIMIT });
+    State::WithVoiceAgent(Conversing { notice, expected: None })
+}
+
 /// A notice to a caller who came back was heard; now the voice agent is told.
 pub(super) fn notice_ended(core: &mut Core, mut conversing: Conversing, play: PlayId) -> State {
     if conversing.notice.is_some_and(|notice| notice.play == play) {
@@ -170,6 +182,7 @@ pub(super) fn heed(core: &mut Core, state: State, said: Moment, signal: &Signal)
     };
     match (state, &signal.body) {
         (State::Transferring(transfer), SignalBody::TransferCancel) => transfer::cancel(core, transfer).0,
+        (state, SignalBody::TransferCancel) => decide::request_withdrawn(core, state),
         (state, SignalBody::Consent { value }) => {
             let at_ms = core.offset_ms(core.at.now);
             let (value, method) = (value.clone(), "voice_agent".to_owned());

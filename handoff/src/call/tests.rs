@@ -16,6 +16,7 @@ use crate::policy::{Category, Decision, Origin, Policy, Trigger};
 use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 
 mod grid;
+mod leaving;
 mod random;
 mod scenarios;
 mod tap;
@@ -35,6 +36,8 @@ fn rules() -> CallRules {
             attempts_max: 2,
             payload_ack: PayloadAck::Desktop,
             fallback: vec![Fallback::VoiceAgent],
+            on_agent_bye: Survivor::End,
+            on_agent_lost: Survivor::Reoffer,
             wait_default_s: 30,
         }],
         lang: "en".to_owned(),
@@ -42,6 +45,8 @@ fn rules() -> CallRules {
         hold_by_reinvite: true,
         recording: true,
         on_voice_agent_bye: OnVoiceAgentBye::TransferDefault,
+        rtp_timeout: Duration::from_secs(20),
+        cancel_while_waiting: false,
         public_url: "https://warmbridge.example".to_owned(),
     }
 }
@@ -491,7 +496,6 @@ fn names(outputs: &[Output]) -> Vec<String> {
             Output::FindTarget { exclude, .. } => format!("FindTarget(-{})", exclude.len()),
             Output::Invite { leg, agent, .. } => format!("Invite({leg} {agent})"),
             Output::HangUp { leg, cause } => format!("HangUp({leg} {cause:?})"),
-            Output::Reject { status } => format!("Reject({status})"),
             Output::Hold { leg } => format!("Hold({leg})"),
             Output::Resume { leg } => format!("Resume({leg})"),
             Output::Media(_) => "Media".to_owned(),

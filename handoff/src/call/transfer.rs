@@ -12,6 +12,7 @@ use crate::call::io::{DesktopPush, Fallback, Output, QueueRules};
 use crate::call::media::Purpose;
 use crate::call::offer::Offer;
 use crate::call::outcome::{DegradedReason, FailureCause, FallbackTaken, LegCause, Outcome, Phase};
+use crate::call::silence::HeldBy;
 use crate::call::talk::{Conversing, Notice};
 use crate::call::{
     DRAIN_LIMIT, EDGE_FALLBACK, HOLD_UPDATE_EVERY, NOTICE_LIMIT, PROMPT_LIMIT, SPOKEN_WAIT_MIN_S,
@@ -74,6 +75,8 @@ pub(super) enum Announcement {
 pub(super) struct Bed {
     /// The caller's leg was put on hold by re-INVITE.
     pub(super) signalled: bool,
+    /// The voice agent goes on hearing the caller.
+    pub(super) overheard: bool,
     update: Update,
 }
 
@@ -103,6 +106,11 @@ impl Transfer {
             (_, Announcement::Played(_)) => Phase::Offering,
             (_, Announcement::Draining { .. } | Announcement::Playing { .. }) => Phase::Announcing,
         }
+    }
+
+    /// A person has said yes.
+    pub(super) const fn is_accepted(&self) -> bool {
+        matches!(self.offer, Offer::Accepted(_))
     }
 
     /// The next deadline of any of its parts.
@@ -249,10 +257,12 @@ fn told(core: &mut Core, mut transfer: Box<Transfer>) -> State {
     let signalled = core.rules.hold_by_reinvite && !transfer.offer.is_answered();
     core.emit(Fact::HoldStarted { leg: LegId::CALLER, reason: "transfer".to_owned() });
     if signalled {
+        core.silences.hold(LegId::CALLER, HeldBy::Us, true, core.at.now);
         core.out.push(Output::Hold { leg: LegId::CALLER });
     }
     let update = Update::Due(core.at.now + HOLD_UPDATE_EVERY);
-    transfer.announcement = Announcement::Played(Bed { signalled, update });
+    transfer.announcement =
+        Announcement::Played(Bed { signalled, overheard: core.rules.cancel_while_waiting, update });
     bridge::try_bridge(core, transfer)
 }
 
@@ -260,14 +270,16 @@ fn told(core: &mut Core, mut transfer: Box<Transfer>) -> State {
 pub(super) fn unhold(core: &mut Core, transfer: &mut Transfer) {
     if let Announcement::Played(Bed { signalled: signalled @ true, .. }) = &mut transfer.announcement {
         *signalled = false;
+        core.silences.hold(LegId::CALLER, HeldBy::Us, false, core.at.now);
         core.out.push(Output::Resume { leg: LegId::CALLER });
     }
 }
 
 /// A hold re-INVITE was refused: there is nothing to take back.
-pub(super) fn hold_refused(transfer: &mut Transfer) {
+pub(super) fn hold_refused(core: &mut Core, transfer: &mut Transfer) {
     if let Announcement::Played(bed) = &mut transfer.announcement {
         bed.signalled = false;
+        core.silences.hold(LegId::CALLER, HeldBy::Us, false, core.at.now);
     }
 }
 

@@ -75,6 +75,7 @@ fn inputs(bench: &Bench) -> Vec<(&'static str, Input)> {
         ("human key 2", Input::Media(MediaReport::Digit { leg: HUMAN, digit: '2' })),
         ("first rtp", Input::Media(MediaReport::FirstRtp { leg: caller })),
         ("audio seen", Input::Media(MediaReport::AudioSeen { leg: caller, epoch })),
+        ("caller silent", Input::Media(MediaReport::SourceLost { leg: caller })),
         ("human silent", Input::Media(MediaReport::SourceLost { leg: HUMAN })),
         ("human back", Input::Media(MediaReport::SourceBack { leg: HUMAN })),
         ("drained", Input::Media(MediaReport::Drained { leg: voice })),

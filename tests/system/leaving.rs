@@ -1,0 +1,259 @@
+//! Somebody leaves: the caller while a person is being told, the person at every step of the
+//! whisper, the person after the bridge. What the others hear then.
+
+use std::time::Duration;
+
+use edge_media::media::prompt::ClipStore;
+use edge_media::media::tone;
+use handoff::call::outcome::{FallbackTaken, LegCause};
+use handoff::call::{OnVoiceAgentBye, Survivor};
+use handoff::clock::Now;
+use handoff::event::Fact;
+use tests::phone::{Habit, tones};
+use tests::setting::{Setting, Someone};
+use tests::world::World;
+
+const ANSWERS: Habit = Habit::Answers(Duration::from_millis(500));
+const SECOND: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(20);
+
+/// Whether a phone heard this clip.
+fn heard_clip(phone: &tests::phone::Phone, clip: &str) -> bool {
+    tone::correlates(&ClipStore::embedded().samples(clip), &phone.sound)
+}
+
+/// The second person takes the call, and it ends well.
+fn the_next_takes_it(world: &mut World) {
+    world.until_nth("whisper.started", 2, 20 * SECOND);
+    world.until("transition.played", 20 * SECOND);
+    world.presses(1, '1');
+    world.until("bridge.completed", 20 * SECOND);
+    world.pass(8 * SECOND);
+    world.ends_well();
+    world.judge_silence();
+    assert_eq!(world.outcomes(), [("completed", FallbackTaken::None)]);
+}
+
+#[test]
+fn a_person_lost_at_any_step_of_the_whisper_reopens_the_offer() {
+    let whisper = {
+        let mut world = World::briefed(&Setting::new(&[Someone::new(ANSWERS); 2]));
+        world.until("whisper.ended", 30 * SECOND);
+        world.nth("whisper.ended", 1).since(world.nth("whisper.started", 1))
+    };
+    let steps = u32::try_from(whisper.as_millis() / STEP.as_millis()).unwrap() + 10;
+    // Every step ends in the same offer to the next person; every tenth is played to its end,
+    // and only there it matters what was heard.
+    for step in 0..steps {
+        let mut world = World::of(&Setting::new(&[Someone::new(ANSWERS); 2]));
+        world.deaf(step % 10 != 0);
+        world.call_and_disclose();
+        world.asks();
+        world.until("whisper.started", 20 * SECOND);
+        world.pass(STEP * step);
+        let left = world.now;
+        world.human_hangs_up(0);
+        world.until_nth("agent.offered", 2, SECOND);
+        assert!(world.nth("agent.offered", 2).since(left) <= SECOND / 2, "step {step}");
+        if step % 10 == 0 {
+            the_next_takes_it(&mut world);
+        }
+    }
+}
+
+#[test]
+fn a_person_lost_at_any_step_between_yes_and_bridge_reopens_the_offer() {
+    for step in 0..50 {
+        let mut world = World::of(&Setting::new(&[Someone::new(ANSWERS); 2]));
+        world.deaf(step % 10 != 0);
+        world.call_and_disclose();
+        world.asks();
+        world.until("hold.started", 20 * SECOND);
+        world.desktops_acknowledge = false;
+        world.presses(0, '1');
+        world.until("agent.accepted", SECOND);
+        world.pass(STEP * step);
+        assert_eq!(world.count("bridge.completed"), 0, "the barrier waits for the page");
+        world.desktops_acknowledge = true;
+        world.human_hangs_up(0);
+        world.until_nth("agent.offered", 2, SECOND);
+        if step % 10 == 0 {
+            the_next_takes_it(&mut world);
+        }
+    }
+}
+
+#[test]
+fn a_person_whose_caller_left_hears_a_fixed_sentence_and_no_more_of_the_whisper() {
+    for after in [SECOND / 10, SECOND, 3 * SECOND] {
+        let mut world = World::briefed(&Setting::new(&[Someone::new(ANSWERS)]));
+        world.pass(after);
+        world.caller_hangs_up();
+        world.until("caller.abandoned", SECOND);
+        let left = world.now;
+        world.judge();
+        assert!(heard_clip(&world.humans[0], "caller_left.en"));
+        assert!(!world.humans[0].heard_alone(tones::WHISPER, left + SECOND / 10, world.now));
+        let ended = world.nth("leg.closed", world.count("leg.closed"));
+        assert!(ended.since(left) <= 6 * SECOND, "{:?} after the caller", ended.since(left));
+    }
+}
+
+#[test]
+fn who_is_lost_after_the_bridge_is_followed_by_what_the_queue_chose() {
+    let ways = [
+        (Survivor::End, None),
+        (Survivor::Reoffer, Some("apology.en")),
+        (Survivor::VoiceAgent, Some("apology.en")),
+        (Survivor::Closing, Some("closing.en")),
+    ];
+    for (survivor, clip) in ways {
+        for vanishes in [false, true] {
+            let setting = Setting {
+                on_agent_bye: survivor,
+                on_agent_lost: survivor,
+                ..Setting::new(&[Someone::new(ANSWERS); 2])
+            };
+            let mut world = World::bridged(&setting);
+            world.pass(8 * SECOND);
+            let left = world.now;
+            if vanishes {
+                world.net.gone.insert(world.humans[0].sip.ip());
+                // Its network is gone: music at once, and given up after the set time.
+                world.pass(10 * SECOND);
+                assert!(world.caller.heard_alone(tones::HOLD, left, world.now) || has_hold(&world, left));
+                world.pass(12 * SECOND);
+            } else {
+                world.human_hangs_up(0);
+                world.pass(2 * SECOND);
+            }
+            match survivor {
+                Survivor::End => {}
+                Survivor::Reoffer => {
+                    world.until_nth("whisper.ended", 2, 30 * SECOND);
+                    world.everybody_accepts();
+                    world.pass(10 * SECOND);
+                    world.caller_hangs_up();
+                }
+                Survivor::VoiceAgent => {
+                    world.pass(8 * SECOND);
+                    let back = world.caller.heard_alone(tones::VOICE_AGENT, left, world.now);
+                    assert!(back, "the voice agent has the caller again: {}", world.stands());
+                    world.caller_hangs_up();
+                }
+                Survivor::Closing => world.pass(10 * SECOND),
+            }
+            world.until("producer.final", 60 * SECOND);
+            world.judge_record();
+            world.judge_whisper();
+            world.judge_silence();
+            assert_eq!(world.outcomes()[0], ("completed", FallbackTaken::None), "{survivor:?}");
+            assert!(clip.is_none_or(|clip| heard_clip(&world.caller, clip)), "{survivor:?}, {vanishes}");
+        }
+    }
+}
+
+fn has_hold(world: &World, since: Now) -> bool {
+    world.caller.heard.iter().any(|(at, heard)| *at > since && heard.contains(&tones::HOLD))
+}
+
+#[test]
+fn a_voice_agent_lost_before_a_transfer_is_called_once_more() {
+    let mut world = World::talking(&Setting::new(&[Someone::new(ANSWERS)]));
+    world.pass(2 * SECOND);
+    world.voice_agent_goes(LegCause::Lost);
+    let lost = world.now;
+    world.pass(2 * SECOND);
+    assert_eq!(world.count("transfer.decided"), 0);
+    assert!(world.caller.heard_alone(tones::VOICE_AGENT, lost, world.now));
+    world.ends_well();
+    world.judge_silence();
+}
+
+#[test]
+fn a_voice_agent_that_stays_away_is_followed_by_a_person() {
+    let mut world = World::talking(&Setting::new(&[Someone::new(ANSWERS)]));
+    world.pass(2 * SECOND);
+    world.voice_agent_reachable = false;
+    world.voice_agent_goes(LegCause::Lost);
+    world.until("transfer.decided", 6 * SECOND);
+    let Some(Fact::TransferDecided { decision, .. }) = world.fact("transfer.decided") else { panic!() };
+    assert_eq!(decision.trigger.rule_id, "voice_agent_lost");
+    world.until("whisper.ended", 30 * SECOND);
+    world.everybody_accepts();
+    world.pass(8 * SECOND);
+    world.ends_well();
+    world.judge_silence();
+    assert_eq!(world.outcomes(), [("completed", FallbackTaken::None)]);
+}
+
+#[test]
+fn a_voice_agent_that_never_comes_up_is_followed_by_a_person_after_the_disclosure() {
+    let mut world = World::of(&Setting::new(&[Someone::new(ANSWERS)]));
+    world.voice_agent_reachable = false;
+    world.call_and_disclose();
+    world.until("whisper.ended", 40 * SECOND);
+    world.everybody_accepts();
+    world.pass(8 * SECOND);
+    world.ends_well();
+    world.judge_silence();
+    assert_eq!(world.outcomes(), [("completed", FallbackTaken::None)]);
+}
+
+#[test]
+fn a_voice_agent_that_never_comes_up_with_nobody_there_ends_in_a_closing_message() {
+    let nobody = Someone { present: false, ..Someone::new(ANSWERS) };
+    let mut world = World::of(&Setting::new(&[nobody]));
+    world.voice_agent_reachable = false;
+    world.call_and_disclose();
+    world.judge();
+    world.judge_silence();
+    assert!(heard_clip(&world.caller, "closing.en"));
+    assert_eq!(world.outcomes(), [("failed", FallbackTaken::Closing)]);
+}
+
+#[test]
+fn a_voice_agent_that_leaves_by_itself_is_followed_by_what_the_configuration_chose() {
+    for choice in [OnVoiceAgentBye::Hangup, OnVoiceAgentBye::TransferDefault] {
+        let people = [Someone::new(ANSWERS)];
+        let mut world = World::talking(&Setting { on_voice_agent_bye: choice, ..Setting::new(&people) });
+        world.pass(SECOND);
+        world.voice_agent_goes(LegCause::RemoteHangUp);
+        world.pass(SECOND);
+        match choice {
+            OnVoiceAgentBye::Hangup => assert_eq!(world.count("call.ended"), 1),
+            OnVoiceAgentBye::TransferDefault => {
+                world.until("agent.ringing", 5 * SECOND);
+                world.caller_hangs_up();
+            }
+        }
+        world.judge();
+        world.judge_silence();
+    }
+}
+
+#[test]
+fn a_voice_agent_lost_at_any_moment_of_a_transfer_does_not_stop_it() {
+    for moment in
+        ["transfer.decided", "agent.ringing", "transition.played", "agent.answered", "whisper.ended"]
+    {
+        for cause in [LegCause::Lost, LegCause::RemoteHangUp] {
+            let slow = Someone::new(Habit::Answers(8 * SECOND));
+            let mut world = World::asked(&Setting::new(&[slow]));
+            world.until(moment, 30 * SECOND);
+            world.voice_agent_reachable = false;
+            world.voice_agent_goes(cause);
+            let lost = world.now;
+            world.pass(SECOND);
+            let first = world.caller.loud.iter().find(|at| **at > lost);
+            assert!(first.is_some_and(|at| at.since(lost) <= SECOND / 2), "{moment}: a sound within 500 ms");
+            world.until("whisper.ended", 30 * SECOND);
+            world.everybody_accepts();
+            world.pass(8 * SECOND);
+            assert!(world.humans[0].heard_alone(tones::WHISPER, Now::ZERO, world.now));
+            world.ends_well();
+            world.judge_silence();
+            assert_eq!(world.outcomes(), [("completed", FallbackTaken::None)], "{moment}");
+        }
+    }
+}
