@@ -23,16 +23,18 @@ const REACH: Duration = Duration::from_millis(1_500);
 const CALLER_DIALOG: DialogKey = DialogKey(1);
 
 /// A little longer than the message to the caller: a demo has no patience.
-const RING_SHORT_S: u32 = 8;
+const SHORT_S: u32 = 8;
 
 /// Longer than the message to the caller, so that a person answers a caller on hold.
-const RING_LONG_S: u32 = 20;
+const LONG_S: u32 = 20;
 
 /// How the parties of a scenario behave, and what must come out.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// How long the human agent's phone rings.
     pub ring_timeout_s: u32,
+    /// How long whoever answered may take to accept.
+    pub accept_timeout_s: u32,
     /// How the CRM answers.
     pub crm: Behaviour,
     /// A transfer that the CRM missed is degraded.
@@ -53,7 +55,8 @@ pub const fn plan(scenario: Scenario) -> Plan {
     let completed =
         Expected { outcome: "completed", fallback: "none", bridged: true, whispered: true, delivered: true };
     let healthy = Plan {
-        ring_timeout_s: RING_LONG_S,
+        ring_timeout_s: LONG_S,
+        accept_timeout_s: LONG_S,
         crm: Behaviour::Healthy,
         crm_required: false,
         longest: Duration::from_secs(55),
@@ -62,12 +65,11 @@ pub const fn plan(scenario: Scenario) -> Plan {
     match scenario {
         Scenario::Happy | Scenario::VoiceAgentDies | Scenario::FunctionsDown => healthy,
         Scenario::NoAnswer => {
-            Plan { ring_timeout_s: RING_SHORT_S, expected: returned("no_answer", false), ..healthy }
+            Plan { ring_timeout_s: SHORT_S, expected: returned("no_answer", false), ..healthy }
         }
         Scenario::Declined => Plan { expected: returned("declined", false), ..healthy },
-        // The machine has the time to accept that a person would have.
         Scenario::Voicemail => {
-            Plan { longest: Duration::from_secs(75), expected: returned("voicemail", true), ..healthy }
+            Plan { accept_timeout_s: SHORT_S, expected: returned("voicemail", true), ..healthy }
         }
         Scenario::CallerHangsUp => Plan {
             expected: Expected {
@@ -106,33 +108,29 @@ pub async fn play(stage: &mut Stage, scenario: Scenario) -> Result<()> {
     question(stage).await?;
     let (transfer, dialog) = rings(stage).await?;
     match scenario {
-        Scenario::Happy | Scenario::CrmDown => {
+        Scenario::Happy | Scenario::CrmDown | Scenario::VoiceAgentDies | Scenario::FunctionsDown => {
             held(stage).await?;
+            if scenario == Scenario::VoiceAgentDies {
+                stage.say("the voice agent's connection breaks");
+                stage.voice_agent.cue(Cue::Die).await;
+            }
             answered(stage, dialog).await?;
             accepted(stage, &transfer).await?;
-            talk(stage).await?;
-        }
-        Scenario::VoiceAgentDies => {
-            held(stage).await?;
-            stage.say("the voice agent's connection breaks");
-            stage.voice_agent.cue(Cue::Die).await;
-            answered(stage, dialog).await?;
-            accepted(stage, &transfer).await?;
-            talk(stage).await?;
-        }
-        Scenario::FunctionsDown => {
-            held(stage).await?;
-            answered(stage, dialog).await?;
-            accepted(stage, &transfer).await?;
-            talk(stage).await?;
-            stage.say("every function starts again, with all that it missed");
-            stage.functions().resume();
+            if scenario == Scenario::FunctionsDown {
+                stage.say("every function starts again, with all that it missed");
+                stage.functions().resume();
+            }
+            if scenario == Scenario::Happy {
+                stage.human_says("human.hello").await?;
+            }
+            thanks(stage).await?;
         }
         Scenario::NoAnswer => {
             held(stage).await?;
             stage.human_released().await?;
             stage.say("nobody answered; the phone is cancelled");
             back(stage).await?;
+            stage.voice_agent_says("agent.greeting").await?;
         }
         Scenario::Declined => {
             held(stage).await?;
@@ -234,9 +232,8 @@ async fn accepted(stage: &mut Stage, transfer: &str) -> Result<()> {
     Ok(())
 }
 
-/// The caller is with the person.
-async fn talk(stage: &mut Stage) -> Result<()> {
-    stage.human_says("human.hello").await?;
+/// The caller has been helped.
+async fn thanks(stage: &mut Stage) -> Result<()> {
     stage.caller_says("caller.thanks", json!({})).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     Ok(())
@@ -246,8 +243,7 @@ async fn talk(stage: &mut Stage) -> Result<()> {
 async fn back(stage: &mut Stage) -> Result<()> {
     stage.returned().await?;
     stage.say("the caller is told, and goes back to the voice agent");
-    stage.voice_agent_told("failed").await?;
-    stage.voice_agent_says("agent.greeting").await
+    stage.voice_agent_told("failed").await
 }
 
 fn hang_up(stage: &Stage) {

@@ -382,6 +382,7 @@ password = "{PASSWORD}"
 desktop_token = "{PAGE_TOKEN}"
 trusted = true
 ring_timeout_s = {ring}
+accept_timeout_s = {accept}
 
 [[queue]]
 id = "nurse_line"
@@ -405,6 +406,7 @@ grants = ["pii", "phi"]
 "#,
         data = data.display(),
         ring = plan.ring_timeout_s,
+        accept = plan.accept_timeout_s,
         required = plan.crm_required,
     )
 }
