@@ -189,8 +189,6 @@ pub struct Agent {
     pub trusted: bool,
     /// Opens this person's desktop.
     pub desktop_token: Option<Secret>,
-    /// For routing by skill.
-    pub skills: BTreeSet<String>,
 }
 
 /// `[[queue]]`: a group of people.
@@ -202,7 +200,8 @@ pub struct Queue {
     pub label: String,
     /// The clip that names it to the caller.
     pub spoken: String,
-    /// Its members, in the order in which ties are broken.
+    /// Its members, in the order in which ties are broken: those named, then those with all of
+    /// the skills that it wants.
     pub agents: Vec<HumanAgentId>,
     /// Most people tried in one transfer.
     pub attempts_max: u32,

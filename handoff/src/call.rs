@@ -266,10 +266,8 @@ impl Call {
     /// a call whose legs are all closed is over.
     fn settle(&mut self) -> Vec<Output> {
         let core = &mut self.core;
-        if matches!(self.state, State::Closing { .. } | State::Ending(_)) {
-            let state = std::mem::replace(&mut self.state, State::Finished);
-            self.state = tap::flush(core, state);
-        }
+        let state = std::mem::replace(&mut self.state, State::Finished);
+        self.state = tap::settle(core, state);
         if !matches!(self.state, State::Finished) {
             core.follow_recordings();
             let egress = media::routes(&self.state, &core.legs, core.voice);

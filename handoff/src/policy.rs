@@ -249,7 +249,7 @@ impl Policy {
         stimulus: &'a Stimulus,
     ) -> impl Iterator<Item = (Category, &'a str, Verdict)> {
         let words = match stimulus {
-            Stimulus::Turn { speaker: Speaker::Caller, text } => Some(Words::of(text.expose())),
+            Stimulus::Turn { speaker: Speaker::Caller, text } => Some(Words::of(text.expose()).once_each()),
             Stimulus::Turn { speaker: Speaker::Agent | Speaker::Human | Speaker::System, .. }
             | Stimulus::Intent(_)
             | Stimulus::Topic { .. }

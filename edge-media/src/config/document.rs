@@ -98,7 +98,10 @@ pub(super) struct QueueTable {
     pub(super) id: Spanned<String>,
     pub(super) label: Spanned<String>,
     pub(super) spoken: Spanned<String>,
-    pub(super) agents: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(super) agents: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) skills: Vec<Spanned<String>>,
     pub(super) attempts_max: Option<Spanned<i64>>,
     pub(super) payload_ack: Option<Spanned<String>>,
     #[serde(default)]

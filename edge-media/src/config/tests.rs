@@ -356,3 +356,40 @@ fn a_configuration_on_disk_names_its_file_and_finds_its_secrets() {
         matches!(&config.agents[0].phone, Phone::Registered { password, .. } if password.matches(b"long enough"))
     );
 }
+
+#[test]
+fn a_queue_has_those_it_names_and_then_everybody_with_its_skills() {
+    let person = |name: &str, skills: &str| {
+        format!(
+            "[[agent]]\nid = \"agent_{name}\"\nname = \"{name}\"\nuser = \"{name}\"\npassword_file = \"{name}\"\n\
+             skills = {skills}\n"
+        )
+    };
+    let people = [
+        person("ben", "[\"nurse\", \"spanish\"]"),
+        person("cid", "[\"nurse\"]"),
+        person("dee", "[\"spanish\", \"nurse\"]"),
+    ]
+    .concat();
+    let text = with("[[queue]]", &format!("{people}[[queue]]"));
+    let members = |agents: &str| {
+        let config = parse(&text.replace("agents = [\"agent_ana\"]", agents)).unwrap();
+        let ids: Vec<String> = config.queues[0].agents.iter().map(ToString::to_string).collect();
+        (ids, config.check().to_string())
+    };
+    let (ids, said) = members("agents = [\"agent_ana\", \"agent_dee\"]\nskills = [\"nurse\", \"spanish\"]");
+    assert_eq!(ids, ["agent_ana", "agent_dee", "agent_ben"]);
+    assert!(!said.contains("skill"), "{said}");
+    let (ids, said) = members("skills = [\"nurse\"]");
+    assert_eq!(ids, ["agent_ben", "agent_cid", "agent_dee"]);
+    assert!(said.contains("no queue wants the skill \"spanish\""), "{said}");
+}
+
+#[test]
+fn a_queue_without_people_is_refused() {
+    refused(&with("agents = [\"agent_ana\"]\n", ""), &["line 20: queue \"queue_nurse\" has nobody in it"]);
+    refused(
+        &with("agents = [\"agent_ana\"]", "skills = [\"surgeon\"]"),
+        &["line 23: queue \"queue_nurse\": no agent has all of its skills"],
+    );
+}

@@ -48,11 +48,6 @@ impl Edge {
                     self.sip_order(at, SipCommand::Answer(dialog, local), out);
                 }
             }
-            Output::Reject { status } => {
-                if let Some((dialog, _)) = self.sip_leg(call, LegId::CALLER) {
-                    self.sip_order(at, SipCommand::Reject(dialog, status), out);
-                }
-            }
             Output::ConnectVoiceAgent { leg } => self.connect_voice_agent(call, leg, out),
             Output::FindTarget { queue, exclude } => return self.find_target(&queue, &exclude),
             Output::Invite { leg, agent, transfer } => {

@@ -61,7 +61,16 @@ struct Relay {
     late: u8,
 }
 
-/// Who serves a tick.
+/// One frame's place in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// When the frame is due, or was, where the tick is late.
+    pub at: Now,
+    /// Frames that the same late tick sends after it.
+    pub more: u32,
+}
+
+/// Who serves a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Relayed packets do, on their own time.
@@ -114,11 +123,11 @@ impl Egress {
         }
     }
 
-    /// The next packet, due at `slot`, is the first of another source. Gives the frames that
-    /// the source before still owed.
-    pub fn source_changed(&mut self, slot: Now) -> u32 {
+    /// The next packet is the first of another source. Gives the frames that the source before
+    /// still owed.
+    pub fn source_changed(&mut self, slot: Slot) -> u32 {
         let relay = self.relay.take().filter(|relay| relay.live);
-        let owed = relay.map_or(0, |relay| self.owed(slot.since(relay.at)));
+        let owed = relay.map_or(0, |relay| self.owed(slot, relay.at));
         self.marker = true;
         owed
     }
@@ -163,25 +172,25 @@ impl Egress {
         self.write(codec::payload_type(agreed.codec), marker, timestamp, packet.payload)
     }
 
-    /// Who serves the tick at `slot`.
-    pub fn turn(&mut self, slot: Now) -> Turn {
+    /// Who serves this slot.
+    pub fn turn(&mut self, slot: Slot) -> Turn {
         let Some(relay) = self.relay.as_mut().filter(|relay| relay.live) else {
             return Turn::Tick { owed: 0 };
         };
-        let silent = slot.since(relay.at);
-        if silent < RELAY_SILENCE && !self.keys.is_busy() {
+        let since = relay.at;
+        if slot.at.since(since) < RELAY_SILENCE && !self.keys.is_busy() {
             return Turn::Relay;
         }
         relay.live = false;
-        Turn::Tick { owed: self.owed(silent) }
+        Turn::Tick { owed: self.owed(slot, since) }
     }
 
-    /// Frames before that of this tick which the relay did not bring, as many as may be sent
-    /// at once; the timeline steps over the rest.
-    fn owed(&mut self, silent: Duration) -> u32 {
-        let frames = silent.as_micros() / TICK.as_micros();
+    /// Frames before that of this slot which the relay did not bring since its last packet, as
+    /// many as may be sent at once; the timeline steps over the rest.
+    fn owed(&mut self, slot: Slot, last: Now) -> u32 {
+        let frames = slot.at.since(last).as_micros() / TICK.as_micros();
         let owed = u32::try_from(frames).unwrap_or(u32::MAX).saturating_sub(1);
-        let sent = owed.min(FRAMES_AT_ONCE_MAX - 1);
+        let sent = owed.min((FRAMES_AT_ONCE_MAX - 1).saturating_sub(slot.more));
         if owed > sent {
             self.skip(owed - sent);
         }
@@ -287,7 +296,7 @@ mod tests {
     fn a_new_source_is_marked_and_the_timeline_goes_on() {
         let mut egress = Egress::new([1, 65_535, u32::MAX - 159]);
         let mut seen = heads(&mut egress, OPEN, 2);
-        egress.source_changed(Now::ZERO);
+        egress.source_changed(slot(0));
         seen.extend(heads(&mut egress, OPEN, 2));
         let start = u32::MAX - 159;
         assert_eq!(seen, [(true, 8, 65_535, start), (false, 8, 0, 0), (true, 8, 1, 160), (false, 8, 2, 320)]);
@@ -347,9 +356,13 @@ mod tests {
         RtpPacket::parse(bytes).map(|sent| (sent.sequence, sent.timestamp)).ok()
     }
 
+    fn slot(at: u64) -> Slot {
+        Slot { at: Now::from_millis(at), more: 0 }
+    }
+
     /// What the tick at that millisecond sends.
     fn tick(egress: &mut Egress, at: u64) -> Vec<(u16, u32)> {
-        let frames = match egress.turn(Now::from_millis(at)) {
+        let frames = match egress.turn(slot(at)) {
             Turn::Relay => 0,
             Turn::Tick { owed } => owed as usize + 1,
         };
@@ -365,7 +378,7 @@ mod tests {
             assert_eq!(relay(&mut egress, at, number), Some((number + 1, u32::from(number + 1) * 160)));
             assert_eq!(tick(&mut egress, at + 15), [], "the tick is served");
         }
-        assert_eq!(egress.source_changed(Now::from_millis(120)), 0);
+        assert_eq!(egress.source_changed(slot(120)), 0);
         assert_eq!(tick(&mut egress, 120), [(6, 6 * 160)]);
     }
 
@@ -413,8 +426,7 @@ mod tests {
                 let mut egress = Egress::new([1, 0, 0]);
                 tick(&mut egress, 0);
                 relay(&mut egress, 5, 0);
-                let at = Now::from_millis(5 + silent);
-                let owed = if changed { egress.source_changed(at) as usize } else { 0 };
+                let owed = if changed { egress.source_changed(slot(5 + silent)) as usize } else { 0 };
                 let mut seen = heads(&mut egress, OPEN, owed).iter().map(|h| (h.2, h.3)).collect::<Vec<_>>();
                 seen.extend(tick(&mut egress, 5 + silent));
                 if !changed && silent < 40 {
@@ -518,7 +530,7 @@ mod tests {
             for (step, amount) in steps {
                 match step {
                     0 => egress.skip(amount),
-                    1 => { egress.source_changed(Now::ZERO); }
+                    1 => { egress.source_changed(slot(0)); }
                     2 => { egress.send_keys("1"); }
                     _ => {}
                 }

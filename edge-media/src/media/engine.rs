@@ -17,6 +17,7 @@ use handoff::clock::Now;
 use handoff::id::{CallId, Epoch, LegId};
 
 use self::leg::Leg;
+use super::egress::Slot;
 use super::prompt::{Audio, ClipStore, SpeechKey, SpeechStore};
 use super::rtp::RtpPacket;
 use super::rtp_leg::Arrival;
@@ -96,7 +97,7 @@ pub struct Engine {
 #[derive(Clone, Copy, Debug)]
 struct Times {
     now: Now,
-    slot: Now,
+    slot: Slot,
 }
 
 /// The media of one call.
@@ -224,7 +225,10 @@ impl Engine {
             }
         }
         for frame in skipped..due {
-            let slot = Now::from_micros(due_at.micros() + frame * tick);
+            let slot = Slot {
+                at: Now::from_micros(due_at.micros() + frame * tick),
+                more: u32::try_from(due - 1 - frame).unwrap_or(u32::MAX),
+            };
             for (call, media) in &mut self.calls {
                 media.tick(Times { now, slot }, call, &self.clips, sink);
             }

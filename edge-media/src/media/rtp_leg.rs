@@ -10,7 +10,7 @@ use handoff::clock::Now;
 use super::Port;
 use super::codec::{self, Frame};
 use super::dtmf::KeyReceiver;
-use super::egress::{Agreed, Egress, Turn};
+use super::egress::{Agreed, Egress, Slot, Turn};
 use super::jitter::{JitterBuffer, JitterCounters};
 use super::latch::Latch;
 use super::rtcp::{Heard, REPORT_LEN_MAX, Report};
@@ -144,8 +144,8 @@ impl RtpLeg {
         self.egress.relay(now, agreed(remote), packet).map(|bytes| (to, bytes))
     }
 
-    /// Who serves the tick at `slot`.
-    pub fn turn(&mut self, slot: Now) -> Turn {
+    /// Who serves this slot.
+    pub fn turn(&mut self, slot: Slot) -> Turn {
         self.egress.turn(slot)
     }
 
@@ -154,9 +154,9 @@ impl RtpLeg {
         self.egress.skip(1);
     }
 
-    /// The next packet, due at `slot`, is the first of another source. Gives the frames that
-    /// the source before still owed.
-    pub fn source_changed(&mut self, slot: Now) -> u32 {
+    /// The next packet is the first of another source. Gives the frames that the source before
+    /// still owed.
+    pub fn source_changed(&mut self, slot: Slot) -> u32 {
         self.egress.source_changed(slot)
     }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
@@ -189,6 +190,8 @@ pub(super) struct Dialog {
     pub(super) bye_wanted: bool,
     /// `Ended` was told.
     pub(super) ended: bool,
+    /// Why we end it, for the Reason of CANCEL and BYE.
+    pub(super) cause: LegCause,
     /// Our ACKs by CSeq and To tag, for retransmitted 2xx.
     pub(super) acks: BTreeMap<(u32, String), (Flow, Vec<u8>)>,
     pub(super) session: Option<Session>,
@@ -242,6 +245,7 @@ impl Dialog {
             bye: None,
             bye_wanted: false,
             ended: false,
+            cause: LegCause::LocalHangUp,
             acks: BTreeMap::new(),
             session: None,
             credentials: None,

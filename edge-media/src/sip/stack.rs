@@ -400,6 +400,7 @@ impl Stack {
         if std::mem::replace(&mut dialog.ended, true) {
             return;
         }
+        dialog.cause = cause;
         dialog.wanted = None;
         self.timers.clear(&Timer::Glare(dialog.key));
         self.timers.clear(&Timer::Session(dialog.key));

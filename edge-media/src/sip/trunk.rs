@@ -45,7 +45,7 @@ pub struct UserConfig {
     /// Its device cannot do SHA-256, and is challenged with MD5.
     pub allow_md5: bool,
     /// Where it is reached while nothing is registered.
-    pub uri: Option<String>,
+    pub uri: Option<Pii<String>>,
 }
 
 /// Everything the stack is told.

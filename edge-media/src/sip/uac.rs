@@ -109,9 +109,9 @@ impl Stack {
                     .into_iter()
                     .map(|binding| Target { uri: binding.contact, flow: binding.flow })
                     .collect();
-                let fixed = self.config.user(name).and_then(|user| user.uri.as_deref());
+                let fixed = self.config.user(name).and_then(|user| user.uri.as_ref());
                 if targets.is_empty() {
-                    targets.extend(fixed.and_then(|uri| self.fixed_target(uri)));
+                    targets.extend(fixed.and_then(|uri| self.fixed_target(uri.expose())));
                 }
                 (Peer::User, targets)
             }
@@ -368,6 +368,7 @@ impl Stack {
         establish(&mut fork, flow, response);
         self.ack(&mut fork, response.head.cseq, tag, None);
         let (flow, mut request) = fork.request(&self.config, &mut self.random, Method::Bye, None);
+        request.head.push(REASON, COMPLETED_ELSEWHERE);
         self.start(now, flow, &mut request, Use::Nothing);
         dialog.acks = fork.acks;
     }
@@ -405,6 +406,7 @@ impl Stack {
             if dialog.ended {
                 return;
             }
+            dialog.cause = cause;
             match &mut dialog.phase {
                 Phase::Called { .. } => stack.refuse_call(now, dialog, status_of(cause), cause),
                 Phase::Calling(calling) => {
@@ -437,7 +439,8 @@ impl Stack {
             return;
         }
         calling.cancel = Cancel::Sent;
-        let cancel = cancel_of(&calling.request);
+        let mut cancel = cancel_of(&calling.request);
+        cancel.head.push(REASON, reason_of(dialog.cause));
         let flow = dialog.invite.and_then(|id| self.transactions.flow(id)).unwrap_or(dialog.flow);
         self.start_on(now, flow, &cancel, Use::Nothing);
         self.timers.set(Timer::Cancelled(key), now + TIMEOUT);
@@ -452,6 +455,7 @@ impl Stack {
         dialog.unacknowledged = None;
         self.timers.clear(&Timer::Acknowledge(dialog.key));
         let (flow, mut request) = dialog.request(&self.config, &mut self.random, Method::Bye, None);
+        request.head.push(REASON, reason_of(dialog.cause));
         dialog.bye = self.start(now, flow, &mut request, Use::Bye(dialog.key));
     }
 }
@@ -478,6 +482,29 @@ fn plain(uri: &Uri) -> Uri {
     let host = if uri.host.contains(':') { format!("[{}]", uri.host) } else { uri.host.clone() };
     let before_host = uri.text.find('@').and_then(|at| uri.text.get(..=at)).unwrap_or("sip:");
     Uri::parse(&format!("{before_host}{host}")).unwrap_or_else(|| uri.clone())
+}
+
+/// Why a call is taken back or ended (RFC 3326), so that a carrier's records and a phone's
+/// list of missed calls say the truth.
+const REASON: &str = "Reason";
+
+/// For a phone that answered a call which another one has.
+const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+
+/// The cause as ITU-T Q.850 counts it.
+const fn reason_of(cause: LegCause) -> &'static str {
+    match cause {
+        LegCause::RemoteHangUp | LegCause::LocalHangUp | LegCause::Cancelled => {
+            "Q.850;cause=16;text=\"Normal call clearing\""
+        }
+        LegCause::NoAnswer => "Q.850;cause=19;text=\"No answer from the user\"",
+        LegCause::Busy => "Q.850;cause=17;text=\"User busy\"",
+        LegCause::Declined => "Q.850;cause=21;text=\"Call rejected\"",
+        LegCause::Refused => "Q.850;cause=31;text=\"Normal, unspecified\"",
+        LegCause::Unreachable => "Q.850;cause=27;text=\"Destination out of order\"",
+        LegCause::Lost => "Q.850;cause=41;text=\"Temporary failure\"",
+        LegCause::Drained => "Q.850;cause=38;text=\"Network out of order\"",
+    }
 }
 
 const fn status_of(cause: LegCause) -> u16 {

@@ -56,6 +56,42 @@ fn late_answer_after_cancel_is_acked_then_byed() {
     assert_eq!((world.stack(EDGE).open(), world.stack(PHONE).open()), ((0, 0), (0, 0)));
 }
 
+/// The Reason of every message of this method that the edge sent.
+fn reasons(world: &World, method: &str) -> Vec<String> {
+    let from_edge = world.wire.iter().filter(|(_, from, ..)| *from == address(EDGE));
+    let texts = from_edge.map(|(.., bytes)| String::from_utf8_lossy(bytes).into_owned());
+    texts
+        .filter(|text| text.starts_with(method))
+        .filter_map(|text| text.lines().find_map(|line| line.strip_prefix("Reason: ").map(str::to_owned)))
+        .collect()
+}
+
+#[test]
+fn a_cancel_and_the_bye_behind_it_say_why() {
+    let mut world = World::edge_carrier_phone(1);
+    let key = ringing(&mut world);
+    world.command(PHONE, SipCommand::Answer(key, media(PHONE, Direction::SendRecv)));
+    world.command(EDGE, SipCommand::HangUp(DialogKey(7), LegCause::NoAnswer));
+    world.run(200);
+    let why = "Q.850;cause=19;text=\"No answer from the user\"";
+    assert_eq!(reasons(&world, "CANCEL "), [why]);
+    assert_eq!(reasons(&world, "BYE "), [why]);
+}
+
+#[test]
+fn a_bye_of_a_call_that_is_over_says_normal_and_of_a_drained_one_does_not() {
+    for (cause, number) in [(LegCause::LocalHangUp, 16), (LegCause::Drained, 38)] {
+        let mut world = World::edge_carrier_phone(1);
+        let key = ringing(&mut world);
+        world.command(PHONE, SipCommand::Answer(key, media(PHONE, Direction::SendRecv)));
+        world.run(200);
+        world.command(EDGE, SipCommand::HangUp(DialogKey(7), cause));
+        world.run(200);
+        let why = reasons(&world, "BYE ");
+        assert!(why.len() == 1 && why[0].starts_with(&format!("Q.850;cause={number};")), "{why:?}");
+    }
+}
+
 #[test]
 fn cancel_waits_for_a_provisional_response() {
     let mut world = World::edge_carrier_phone(2);
@@ -182,6 +218,7 @@ fn every_fork_is_acked_and_all_but_the_first_are_byed() {
     world.inject(EDGE, PHONE, fork.as_bytes());
     world.inject(EDGE, PHONE, answer.as_bytes());
     assert_eq!(methods(&world.sent(EDGE)), ["ACK", "BYE", "ACK", "ACK"]);
+    assert_eq!(reasons(&world, "BYE "), ["SIP;cause=200;text=\"Call completed elsewhere\""]);
     assert_eq!(world.take(EDGE), [], "the call goes on");
 }
 

@@ -53,6 +53,11 @@ pub(super) fn obey(core: &mut Core, state: State, command: Command) -> State {
                 let (state, cancelled) = transfer::cancel(core, transfer);
                 if cancelled { state } else { refuse(core, state, id, "too_late") }
             }
+            // Not begun yet: its decision is awaited, or waits for the disclosure.
+            Err(state) if transfer_id == core.next_transfer() => {
+                let (state, withdrawn) = decide::withdraw(core, state);
+                if withdrawn { state } else { refuse(core, state, id, "stale") }
+            }
             Err(state) => refuse(core, state, id, "stale"),
         },
     }

@@ -42,6 +42,8 @@ pub(super) struct Core {
     pub(super) answered_at: Option<Now>,
     /// The disclosure was heard to its last sample.
     pub(super) disclosed: bool,
+    /// How far the disclosure was heard is recorded.
+    pub(super) disclosure_recorded: bool,
     /// The caller refused to be recorded, which is final.
     pub(super) refused: bool,
     /// No call lasts longer than this.
@@ -139,6 +141,7 @@ impl Core {
             early_payload: None,
             answered_at: None,
             disclosed: false,
+            disclosure_recorded: false,
             refused: false,
             until: at.now + CALL_LIMIT,
             commands: Recent::default(),
@@ -249,6 +252,7 @@ impl Core {
             Purpose::Disclosure => {
                 let text_id = self.rules.disclosure.clone();
                 self.disclosed |= played_pm >= 1_000;
+                self.disclosure_recorded = true;
                 super::brief::disclosed(&mut self.conversation, heard(text_id.clone()), self.rules.recording);
                 self.emit(Fact::DisclosureAi(played(text_id)));
             }

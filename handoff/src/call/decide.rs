@@ -104,6 +104,36 @@ pub(super) fn decide_now(core: &mut Core, mut state: State, trigger: Trigger, st
     decided(core, state, adoption)
 }
 
+/// Takes back the transfer that is awaited, or that waits for the disclosure. It has used up
+/// its number, so that somebody else's decision on it comes too late. `false` where there is
+/// none.
+pub(super) fn withdraw(core: &mut Core, mut state: State) -> (State, bool) {
+    let awaited = expected_in(&mut state, true).and_then(Option::take).is_some();
+    let ready = match &mut state {
+        State::Disclosing(disclosing) => disclosing.ready.take().is_some(),
+        State::Arriving { .. }
+        | State::WithVoiceAgent(_)
+        | State::Transferring(_)
+        | State::Bridged(_)
+        | State::Closing { .. }
+        | State::Ending(_)
+        | State::Finished => false,
+    };
+    if awaited || ready {
+        core.transfers += 1;
+    }
+    (state, awaited || ready)
+}
+
+/// The voice agent takes its request back before anybody has decided on it. What the caller
+/// said or did stays a reason.
+pub(super) fn request_withdrawn(core: &mut Core, mut state: State) -> State {
+    let own = expected_in(&mut state, true).and_then(|expected| expected.as_ref()).is_some_and(|expected| {
+        matches!(expected.evaluable.stimulus, Stimulus::Requested { .. }) && expected.trigger.also.is_empty()
+    });
+    if own { withdraw(core, state).0 } else { state }
+}
+
 /// A second trigger joins the first: the stronger names the decision, a safety rule waives
 /// every wait, and the deadline stays that of the first.
 fn expect(expected: &mut Option<Box<Expected>>, trigger: Trigger, evaluable: Box<Evaluable>, until: Now) {

@@ -279,11 +279,6 @@ pub enum Output {
         /// Why.
         cause: LegCause,
     },
-    /// Refuse the caller's INVITE with this status. The leg never opened.
-    Reject {
-        /// SIP status.
-        status: u16,
-    },
     /// Re-INVITE with `sendonly`.
     Hold {
         /// Which leg.

@@ -182,6 +182,7 @@ pub(super) fn heed(core: &mut Core, state: State, said: Moment, signal: &Signal)
     };
     match (state, &signal.body) {
         (State::Transferring(transfer), SignalBody::TransferCancel) => transfer::cancel(core, transfer).0,
+        (state, SignalBody::TransferCancel) => decide::request_withdrawn(core, state),
         (state, SignalBody::Consent { value }) => {
             let at_ms = core.offset_ms(core.at.now);
             let (value, method) = (value.clone(), "voice_agent".to_owned());

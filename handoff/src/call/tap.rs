@@ -1,9 +1,10 @@
 //! The transcript tap: every turn goes through the hold-back before the record, the policy or
 //! a payload sees it, because a card number that is said over several turns is known only at
-//! its end. What cannot wait for that (a caller in danger, or one who asks for a person) goes
+//! its end. What the voice agent says while the caller still hears the disclosure waits too,
+//! as its audio does: it is heard, and recorded, behind the disclosure. What cannot wait for that (a caller in danger, or one who asks for a person) goes
 //! out at once, without its numbers. The voice agent's tools begin and end a payment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::call::State;
 use crate::call::core::{Core, Recent};
@@ -15,6 +16,10 @@ use crate::redact::holdback::{HoldBack, Input, Output};
 use crate::redact::{self, Level};
 use crate::signal::{PAYMENT_BEGINS, PAYMENT_ENDS, Signal, SignalBody, Speaker};
 
+/// Most turns of the voice agent that wait for the end of the disclosure: it takes some seconds
+/// and is played twice at most. One more goes through at once, and the record shows it.
+const EARLY_MAX: usize = 16;
+
 /// The hold-back of one call, and the signals whose turns it has.
 #[derive(Debug)]
 pub(super) struct Tap {
@@ -22,6 +27,8 @@ pub(super) struct Tap {
     /// By the number that the turn has in the machine. As many as the machine holds.
     waiting: BTreeMap<u32, Heard>,
     turns: u32,
+    /// Turns of the voice agent that the caller will hear after the disclosure.
+    early: VecDeque<Signal>,
     /// A turn that came may be gone from `waiting` and unknown to the conversation.
     ids: Recent,
 }
@@ -36,7 +43,7 @@ struct Heard {
 impl Tap {
     pub(super) fn new() -> Self {
         let machine = HoldBack::new(Level::R1Pci);
-        Self { machine, waiting: BTreeMap::new(), turns: 0, ids: Recent::default() }
+        Self { machine, waiting: BTreeMap::new(), turns: 0, early: VecDeque::new(), ids: Recent::default() }
     }
 
     /// The next deadline.
@@ -70,6 +77,21 @@ pub(super) fn turn(
     if !core.tap.ids.insert(&signal.id) {
         return state;
     }
+    if speaker == Speaker::Agent && !core.disclosure_recorded && core.tap.early.len() < EARLY_MAX {
+        core.tap.early.push_back(signal.clone());
+        return state;
+    }
+    take(core, state, signal, speaker, text, item)
+}
+
+fn take(
+    core: &mut Core,
+    state: State,
+    signal: &Signal,
+    speaker: Speaker,
+    text: &Pii<String>,
+    item: Option<&str>,
+) -> State {
     let number = core.tap.number(item);
     core.tap.waiting.insert(number, Heard { said: core.at, signal: signal.clone() });
     let turn = Turn { segment: number, speaker, text: text.clone(), at_ms: core.offset_ms(core.at.now) };
@@ -95,9 +117,19 @@ pub(super) fn tick(core: &mut Core, state: State) -> State {
     if due { give(core, state, Input::Timeout) } else { state }
 }
 
-/// Nothing more is said: what is held goes out, and a payment is over.
-pub(super) fn flush(core: &mut Core, state: State) -> State {
-    if core.tap.next_timeout().is_some() { give(core, state, Input::Flush) } else { state }
+/// What follows from any transition: once the disclosure is recorded, what the voice agent said
+/// meanwhile comes behind it; once nothing more is said, what is held goes out, and a payment
+/// is over.
+pub(super) fn settle(core: &mut Core, mut state: State) -> State {
+    if core.disclosure_recorded {
+        for signal in std::mem::take(&mut core.tap.early) {
+            if let SignalBody::Turn { speaker, text, turn, .. } = &signal.body {
+                state = take(core, state, &signal, *speaker, text, turn.as_deref());
+            }
+        }
+    }
+    let over = matches!(state, State::Closing { .. } | State::Ending(_));
+    if over && core.tap.next_timeout().is_some() { give(core, state, Input::Flush) } else { state }
 }
 
 fn give(core: &mut Core, mut state: State, input: Input) -> State {

@@ -497,7 +497,6 @@ fn names(outputs: &[Output]) -> Vec<String> {
             Output::FindTarget { exclude, .. } => format!("FindTarget(-{})", exclude.len()),
             Output::Invite { leg, agent, .. } => format!("Invite({leg} {agent})"),
             Output::HangUp { leg, cause } => format!("HangUp({leg} {cause:?})"),
-            Output::Reject { status } => format!("Reject({status})"),
             Output::Hold { leg } => format!("Hold({leg})"),
             Output::Resume { leg } => format!("Resume({leg})"),
             Output::Media(_) => "Media".to_owned(),

@@ -2,7 +2,8 @@
 //! per `[phrase_sets]` entry. An unknown key, a number out of range or a pattern that cannot
 //! match is an error with its line; nothing is repaired in silence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -10,7 +11,7 @@ use toml::Spanned;
 
 use crate::policy::asked::{CallerRequest, RoutingRule};
 use crate::policy::measured::{BrokenPromise, ElapsedTime, LowConfidence, Repetition, ToolFailure};
-use crate::policy::phrase::{PhraseSets, Phrases};
+use crate::policy::phrase::{BadPattern, PhraseSets, Phrases, Vocabulary};
 use crate::policy::subject::Subject;
 use crate::policy::{Category, Policy};
 use crate::signal::RequestReason;
@@ -49,7 +50,7 @@ pub struct PolicyError {
 struct File {
     name: Spanned<String>,
     #[serde(default)]
-    phrase_sets: PhraseSets,
+    phrase_sets: BTreeMap<String, Vec<Spanned<String>>>,
     #[serde(default)]
     transfer_request: RequestTable,
     #[serde(default)]
@@ -109,6 +110,8 @@ struct CallerRequestTable {
     id: Spanned<String>,
     #[serde(default)]
     phrases: Vec<Spanned<String>>,
+    #[serde(default)]
+    except: Vec<Spanned<String>>,
     #[serde(default)]
     intents: Vec<String>,
     #[serde(default = "yes")]
@@ -180,7 +183,8 @@ impl Policy {
             line: line_of(text, error.span().map_or(0, |span| span.start)),
             message: error.message().to_owned(),
         })?;
-        let mut reader = Reader { text, sets: &file.phrase_sets, ids: BTreeSet::new() };
+        let vocabulary = vocabulary(text, &file.phrase_sets)?;
+        let mut reader = Reader { text, vocabulary, ids: BTreeSet::new() };
         let version = reader.version(&file.name)?;
         Ok(Self {
             version,
@@ -257,7 +261,7 @@ impl Policy {
 /// Turns tables into rules, and knows where in the file they stood.
 struct Reader<'a> {
     text: &'a str,
-    sets: &'a PhraseSets,
+    vocabulary: Arc<Vocabulary>,
     ids: BTreeSet<String>,
 }
 
@@ -308,9 +312,19 @@ impl Reader<'_> {
     }
 
     fn caller_request(&mut self, table: CallerRequestTable) -> Result<CallerRequest, PolicyError> {
+        if let Some(idle) = table.except.first().filter(|_| table.phrases.is_empty()) {
+            return Err(self.fault(idle, "`except` leaves out nothing: this rule has no `phrases`"));
+        }
+        if let Some(extra) = table.except.get(PHRASES_MAX) {
+            return Err(self.fault(extra, "`except`: a rule has at most 2000 exceptions"));
+        }
+        let exceptions: Vec<&str> = table.except.iter().map(|source| source.get_ref().as_str()).collect();
+        let phrases = self.phrases(&table.phrases, true)?;
         Ok(CallerRequest {
             id: self.id(&table.id)?,
-            phrases: self.phrases(&table.phrases, true)?,
+            phrases: phrases
+                .except(&exceptions)
+                .map_err(|bad| self.bad_pattern("except", &table.except, bad))?,
             intents: table.intents,
             zero_key: table.zero_key,
         })
@@ -380,15 +394,15 @@ impl Reader<'_> {
         if let Some(extra) = sources.get(PHRASES_MAX) {
             return Err(self.fault(extra, "a rule has at most 2000 phrases"));
         }
-        // One by one first, so that a fault has the line of its phrase.
-        for source in sources {
-            if let Err(bad) = Phrases::compile([source.get_ref().as_str()], self.sets, heed_negation) {
-                return Err(self.fault(source, &format!("`phrases`: {bad}")));
-            }
-        }
-        let all = sources.iter().map(|source| source.get_ref().as_str());
-        Phrases::compile(all, self.sets, heed_negation)
-            .map_err(|bad| PolicyError { line: 1, message: bad.to_string() })
+        let patterns: Vec<&str> = sources.iter().map(|source| source.get_ref().as_str()).collect();
+        Phrases::compile(&patterns, &self.vocabulary, heed_negation)
+            .map_err(|bad| self.bad_pattern("phrases", sources, bad))
+    }
+
+    fn bad_pattern(&self, key: &str, sources: &[Spanned<String>], bad: (usize, BadPattern)) -> PolicyError {
+        let (index, bad) = bad;
+        let line = sources.get(index).map_or(1, |source| line_of(self.text, source.span().start));
+        PolicyError { line, message: format!("`{key}`: {bad}") }
     }
 
     fn per_mille(&self, key: &str, unit: Option<&Spanned<f64>>) -> Result<Option<u16>, PolicyError> {
@@ -418,6 +432,19 @@ impl Reader<'_> {
     fn fault<T>(&self, at: &Spanned<T>, message: &str) -> PolicyError {
         PolicyError { line: line_of(self.text, at.span().start), message: message.to_owned() }
     }
+}
+
+fn vocabulary(
+    text: &str,
+    sets: &BTreeMap<String, Vec<Spanned<String>>>,
+) -> Result<Arc<Vocabulary>, PolicyError> {
+    let entries = |set: &Vec<Spanned<String>>| set.iter().map(|entry| entry.get_ref().clone()).collect();
+    let plain: PhraseSets = sets.iter().map(|(name, set)| (name.clone(), entries(set))).collect();
+    Vocabulary::of(&plain).map(Arc::new).map_err(|bad| {
+        let entry = sets.get(&bad.set).and_then(|set| set.get(bad.entry));
+        let line = entry.map_or(1, |entry| line_of(text, entry.span().start));
+        PolicyError { line, message: format!("`phrase_sets`, {bad}") }
+    })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

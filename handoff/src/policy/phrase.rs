@@ -6,35 +6,21 @@
 //! A pattern is a row of words: `speak|talk to [a|the] {person}`. `a|b` is either word,
 //! `[…]` around one of these may be absent, `{set}` is any
 //! entry of a named set, `*` is at most three words,
-//! `^` and `$` are the ends of a sentence.
+//! `^` and `$` are the ends of a sentence. The entries of a set are patterns themselves, so
+//! that a set is a word class ("person"), a noun with its article, or a clause.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod pattern;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use self::pattern::Alternatives;
+pub use self::pattern::{BadPattern, BadSet, PhraseSets, Vocabulary};
 
 /// Most words of a turn that are looked at: the longest turn has fewer.
 const WORDS_MAX: usize = 2_000;
-/// Most words that `*` stands for; more would join two thoughts into one.
-const GAP_WORDS_MAX: usize = 3;
-/// Most elements of a pattern: a longer one would never be said.
-const ELEMENTS_MAX: usize = 16;
 /// How many words before a match a negation still reaches it.
 const NEGATION_REACH: usize = 6;
-
-/// Named sets of alternatives, as a policy file defines them.
-pub type PhraseSets = BTreeMap<String, Vec<String>>;
-
-/// A pattern that cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadPattern {
-    /// A set that is not defined.
-    #[error("the set `{0}` is not defined in [phrase_sets]")]
-    UnknownSet(String),
-    /// It can match nothing, or anything.
-    #[error("a pattern needs a word that is no filler (`please`, `just`), and no more than sixteen elements")]
-    Empty,
-    /// It begins with `*`.
-    #[error("a pattern cannot begin with `*` or an optional word alone")]
-    Unanchored,
-}
 
 /// One word of a turn, folded, and what stood before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +81,14 @@ impl Words {
         words.join(" ")
     }
 
+    /// Without the words that are said twice in a row, as a caller does who stutters or
+    /// insists: "I I want an operator operator".
+    #[must_use]
+    pub fn once_each(mut self) -> Self {
+        self.0.dedup_by(|word, before| word.text == before.text && !word.sentence);
+        self
+    }
+
     /// The words, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|word| word.text.as_str())
@@ -119,49 +113,38 @@ impl Words {
 /// Patterns, ready to be looked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Phrases {
-    patterns: Vec<Pattern>,
-    /// First word → patterns that can begin with it.
-    first: BTreeMap<String, Vec<usize>>,
+    vocabulary: Arc<Vocabulary>,
+    patterns: Alternatives,
+    sources: Vec<String>,
+    /// Longer phrases: what begins inside one of them does not count.
+    exceptions: Alternatives,
     /// Words before a match that turn it into a question or a condition.
     hedges: BTreeSet<&'static str>,
     heed_negation: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Pattern {
-    source: String,
-    elements: Vec<Element>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Element {
-    /// One of several rows of words.
-    OneOf { rows: Vec<Vec<String>>, optional: bool },
-    /// Up to three words.
-    Gap,
-    /// Begin of a sentence.
-    Begin,
-    /// End of a sentence.
-    End,
-}
-
 impl Phrases {
-    /// Compiles patterns. With `heed_negation`, "I do not want to …" is not a match.
-    pub fn compile<'a>(
-        patterns: impl IntoIterator<Item = &'a str>,
-        sets: &PhraseSets,
+    /// Compiles patterns; a fault comes with the index of its pattern. With `heed_negation`,
+    /// "I do not want to …" is not a match.
+    pub fn compile(
+        patterns: &[&str],
+        vocabulary: &Arc<Vocabulary>,
         heed_negation: bool,
-    ) -> Result<Self, BadPattern> {
-        let mut phrases = Self { heed_negation, ..Self::default() };
-        for source in patterns {
-            let elements = elements(source, sets)?;
-            let index = phrases.patterns.len();
-            for word in first_words(&elements)? {
-                phrases.first.entry(word).or_default().push(index);
-            }
-            phrases.patterns.push(Pattern { source: source.to_owned(), elements });
-        }
-        Ok(phrases)
+    ) -> Result<Self, (usize, BadPattern)> {
+        Ok(Self {
+            vocabulary: Arc::clone(vocabulary),
+            patterns: vocabulary.compile(patterns.iter().copied())?,
+            sources: patterns.iter().map(|source| (*source).to_owned()).collect(),
+            heed_negation,
+            ..Self::default()
+        })
+    }
+
+    /// Also leaves out matches that begin inside one of `exceptions`: "he wanted to" before
+    /// "talk to a person" makes a report of a request.
+    pub fn except(mut self, exceptions: &[&str]) -> Result<Self, (usize, BadPattern)> {
+        self.exceptions = self.vocabulary.compile(exceptions.iter().copied())?;
+        Ok(self)
     }
 
     /// Also leaves out matches that one of `hedges` precedes in the same sentence.
@@ -178,126 +161,44 @@ impl Phrases {
 
     /// The first pattern that the words show, as it is written in the policy.
     pub fn find(&self, words: &Words) -> Option<&str> {
+        let mut excepted = 0;
         (0..words.0.len()).find_map(|at| {
-            let candidates = words.text(at).and_then(|word| self.first.get(word))?;
-            let shown = |index: &&usize| {
-                self.patterns.get(**index).is_some_and(|pattern| matches(&pattern.elements, words, at, at))
-            };
-            let index = candidates.iter().find(shown)?;
-            let spoilt = (self.heed_negation && is_negated(words, at)) || self.is_hedged(words, at);
-            if spoilt { None } else { self.patterns.get(*index).map(|pattern| pattern.source.as_str()) }
+            let exception = self.vocabulary.farthest(&self.exceptions, words, at);
+            excepted = excepted.max(exception.unwrap_or(0));
+            let (index, end) = self.vocabulary.shown(&self.patterns, words, at)?;
+            let spoilt = at < excepted
+                || (self.heed_negation && is_negated(words, at))
+                || self.is_hedged(words, at, end);
+            if spoilt { None } else { self.sources.get(index).map(String::as_str) }
         })
     }
 
     /// A condition holds for its whole sentence, in front ("if you like, I will …") or
     /// behind ("I will … if you like").
-    fn is_hedged(&self, words: &Words, start: usize) -> bool {
+    fn is_hedged(&self, words: &Words, start: usize, end: usize) -> bool {
         if self.hedges.is_empty() {
             return false;
         }
         let first = (0..=start).rev().find(|at| words.ends_sentence(*at)).unwrap_or(0);
-        let end = (start + 1..).find(|at| words.ends_sentence(*at)).unwrap_or(start);
-        let hedge_before =
-            (first..start).filter_map(|at| words.text(at)).any(|word| self.hedges.contains(word));
+        let last = (start + 1..).find(|at| words.ends_sentence(*at)).unwrap_or(start);
+        // Before a pause it is an answer: "sí, le paso …", where a recogniser drops the accent.
+        let hedges = |at: usize| {
+            let paused = words.0.get(at + 1).is_some_and(|next| next.pause);
+            !paused && words.text(at).is_some_and(|word| self.hedges.contains(word))
+        };
+        let hedge_before = (first..start).any(hedges);
         let condition_after =
-            (start..end).filter_map(|at| words.text(at)).any(|word| CONDITIONS.contains(&word));
+            (end..last).filter_map(|at| words.text(at)).any(|word| CONDITIONS.contains(&word));
         hedge_before || condition_after
     }
-}
-
-fn elements(source: &str, sets: &PhraseSets) -> Result<Vec<Element>, BadPattern> {
-    let mut elements = Vec::new();
-    for piece in source.split_whitespace() {
-        let (piece, optional) = match piece.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
-            Some(inner) => (inner, true),
-            None => (piece, false),
-        };
-        match piece {
-            "*" => elements.push(Element::Gap),
-            "^" => elements.push(Element::Begin),
-            "$" => elements.push(Element::End),
-            _ => {
-                let mut rows = rows(piece, sets)?;
-                // A filler is never seen in a text ("um" is a word in Portuguese and none in
-                // English), so an element that may be one may be absent.
-                let filler = rows.iter().any(Vec::is_empty);
-                rows.retain(|row| !row.is_empty());
-                elements.push(Element::OneOf { rows, optional: optional || filler });
-            }
-        }
-    }
-    let has_word = elements.iter().any(|element| matches!(element, Element::OneOf { optional: false, .. }));
-    if !has_word || elements.len() > ELEMENTS_MAX {
-        return Err(BadPattern::Empty);
-    }
-    Ok(elements)
-}
-
-fn rows(piece: &str, sets: &PhraseSets) -> Result<Vec<Vec<String>>, BadPattern> {
-    let mut rows = Vec::new();
-    for alternative in piece.split('|') {
-        match alternative.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
-            None => rows.push(row(alternative)),
-            Some(name) => {
-                let set = sets.get(name).ok_or_else(|| BadPattern::UnknownSet(name.to_owned()))?;
-                rows.extend(set.iter().map(|entry| row(entry)));
-            }
-        }
-    }
-    // The longest first, so that "customer service agent" is not read as "customer service".
-    rows.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
-    Ok(rows)
-}
-
-fn row(text: &str) -> Vec<String> {
-    Words::of(text).texts().map(str::to_owned).collect()
-}
-
-/// The words with which a pattern can begin.
-fn first_words(elements: &[Element]) -> Result<BTreeSet<String>, BadPattern> {
-    let mut first = BTreeSet::new();
-    for element in elements {
-        match element {
-            Element::Begin => {}
-            Element::Gap | Element::End => return Err(BadPattern::Unanchored),
-            Element::OneOf { rows, optional } => {
-                first.extend(rows.iter().filter_map(|row| row.first().cloned()));
-                if !optional {
-                    return Ok(first);
-                }
-            }
-        }
-    }
-    Err(BadPattern::Unanchored)
-}
-
-/// Whether `elements` match from `at` on, in a match that began at `start`.
-fn matches(elements: &[Element], words: &Words, start: usize, at: usize) -> bool {
-    let Some((element, rest)) = elements.split_first() else { return true };
-    match element {
-        Element::Begin => words.ends_sentence(at) && matches(rest, words, start, at),
-        Element::End => words.ends_sentence(at) && matches(rest, words, start, at),
-        Element::Gap => (0..=GAP_WORDS_MAX)
-            .take_while(|skipped| (0..*skipped).all(|step| at == start || !words.ends_sentence(at + step)))
-            .any(|skipped| matches(rest, words, start, at + skipped)),
-        Element::OneOf { rows, optional } => {
-            rows.iter()
-                .any(|row| row_matches(row, words, start, at) && matches(rest, words, start, at + row.len()))
-                || (*optional && matches(rest, words, start, at))
-        }
-    }
-}
-
-fn row_matches(row: &[String], words: &Words, start: usize, at: usize) -> bool {
-    row.iter().enumerate().all(|(step, expected)| {
-        let here = at + step;
-        words.text(here) == Some(expected) && (here == start || !words.ends_sentence(here))
-    })
 }
 
 /// Whether a negation reaches the match that begins at `start`. It looks back inside the
 /// clause, and stops where the caller starts over ("I don't want a robot I want a person").
 fn is_negated(words: &Words, start: usize) -> bool {
+    if is_opener(words, start) {
+        return false;
+    }
     let mut at = start;
     while at > 0 && start - at < NEGATION_REACH {
         if words.0.get(at).is_none_or(|word| word.pause || word.sentence) {
@@ -312,7 +213,8 @@ fn is_negated(words: &Words, start: usize) -> bool {
         let opinion =
             before.and_then(|before| words.text(before)).is_some_and(|word| OPINIONS.contains(&word));
         let directly = before.is_some_and(|before| is_negation(words, before));
-        if CLOSERS.contains(&word) || (RESTARTS.contains(&word) && !opinion && !directly) {
+        let restart = RESTARTS.contains(&word) && !opinion && !directly;
+        if CLOSERS.contains(&word) || restart || is_opener(words, at) {
             return false;
         }
     }
@@ -333,6 +235,24 @@ fn is_negation(words: &Words, at: usize) -> bool {
         "pas" | "nicht" | "nao" => !asks_why(words, at),
         _ => NEGATIONS.contains(&word),
     }
+}
+
+/// Whether a question or an order begins at `at`, which nothing said before denies.
+fn is_opener(words: &Words, at: usize) -> bool {
+    let next = words.text(at + 1).unwrap_or_default();
+    let opens = match words.text(at) {
+        Some("is" | "are") => next == "there",
+        Some("can" | "could" | "may") => matches!(next, "i" | "you" | "we" | "someone" | "somebody"),
+        Some("get" | "give" | "let" | "put" | "transfer" | "connect") => next == "me",
+        Some(_) | None => false,
+    };
+    // "Don't let me …", "you don't have to let me …" and "I don't think you can …" go on.
+    let before = at.checked_sub(1);
+    let goes_on = before.is_some_and(|before| {
+        let bound = |word: &str| word == "to" || OPINIONS.contains(&word);
+        is_negation(words, before) || words.text(before).is_some_and(bound)
+    });
+    opens && !goes_on
 }
 
 /// Whether a question for the reason stands right before `at`.
@@ -437,13 +357,19 @@ mod tests {
 
     use super::*;
 
-    fn sets() -> PhraseSets {
-        let person = ["person", "customer service", "customer service agent"].map(str::to_owned);
-        BTreeMap::from([("person".to_owned(), person.to_vec())])
+    fn sets(sets: &[(&str, &[&str])]) -> PhraseSets {
+        let owned = |entries: &[&str]| entries.iter().map(|entry| (*entry).to_owned()).collect();
+        sets.iter().map(|(name, entries)| ((*name).to_owned(), owned(entries))).collect()
+    }
+
+    fn vocabulary() -> Arc<Vocabulary> {
+        let person = ("person", ["person", "customer service", "customer service agent"].as_slice());
+        let someone = ("someone", ["[a|the] [real] {person}", "one of your * {person}"].as_slice());
+        Arc::new(Vocabulary::of(&sets(&[person, someone])).unwrap())
     }
 
     fn finds(pattern: &str, text: &str) -> bool {
-        Phrases::compile([pattern], &sets(), true).unwrap().find(&Words::of(text)).is_some()
+        Phrases::compile(&[pattern], &vocabulary(), true).unwrap().find(&Words::of(text)).is_some()
     }
 
     #[test]
@@ -460,6 +386,12 @@ mod tests {
     }
 
     #[test]
+    fn a_word_said_twice_counts_once_inside_a_sentence() {
+        let words = Words::of("no no I I want an operator operator. Operator!").once_each();
+        assert_eq!(words.joined(), "no i want an operator operator");
+    }
+
+    #[test]
     fn patterns_match_on_word_boundaries_only() {
         for (pattern, text, found) in [
             ("talk|speak to [a|the] {person}", "may I speak to a person?", true),
@@ -473,6 +405,10 @@ mod tests {
             ("^ {person} $", "Hello. Person, please. Thanks.", true),
             ("^ {person} $", "a person called", false),
             ("chest pain", "chest pains", false),
+            ("talk to {someone}", "talk to the real person", true),
+            ("talk to {someone} now", "talk to one of your very patient customer service now", true),
+            ("talk to {someone} now", "talk to the real now", false),
+            ("{someone} called", "a person called", true),
         ] {
             assert_eq!(finds(pattern, text), found, "{pattern} / {text}");
         }
@@ -491,6 +427,8 @@ mod tests {
             ("I don't want this, I want to talk to a person", true),
             ("it is not working but let me talk to a person", true),
             ("why can't I talk to a person", true),
+            ("you don't get it can I talk to a person", true),
+            ("you don't have to let me talk to a person", false),
             ("can't I talk to a person", true),
             ("without having to talk to a person", false),
         ] {
@@ -499,13 +437,50 @@ mod tests {
     }
 
     #[test]
+    fn what_begins_inside_an_exception_does_not_count() {
+        let phrases = Phrases::compile(&["talk to {someone}"], &vocabulary(), true).unwrap();
+        let phrases = phrases.except(&["he|she wanted to talk", "do i have to talk"]).unwrap();
+        for (text, found) in [
+            ("I want to talk to a person", true),
+            ("he wanted to talk to a person", false),
+            ("do I have to talk to a person", false),
+            ("he wanted to talk to a person so let me talk to a person", true),
+        ] {
+            assert_eq!(phrases.find(&Words::of(text)).is_some(), found, "{text}");
+        }
+    }
+
+    #[test]
     fn a_bad_pattern_is_refused() {
-        let compile = |pattern| Phrases::compile([pattern], &sets(), true).map(|_| ());
+        let compile = |pattern: &str| {
+            Phrases::compile(&[pattern], &vocabulary(), true).map(|_| ()).map_err(|(_, bad)| bad)
+        };
         assert_eq!(compile("talk to {nobody}"), Err(BadPattern::UnknownSet("nobody".to_owned())));
         assert_eq!(compile(""), Err(BadPattern::Empty));
+        assert_eq!(compile("please"), Err(BadPattern::Empty));
         assert_eq!(compile("[maybe]"), Err(BadPattern::Empty));
         assert_eq!(compile("* person"), Err(BadPattern::Unanchored));
+        assert_eq!(compile("a person|$"), Err(BadPattern::Sign("$".to_owned())));
+        assert_eq!(compile("[a b] person"), Err(BadPattern::Sign("[a".to_owned())));
         assert_eq!(compile(&"a ".repeat(17)), Err(BadPattern::Empty));
+    }
+
+    #[test]
+    fn a_bad_set_is_refused_with_its_entry() {
+        let refused = |source: &[(&str, &[&str])]| Vocabulary::of(&sets(source)).unwrap_err();
+        let unknown = refused(&[("one", &["a person", "a {two}"])]);
+        assert_eq!((unknown.set.as_str(), unknown.entry), ("one", 1));
+        assert_eq!(unknown.bad, BadPattern::UnknownSet("two".to_owned()));
+        let nested = refused(&[("one", &["a {two}"]), ("two", &["b {one}"])]);
+        assert_eq!(nested.bad, BadPattern::Nested("one".to_owned()));
+        assert_eq!(refused(&[("one", &["a", "* b"])]).bad, BadPattern::Unanchored);
+        assert_eq!(refused(&[("one", &["[a]"])]).bad, BadPattern::Empty);
+    }
+
+    #[test]
+    fn a_pattern_of_gaps_over_a_text_of_one_word_ends() {
+        let gaps = "a * a * a * a * a * a * a * b";
+        assert!(!finds(gaps, &"a ".repeat(WORDS_MAX)));
     }
 
     proptest! {
@@ -513,9 +488,10 @@ mod tests {
         fn no_text_panics(text in "\\PC{0,200}", pattern in "[a-z|{}\\[\\]*^$ ]{0,30}") {
             let words = Words::of(&text);
             prop_assert!(words.0.len() <= WORDS_MAX);
-            if let Ok(phrases) = Phrases::compile([pattern.as_str()], &sets(), true) {
+            if let Ok(phrases) = Phrases::compile(&[pattern.as_str()], &vocabulary(), true) {
                 let _ = phrases.find(&words);
             }
+            let _ = Vocabulary::of(&sets(&[("a", &[pattern.as_str()]), ("b", &["a {a}", pattern.as_str()])]));
         }
     }
 }

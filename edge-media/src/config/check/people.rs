@@ -79,7 +79,6 @@ impl Checker<'_> {
             );
             self.warn(&table.id.span(), why);
         }
-        let skills = table.skills.iter().filter_map(|skill| self.name(Some(skill), "skill", "")).collect();
         Some(Agent {
             id: id?,
             name: name?,
@@ -90,7 +89,6 @@ impl Checker<'_> {
             accept_on_answer,
             trusted,
             desktop_token,
-            skills,
         })
     }
 
@@ -175,7 +173,7 @@ impl Checker<'_> {
         agents: &[AgentTable],
         webhooks: &[WebhookTable],
     ) -> Vec<Queue> {
-        let known: BTreeSet<&str> = agents.iter().map(|agent| agent.id.get_ref().as_str()).collect();
+        self.skills(tables, agents);
         let mut ids = BTreeSet::new();
         let mut queues = Vec::new();
         for table in tables {
@@ -183,7 +181,7 @@ impl Checker<'_> {
             let id = self.parsed(&table.id, "id");
             let label = self.name(Some(&table.label), "label", "");
             let spoken = self.spoken(&table.spoken);
-            let members = self.members(table, &known);
+            let members = self.members(table, agents);
             let attempts =
                 self.in_range(table.attempts_max.as_ref(), "attempts_max", ATTEMPTS, *ATTEMPTS.end());
             let payload_ack = self.payload_ack(table.payload_ack.as_ref(), webhooks);
@@ -243,21 +241,51 @@ impl Checker<'_> {
         None
     }
 
-    fn members(&mut self, table: &QueueTable, known: &BTreeSet<&str>) -> Vec<HumanAgentId> {
-        if table.agents.get_ref().is_empty() {
-            self.refuse(&table.agents.span(), format!("queue \"{}\" has nobody in it", table.id.get_ref()));
+    /// Skills are plain names, and one that no queue wants is a mistake on one side.
+    fn skills(&mut self, queues: &[QueueTable], agents: &[AgentTable]) {
+        let wanted: BTreeSet<&str> =
+            queues.iter().flat_map(|queue| &queue.skills).map(|skill| skill.get_ref().as_str()).collect();
+        for skill in queues.iter().flat_map(|queue| &queue.skills) {
+            self.name(Some(skill), "skill", "");
         }
+        for skill in agents.iter().flat_map(|agent| &agent.skills) {
+            self.name(Some(skill), "skill", "");
+            if !wanted.contains(skill.get_ref().as_str()) {
+                self.warn(&skill.span(), format!("no queue wants the skill \"{}\"", skill.get_ref()));
+            }
+        }
+    }
+
+    /// Those named, then those who have every skill that the queue wants.
+    fn members(&mut self, table: &QueueTable, agents: &[AgentTable]) -> Vec<HumanAgentId> {
+        let queue = table.id.get_ref();
         let mut seen = BTreeSet::new();
         let mut members = Vec::new();
-        for field in table.agents.get_ref() {
+        for field in &table.agents {
             self.unique(&mut seen, field, "queue member");
-            if !known.contains(field.get_ref().as_str()) {
-                let why =
-                    format!("queue \"{}\": there is no agent \"{}\"", table.id.get_ref(), field.get_ref());
+            if !agents.iter().any(|agent| agent.id.get_ref() == field.get_ref()) {
+                let why = format!("queue \"{queue}\": there is no agent \"{}\"", field.get_ref());
                 self.refuse(&field.span(), why);
             } else if let Ok(id) = HumanAgentId::parse(field.get_ref()) {
                 members.push(id);
             }
+        }
+        let has = |agent: &AgentTable, skill: &Spanned<String>| {
+            agent.skills.iter().any(|own| own.get_ref() == skill.get_ref())
+        };
+        let skilled = |agent: &&AgentTable| {
+            !table.skills.is_empty() && table.skills.iter().all(|skill| has(agent, skill))
+        };
+        let mut nobody = true;
+        for agent in agents.iter().filter(skilled) {
+            nobody = false;
+            let id = HumanAgentId::parse(agent.id.get_ref()).ok();
+            members.extend(id.filter(|id| !members.contains(id)));
+        }
+        if let (Some(skill), true) = (table.skills.first(), nobody) {
+            self.refuse(&skill.span(), format!("queue \"{queue}\": no agent has all of its skills"));
+        } else if table.agents.is_empty() && table.skills.is_empty() {
+            self.refuse(&table.id.span(), format!("queue \"{queue}\" has nobody in it"));
         }
         members
     }

@@ -759,6 +759,41 @@ fn a_refused_recording_is_stopped_and_no_text_is_kept() {
 }
 
 #[test]
+fn a_cancel_during_the_wait_for_a_decision_makes_that_decision_late() {
+    let mut disclosing = Bench::disclosing();
+    disclosing.at(1_000).decide();
+    for mut bench in [Bench::expecting(), disclosing] {
+        let decision = bench.decision();
+        let transfer_id = decision.transfer_id.clone();
+        bench.after(100).command(CommandBody::TransferCancel { transfer_id: transfer_id.clone() });
+        assert_eq!(names(&bench.last), Vec::<String>::new());
+        bench.after(100).command(CommandBody::TransferCancel { transfer_id });
+        assert!(bench.has("command.rejected"), "there is nothing to cancel any more");
+        bench.after(100).command(CommandBody::TransferDecided { decision });
+        assert!(bench.has("command.rejected"), "a decision on what was cancelled is stale");
+        if bench.call.standing().state == "disclosing" {
+            bench.played(LegId::CALLER);
+        }
+        bench.run(2_000);
+        assert_eq!(bench.count("transfer.decided"), 0);
+        bench.put(request("sig_again")).run(800);
+        assert_eq!(bench.count("transfer.decided"), 1, "another request is another transfer");
+    }
+}
+
+#[test]
+fn a_voice_agent_takes_back_its_own_request_and_nothing_else() {
+    let cancel =
+        || Input::Signal(Signal { id: "back".to_owned(), at_ms: None, body: SignalBody::TransferCancel });
+    let mut bench = Bench::expecting();
+    bench.after(100).put(cancel()).run(2_000);
+    assert_eq!(bench.count("transfer.decided"), 0);
+    let mut bench = Bench::talking();
+    bench.at(20_000).key(LegId::CALLER, '0').after(100).put(cancel()).run(2_000);
+    assert_eq!(bench.count("transfer.decided"), 1, "the caller pressed 0");
+}
+
+#[test]
 fn a_recording_spans_a_transfer_that_failed() {
     let mut bench = Bench::returned();
     assert_eq!(bench.outcome().map(|end| end.0), Some(Outcome::Busy));

@@ -169,3 +169,44 @@ fn a_person_who_answers_during_a_payment_is_recorded_from_its_end() {
     bench.put(tool("p2", PAYMENT_ENDS));
     assert!(bench.has("recording.started") && bench.has("Record(leg-2 on)"));
 }
+
+/// Positions of the first turn of the voice agent and of the disclosure among the facts.
+fn order(bench: &Bench) -> (Option<usize>, Option<usize>) {
+    let facts = bench.facts();
+    let spoke = facts.iter().position(|fact| matches!(fact, Fact::Utterance { speaker: Speaker::Agent, .. }));
+    (spoke, facts.iter().position(|fact| matches!(fact, Fact::DisclosureAi(_))))
+}
+
+#[test]
+fn what_the_voice_agent_says_before_the_disclosure_ends_is_recorded_behind_it() {
+    let mut bench = Bench::disclosing();
+    bench.at(200).answered(LegId::VOICE_AGENT);
+    bench.at(1_000).put(turn("g1", Speaker::Agent, "Good morning, how can I help?"));
+    bench.put(turn("g1", Speaker::Agent, "Good morning, how can I help?"));
+    assert_eq!(names(&bench.last), Vec::<String>::new());
+    bench.at(2_000).put(caller("t1", "hello"));
+    assert_eq!(recorded(&bench).len(), 1, "the caller is heard at once");
+    bench.at(5_000).played(LegId::CALLER);
+    let (spoke, disclosed) = order(&bench);
+    assert!(spoke > disclosed && disclosed.is_some(), "{:?}", names(&bench.all));
+    assert_eq!(recorded(&bench).len(), 2);
+}
+
+#[test]
+fn a_greeting_that_nobody_heard_is_not_recorded() {
+    let mut bench = Bench::disclosing();
+    bench.at(200).answered(LegId::VOICE_AGENT).put(turn("g1", Speaker::Agent, "Good morning"));
+    bench.at(1_000).ended(LegId::CALLER, LegCause::RemoteHangUp).all_legs_end().balanced();
+    assert_eq!(order(&bench).0, None);
+}
+
+#[test]
+fn a_disclosure_that_is_cut_by_danger_is_recorded_before_what_the_voice_agent_said() {
+    let mut bench = Bench::disclosing();
+    bench.at(200).answered(LegId::VOICE_AGENT).put(turn("g1", Speaker::Agent, "Good morning"));
+    let mut decision = bench.decision();
+    decision.trigger.waives_waits = true;
+    bench.at(1_000).command(CommandBody::TransferDecided { decision }).report_cut().run(1_000);
+    let (spoke, disclosed) = order(&bench);
+    assert!(spoke > disclosed && disclosed.is_some(), "{:?}", names(&bench.all));
+}
