@@ -63,6 +63,7 @@ fn target(name: &str) -> Target {
     Target {
         agent: person(name),
         ring_timeout: Duration::from_secs(20),
+        accept_timeout: Duration::from_secs(20),
         lang: "en".to_owned(),
         trusted: true,
         accept_on_answer: false,
