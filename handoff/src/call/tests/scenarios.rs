@@ -794,6 +794,34 @@ fn a_voice_agent_takes_back_its_own_request_and_nothing_else() {
 }
 
 #[test]
+fn the_caller_hears_the_language_of_the_call_and_the_person_their_own() {
+    let spanish =
+        CallRules { lang: "es".to_owned(), disclosure: "disclosure.ai_recording.es".to_owned(), ..rules() };
+    let mut bench = Bench::talking_with(spanish);
+    bench.at(20_000).decide().find(Target { ring_timeout: Duration::from_secs(60), ..target("ann") });
+    bench.after(200).media(MediaReport::Drained { leg: LegId::VOICE_AGENT });
+    bench.run(6_000).played(LegId::CALLER).run(40_000).report_cut();
+    bench.answered(HUMAN).run(20_000).played(HUMAN).run(30_000);
+    bench.put(Input::NobodyAvailable).run(20_000);
+    let mut heard = std::collections::BTreeSet::new();
+    for plan in bench.all.iter().filter_map(|output| match output {
+        Output::Media(plan) => Some(plan),
+        _ => None,
+    }) {
+        for (leg, source) in &plan.egress {
+            let Source::Prompt(play) = source else { continue };
+            for clip in spoken(&plan.prompts[play]).split('+').filter(|part| *part != "say") {
+                heard.insert((*leg == LegId::CALLER, clip.to_owned()));
+            }
+        }
+    }
+    assert!(heard.len() > 6, "{heard:?}");
+    for (caller, clip) in heard {
+        assert!(clip.ends_with(if caller { ".es" } else { ".en" }), "{clip}");
+    }
+}
+
+#[test]
 fn a_recording_spans_a_transfer_that_failed() {
     let mut bench = Bench::returned();
     assert_eq!(bench.outcome().map(|end| end.0), Some(Outcome::Busy));
