@@ -73,10 +73,6 @@ const SEARCH_LIMIT: Duration = Duration::from_secs(2);
 /// Longest ring, whatever a target says: carriers give up near two minutes.
 const RING_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long a person may take to say yes after the whisper ended. Longer suits people who
-/// read first; shorter finds out a voicemail sooner.
-const ACCEPT_AFTER_WHISPER: Duration = Duration::from_secs(20);
-
 /// How long an answered phone may go without a yes, in all.
 const BRIEFING_LIMIT: Duration = Duration::from_secs(45);
 

@@ -26,6 +26,8 @@ pub struct Person {
     pub dial: Dial,
     /// How long their phone rings.
     pub ring_timeout: Duration,
+    /// See [`Target::accept_timeout`].
+    pub accept_timeout: Duration,
     /// BCP 47 language of the whisper.
     pub lang: String,
     /// See [`Target::trusted`].
@@ -142,6 +144,7 @@ impl Directory {
             desktop: desktop(&chosen),
             agent: chosen,
             ring_timeout: presence.person.ring_timeout,
+            accept_timeout: presence.person.accept_timeout,
             lang: presence.person.lang.clone(),
             trusted: presence.person.trusted,
             accept_on_answer: presence.person.accept_on_answer,
@@ -221,6 +224,7 @@ mod tests {
             id: HumanAgentId::parse(id).unwrap(),
             dial: Dial::Registered(id.to_owned()),
             ring_timeout: Duration::from_secs(20),
+            accept_timeout: Duration::from_secs(20),
             lang: "en".to_owned(),
             trusted: true,
             accept_on_answer: false,

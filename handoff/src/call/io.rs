@@ -119,6 +119,9 @@ pub struct Target {
     pub agent: HumanAgentId,
     /// How long the phone rings.
     pub ring_timeout: Duration,
+    /// How long the person may take to say yes after the whisper ended. Longer suits people
+    /// who read first; shorter finds out a voicemail sooner.
+    pub accept_timeout: Duration,
     /// BCP 47 language of the whisper.
     pub lang: String,
     /// A member of the agent directory whose presence is proven by registration. Others

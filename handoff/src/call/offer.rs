@@ -10,9 +10,7 @@ use crate::call::io::{DesktopPush, Output, PayloadAck, QueueRules, Target};
 use crate::call::media::Purpose;
 use crate::call::outcome::{DegradedReason, FailureCause, LegCause, Outcome};
 use crate::call::transfer::{self, Transfer};
-use crate::call::{
-    ACCEPT_AFTER_WHISPER, ATTEMPTS_LIMIT, BARRIER_WAIT_MAX, BRIEFING_LIMIT, RING_LIMIT, SEARCH_LIMIT,
-};
+use crate::call::{ATTEMPTS_LIMIT, BARRIER_WAIT_MAX, BRIEFING_LIMIT, RING_LIMIT, SEARCH_LIMIT};
 use crate::clock::Now;
 use crate::event::{DeclineReason, Fact, Means, Role};
 use crate::id::{HumanAgentId, LegId, PlayId, TransferId};
@@ -305,16 +303,16 @@ fn whisper(core: &mut Core, transfer: &mut Transfer, ask: bool) {
 
 /// A prompt of ours ended at the person's phone.
 pub(super) fn play_ended(core: &mut Core, mut transfer: Box<Transfer>, play: PlayId) -> State {
-    let after = core.at.now + ACCEPT_AFTER_WHISPER;
+    let now = core.at.now;
     match &mut transfer.offer {
         Offer::Briefing(briefing) => match briefing.stage {
             Stage::Proving { play: Some(playing) } if playing == play => {
                 briefing.stage = Stage::Proving { play: None };
-                briefing.until = after.min(briefing.overall);
+                briefing.until = (now + briefing.target.accept_timeout).min(briefing.overall);
             }
             Stage::Whispering { play: playing } if playing == play => {
                 briefing.stage = Stage::Asking;
-                briefing.until = after.min(briefing.overall);
+                briefing.until = (now + briefing.target.accept_timeout).min(briefing.overall);
             }
             Stage::Proving { .. } | Stage::Whispering { .. } | Stage::Asking => {}
         },

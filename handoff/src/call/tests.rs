@@ -18,6 +18,7 @@ use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 mod grid;
 mod leaving;
 mod random;
+mod recording;
 mod scenarios;
 mod tap;
 
@@ -63,6 +64,7 @@ fn target(name: &str) -> Target {
     Target {
         agent: person(name),
         ring_timeout: Duration::from_secs(20),
+        accept_timeout: Duration::from_secs(20),
         lang: "en".to_owned(),
         trusted: true,
         accept_on_answer: false,

@@ -176,6 +176,7 @@ fn input_of(bench: &Bench, (what, choice, _): Move) -> Input {
             target: Target {
                 agent,
                 trusted: !choice.is_multiple_of(4),
+                accept_timeout: Duration::from_secs(20),
                 accept_on_answer: choice.is_multiple_of(5),
                 desktop: !choice.is_multiple_of(3),
                 ..target("ann")
