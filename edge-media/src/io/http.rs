@@ -274,12 +274,13 @@ impl Shared {
         edge: mpsc::Sender<HttpRequest>,
         events: Arc<EventLog>,
         rates: Rates,
+        streams: usize,
     ) -> Self {
         Self {
             config,
             edge,
             events,
-            streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
+            streams: Arc::new(Semaphore::new(streams)),
             rates: Mutex::new(rates),
             started: Instant::now(),
             sessions: AtomicU64::new(1),
@@ -323,7 +324,7 @@ pub async fn serve(
     events: Arc<EventLog>,
     stop: impl Future<Output = ()>,
 ) {
-    accept(listener, Shared::new(config, edge, events, Rates::default()), stop).await;
+    accept(listener, Shared::new(config, edge, events, Rates::default(), EVENT_STREAMS_MAX), stop).await;
 }
 
 async fn accept(listener: TcpListener, shared: Shared, stop: impl Future<Output = ()>) {
@@ -348,13 +349,14 @@ async fn accept(listener: TcpListener, shared: Shared, stop: impl Future<Output 
 }
 
 /// Serves one stream of bytes as if it had been accepted, until either side ends it. It needs
-/// no port, so hostile input can be tried by the hundred thousand.
+/// no port, so hostile input can be tried by the hundred thousand. There is no stream of
+/// events: it would not end with its input.
 pub async fn serve_stream(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     config: watch::Receiver<Arc<Config>>,
     edge: mpsc::Sender<HttpRequest>,
 ) {
-    let shared = Shared::new(config, edge, Arc::new(EventLog::new(0)), Rates::default());
+    let shared = Shared::new(config, edge, Arc::new(EventLog::new(0)), Rates::default(), 0);
     attend(router(Arc::new(shared)), stream).await;
 }
 

@@ -21,6 +21,7 @@ mod random;
 mod recording;
 mod scenarios;
 mod tap;
+mod waiting;
 
 /// The second link of a voice agent gets whatever id is free.
 const HUMAN: LegId = LegId::FIRST_HUMAN;

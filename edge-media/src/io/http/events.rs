@@ -188,10 +188,10 @@ pub(super) async fn stream(
     let Query(wanted) = query.map_err(|_| Denied::field("query", "has unknown or repeated members"))?;
     let call = wanted.call.as_deref().map(CallId::parse).transpose();
     let call = call.map_err(|_| Denied::field("call", "is no id of a call"))?;
-    let permit = Arc::clone(&shared.streams).try_acquire_owned();
-    let permit = permit.map_err(|_| Denied::TooMany(STREAMS_RETRY))?;
     let resumed =
         headers.get("last-event-id").map(|id| id.to_str().ok().and_then(|id| shared.events.place(id)));
+    let permit = Arc::clone(&shared.streams).try_acquire_owned();
+    let permit = permit.map_err(|_| Denied::TooMany(STREAMS_RETRY))?;
     let log = Arc::clone(&shared.events);
     let (place, first) = match resumed {
         // Whoever was here before is told what it missed, or that it missed something.

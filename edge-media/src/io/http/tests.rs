@@ -198,7 +198,7 @@ async fn listen(rates: Rates, edge_is_up: bool) -> Listening {
     }
     let (config, watched) = watch::channel(Arc::new(config()));
     let events = Arc::new(EventLog::new(7));
-    let shared = Shared::new(watched, sender, Arc::clone(&events), rates);
+    let shared = Shared::new(watched, sender, Arc::clone(&events), rates, EVENT_STREAMS_MAX);
     tokio::spawn(accept(listener, shared, core::future::pending()));
     Listening { address, lines, events, config }
 }
