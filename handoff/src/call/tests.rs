@@ -18,6 +18,7 @@ use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 mod grid;
 mod leaving;
 mod random;
+mod recording;
 mod scenarios;
 mod tap;
 

@@ -794,40 +794,31 @@ fn a_voice_agent_takes_back_its_own_request_and_nothing_else() {
 }
 
 #[test]
-fn a_recording_spans_a_transfer_that_failed() {
-    let mut bench = Bench::returned();
-    assert_eq!(bench.outcome().map(|end| end.0), Some(Outcome::Busy));
-    let of_caller = |bench: &Bench| {
-        let recorded = |output: &&Output| matches!(output, Output::Record { leg: LegId::CALLER, .. });
-        bench.all.iter().filter(recorded).cloned().collect::<Vec<_>>()
-    };
-    bench.after(3_000).played(LegId::CALLER).run(20_000);
-    assert_eq!(of_caller(&bench), [Output::Record { leg: LegId::CALLER, on: true }]);
-    bench.ended(LegId::CALLER, LegCause::RemoteHangUp).all_legs_end().balanced();
-    assert_eq!(bench.count("recording.stored"), bench.count("recording.started"));
-}
-
-#[test]
-fn the_last_facts_wait_for_the_recordings_and_not_for_ever() {
-    let recording = StoredRecording { pieces: 3, duration_ms: 9, lost_ms: 0, sha256: String::new() };
-    let ended = || {
-        let mut bench = Bench::talking();
-        bench.recorder = false;
-        bench.after(1_000).ended(LegId::CALLER, LegCause::RemoteHangUp).all_legs_end();
-        assert!(!bench.call.is_finished());
-        bench
-    };
-    let mut bench = ended();
-    bench.put(Input::RecordingStored { leg: LegId::CALLER, recording: recording.clone() });
-    assert!(!bench.call.is_finished());
-    bench.put(Input::RecordingStored { leg: LegId::VOICE_AGENT, recording });
-    bench.balanced();
-    assert_eq!(bench.count("recording.stored"), 2);
-    let mut bench = ended();
-    bench.run(2_999);
-    assert!(!bench.call.is_finished());
-    bench.run(1).balanced();
-    assert_eq!(bench.count("recording.stored"), 0);
+fn the_caller_hears_the_language_of_the_call_and_the_person_their_own() {
+    let spanish =
+        CallRules { lang: "es".to_owned(), disclosure: "disclosure.ai_recording.es".to_owned(), ..rules() };
+    let mut bench = Bench::talking_with(spanish);
+    bench.at(20_000).decide().find(Target { ring_timeout: Duration::from_secs(60), ..target("ann") });
+    bench.after(200).media(MediaReport::Drained { leg: LegId::VOICE_AGENT });
+    bench.run(6_000).played(LegId::CALLER).run(40_000).report_cut();
+    bench.answered(HUMAN).run(20_000).played(HUMAN).run(30_000);
+    bench.put(Input::NobodyAvailable).run(20_000);
+    let mut heard = std::collections::BTreeSet::new();
+    for plan in bench.all.iter().filter_map(|output| match output {
+        Output::Media(plan) => Some(plan),
+        _ => None,
+    }) {
+        for (leg, source) in &plan.egress {
+            let Source::Prompt(play) = source else { continue };
+            for clip in spoken(&plan.prompts[play]).split('+').filter(|part| *part != "say") {
+                heard.insert((*leg == LegId::CALLER, clip.to_owned()));
+            }
+        }
+    }
+    assert!(heard.len() > 6, "{heard:?}");
+    for (caller, clip) in heard {
+        assert!(clip.ends_with(if caller { ".es" } else { ".en" }), "{clip}");
+    }
 }
 
 #[test]
