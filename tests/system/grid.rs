@@ -266,6 +266,7 @@ fn told(world: &World, from: usize, state: &str) -> String {
             Fact::AgentDeclined { reason, .. } => say(match reason {
                 DeclineReason::Declined => "declined",
                 DeclineReason::Busy => "busy",
+                DeclineReason::WrongTeam => "wrong team",
                 DeclineReason::NeverAccepted => "never accepted",
                 DeclineReason::Lost => "lost",
             }),

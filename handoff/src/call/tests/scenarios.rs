@@ -374,7 +374,11 @@ fn refusals_are_typed_and_move_on_at_once() {
 fn a_no_is_a_no_by_key_and_by_button_and_the_person_is_not_asked_again() {
     let decline = |bench: &mut Bench| {
         let transfer = bench.transfer();
-        bench.put(Input::Decline { agent: person("ann"), transfer, means: Means::Ui });
+        let reason = DeclineReason::WrongTeam;
+        bench.put(Input::Decline { agent: person("ann"), transfer, means: Means::Ui, reason });
+        let reason =
+            |fact: &&Fact| matches!(fact, Fact::AgentDeclined { reason: DeclineReason::WrongTeam, .. });
+        assert!(bench.facts().iter().any(reason), "the record says why");
     };
     let mut by_key = Bench::briefing();
     by_key.after(100).key(HUMAN, '2');
@@ -443,6 +447,17 @@ fn a_yes_during_the_whisper_skips_the_rest_of_it() {
     let skipped =
         bench.facts().into_iter().any(|fact| matches!(fact, Fact::WhisperEnded { played_pm: 400, .. }));
     assert!(skipped);
+}
+
+#[test]
+fn a_caller_who_waits_is_seen_with_queue_reason_and_person_until_the_bridge() {
+    let bench = Bench::offering();
+    let waiting = bench.call.waiting().unwrap();
+    assert_eq!((waiting.queue.as_str(), waiting.attempt), ("nurse_line", 1));
+    assert_eq!(waiting.offered_to, Some(person("ann")));
+    assert_eq!(waiting.transfer, bench.transfer());
+    assert_eq!(Bench::talking().call.waiting(), None);
+    assert_eq!(Bench::bridged().call.waiting(), None);
 }
 
 #[test]
@@ -607,9 +622,10 @@ fn a_person_lost_in_whisper_or_barrier_reopens_the_offer() {
         let next = LegId(HUMAN.0 + 1);
         bench.after(500).answered(next).after(2_000).key(next, '1').report_cut().acked("bob", 1);
         assert_eq!(bench.hears(LegId::CALLER), next.to_string());
-        let lost = bench.facts().into_iter().any(|fact| {
-            matches!(fact, Fact::AgentDeclined { reason: crate::event::DeclineReason::Lost, .. })
-        });
+        let lost = bench
+            .facts()
+            .into_iter()
+            .any(|fact| matches!(fact, Fact::AgentDeclined { reason: DeclineReason::Lost, .. }));
         assert!(lost, "{phase:?}");
     }
 }
