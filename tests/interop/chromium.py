@@ -120,8 +120,9 @@ class Chromium:
         sockets = [event["params"]["url"] for event in self.events if event["method"] == "Network.webSocketCreated"]
         return sent + sockets
 
-    def complaints(self):
-        """What the page threw and what the browser refused it."""
-        thrown = [event["params"]["exceptionDetails"]["text"] for event in self.events if event["method"] == "Runtime.exceptionThrown"]
-        logged = [event["params"]["entry"] for event in self.events if event["method"] == "Log.entryAdded"]
+    def complaints(self, but):
+        """What the page threw and what the browser refused it, but for a stretch of events."""
+        events = self.events[: but[0]] + self.events[but[1] :]
+        thrown = [event["params"]["exceptionDetails"]["text"] for event in events if event["method"] == "Runtime.exceptionThrown"]
+        logged = [event["params"]["entry"] for event in events if event["method"] == "Log.entryAdded"]
         return thrown + [f"{entry['source']}: {entry['text']} {entry.get('url', '')}" for entry in logged if entry["level"] == "error"]
