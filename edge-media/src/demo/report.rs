@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use crate::media::FRAMES_AT_ONCE_MAX;
+
 /// One line of the timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
@@ -34,6 +36,9 @@ pub struct CallerFigures {
     /// The whisper is in what the caller heard.
     pub heard_whisper: bool,
 }
+
+/// A stall that a late egress makes up for without a break, in milliseconds.
+const CAUGHT_UP_MS: u64 = 20 * FRAMES_AT_ONCE_MAX as u64;
 
 /// The transition message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -192,11 +197,16 @@ impl Report {
             ),
             at_most("caller: longest gap", self.caller.longest_gap_ms, 40 + stall),
             at_most("caller: longest silence", self.caller.longest_silence_ms, 500 + stall),
+            // A machine that stood for longer than an egress catches up with tears any stream.
             check(
                 "caller: breaks of the stream",
                 self.caller.seq_breaks.to_string(),
-                "0".to_owned(),
-                self.caller.seq_breaks == 0,
+                if stall < CAUGHT_UP_MS {
+                    "0".to_owned()
+                } else {
+                    format!("0, but for a stall of {stall} ms")
+                },
+                self.caller.seq_breaks == 0 || stall >= CAUGHT_UP_MS,
             ),
             check(
                 "caller heard the whisper",
