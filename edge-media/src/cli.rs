@@ -159,7 +159,7 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Webhook { what } => on_runtime(webhook::run(what)),
-        Command::Recording { data, json, what } => on_runtime(recording::run(data, json, what)),
+        Command::Recording { data, json, what } => recording::run(&data, json, what),
         Command::Policy { what } => policy::run(what),
     }
 }
