@@ -349,7 +349,7 @@ pub(super) fn key(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId, digi
             State::Transferring(transfer)
         }
         '1' => accept(core, transfer, Means::Dtmf),
-        '2' => declined(core, transfer, None),
+        '2' => declined(core, transfer, DeclineReason::Declined),
         _ => State::Transferring(transfer),
     }
 }
@@ -376,12 +376,17 @@ pub(super) fn accepted_by(
 }
 
 /// A no by button or API.
-pub(super) fn declined_by(core: &mut Core, transfer: Box<Transfer>, agent: &HumanAgentId) -> State {
+pub(super) fn declined_by(
+    core: &mut Core,
+    transfer: Box<Transfer>,
+    agent: &HumanAgentId,
+    reason: DeclineReason,
+) -> State {
     match &transfer.offer {
         Offer::Calling(Calling { target, .. }) | Offer::Briefing(Briefing { target, .. })
             if target.agent == *agent =>
         {
-            declined(core, transfer, None)
+            declined(core, transfer, reason)
         }
         Offer::Searching { .. }
         | Offer::Calling(_)
@@ -434,8 +439,8 @@ fn accept(core: &mut Core, mut transfer: Box<Transfer>, method: Means) -> State 
 }
 
 /// The no.
-fn declined(core: &mut Core, mut transfer: Box<Transfer>, status: Option<u16>) -> State {
-    record_decline(core, &transfer, DeclineReason::Declined, status);
+fn declined(core: &mut Core, mut transfer: Box<Transfer>, reason: DeclineReason) -> State {
+    record_decline(core, &transfer, reason, None);
     transfer.offer.withdraw(core, &transfer.id, LegCause::Cancelled, "declined");
     failed(core, transfer, Outcome::Declined)
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::command::{Command, CommandBody};
 use crate::conversation::CallerIdentity;
-use crate::event::{Means, StoredRecording};
+use crate::event::{DeclineReason, Means, StoredRecording};
 use crate::id::{CallId, DecisionId, EdgeId, Epoch, HumanAgentId, QueueId, TenantId};
 use crate::payload::Catalog;
 use crate::pii::Pii;

@@ -186,7 +186,7 @@ fn input_of(bench: &Bench, (what, choice, _): Move) -> Input {
         10 => Input::NobodyAvailable,
         11..=13 => Input::DesktopAcked { agent, transfer, revision: u32::from(choice % 4) },
         14 | 15 => Input::Accept { agent, transfer, means: Means::Ui },
-        16 => Input::Decline { agent, transfer, means: Means::Ui },
+        16 => Input::Decline { agent, transfer, means: Means::Ui, reason: DeclineReason::Declined },
         17 => Input::HandBack { agent },
         18 => Input::Media(MediaReport::Applied { epoch, egress: leg }),
         19 | 20 => Input::Media(MediaReport::AudioSeen { leg, epoch }),

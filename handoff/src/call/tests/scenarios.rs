@@ -374,7 +374,11 @@ fn refusals_are_typed_and_move_on_at_once() {
 fn a_no_is_a_no_by_key_and_by_button_and_the_person_is_not_asked_again() {
     let decline = |bench: &mut Bench| {
         let transfer = bench.transfer();
-        bench.put(Input::Decline { agent: person("ann"), transfer, means: Means::Ui });
+        let reason = DeclineReason::WrongTeam;
+        bench.put(Input::Decline { agent: person("ann"), transfer, means: Means::Ui, reason });
+        let reason =
+            |fact: &&Fact| matches!(fact, Fact::AgentDeclined { reason: DeclineReason::WrongTeam, .. });
+        assert!(bench.facts().iter().any(reason), "the record says why");
     };
     let mut by_key = Bench::briefing();
     by_key.after(100).key(HUMAN, '2');
@@ -443,6 +447,17 @@ fn a_yes_during_the_whisper_skips_the_rest_of_it() {
     let skipped =
         bench.facts().into_iter().any(|fact| matches!(fact, Fact::WhisperEnded { played_pm: 400, .. }));
     assert!(skipped);
+}
+
+#[test]
+fn a_caller_who_waits_is_seen_with_queue_reason_and_person_until_the_bridge() {
+    let bench = Bench::offering();
+    let waiting = bench.call.waiting().unwrap();
+    assert_eq!((waiting.queue.as_str(), waiting.attempt), ("nurse_line", 1));
+    assert_eq!(waiting.offered_to, Some(person("ann")));
+    assert_eq!(waiting.transfer, bench.transfer());
+    assert_eq!(Bench::talking().call.waiting(), None);
+    assert_eq!(Bench::bridged().call.waiting(), None);
 }
 
 #[test]
@@ -595,56 +610,6 @@ fn skew_is_the_distance_between_the_switch_and_the_paint() {
         _ => None,
     });
     assert_eq!(skew, Some(35));
-}
-
-#[test]
-fn a_person_lost_in_whisper_or_barrier_reopens_the_offer() {
-    for (mut bench, phase) in [(Bench::briefing(), Phase::Briefing), (Bench::barrier(), Phase::Barrier)] {
-        bench.after(20).ended(HUMAN, LegCause::Lost);
-        assert!(bench.has("FindTarget(-1)"));
-        assert_eq!(bench.hears(LegId::CALLER), "hold bed");
-        bench.find(target("bob"));
-        let next = LegId(HUMAN.0 + 1);
-        bench.after(500).answered(next).after(2_000).key(next, '1').report_cut().acked("bob", 1);
-        assert_eq!(bench.hears(LegId::CALLER), next.to_string());
-        let lost = bench.facts().into_iter().any(|fact| {
-            matches!(fact, Fact::AgentDeclined { reason: crate::event::DeclineReason::Lost, .. })
-        });
-        assert!(lost, "{phase:?}");
-    }
-}
-
-#[test]
-fn a_person_lost_after_the_bridge_is_replaced_after_an_apology() {
-    let mut bench = Bench::bridged();
-    bench.flows(HUMAN).run(10_000).ended(HUMAN, LegCause::Lost);
-    assert_eq!(bench.hears(LegId::CALLER), "apology.en");
-    assert!(bench.has("FindTarget(-1)") && bench.has("PublishDecision"));
-    assert_eq!(bench.count("transfer.decided"), 2);
-    bench.find(target("bob"));
-    let next = LegId(HUMAN.0 + 1);
-    bench.after(3_000).played(LegId::CALLER).after(500).answered(next);
-    bench.after(2_000).key(next, '1').report_cut().acked("bob", 1);
-    assert_eq!(bench.hears(LegId::CALLER), next.to_string());
-}
-
-#[test]
-fn a_person_who_hangs_up_after_the_bridge_has_ended_the_call() {
-    let mut bench = Bench::bridged();
-    bench.flows(HUMAN).run(10_000).ended(HUMAN, LegCause::RemoteHangUp);
-    assert!(bench.has("HangUp(leg-0 LocalHangUp)"));
-    bench.all_legs_end().balanced();
-}
-
-#[test]
-fn a_silent_or_held_human_leg_never_leaves_the_caller_in_silence() {
-    let mut bench = Bench::bridged();
-    bench.flows(HUMAN).media(MediaReport::SourceLost { leg: HUMAN });
-    assert_eq!(bench.hears(LegId::CALLER), "hold bed");
-    bench.media(MediaReport::SourceBack { leg: HUMAN });
-    assert_eq!(bench.hears(LegId::CALLER), HUMAN.to_string());
-    bench.put(Input::PeerHold { leg: HUMAN, held: true });
-    assert_eq!(bench.hears(LegId::CALLER), "hold bed");
 }
 
 #[test]
