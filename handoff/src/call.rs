@@ -157,6 +157,7 @@ impl Call {
             trunk: core.arrival.trunk.clone(),
             caller_tag: core.arrival.caller_tag.clone(),
             direction: "inbound".to_owned(),
+            call_type: core.arrival.call_type.clone(),
         });
         core.emit(Fact::LegOpened { leg: LegId::CALLER, role: Role::Caller });
         core.out.push(Output::Answer);

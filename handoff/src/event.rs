@@ -107,6 +107,9 @@ pub enum Fact {
         caller_tag: Option<String>,
         /// `inbound`.
         direction: String,
+        /// Type of call, for routing rules, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call_type: Option<String>,
     },
     /// The AI disclosure ended, whole or cut.
     #[serde(rename = "disclosure.ai_identity")]

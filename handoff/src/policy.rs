@@ -7,6 +7,7 @@ pub mod backtest;
 mod load;
 mod measured;
 pub mod phrase;
+pub mod replay;
 mod subject;
 
 use core::time::Duration;

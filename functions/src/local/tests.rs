@@ -118,7 +118,12 @@ impl Edge {
     async fn asks_for_a_person(&mut self) {
         let text = Pii::new("I want to talk to a real person please".to_owned());
         self.emit(
-            Fact::CallReceived { trunk: "carrier".into(), caller_tag: None, direction: "inbound".into() },
+            Fact::CallReceived {
+                trunk: "carrier".into(),
+                caller_tag: None,
+                direction: "inbound".into(),
+                call_type: None,
+            },
             None,
         )
         .await;

@@ -208,9 +208,9 @@ fn clock(core: &mut Core, state: State) -> State {
 
 /// A key of the caller, as our own media plane heard it.
 pub(super) fn caller_key(core: &mut Core, state: State, digit: char) -> State {
-    let fact =
-        Fact::SignalReceived { id: format!("key-{}", core.seq), kind: "dtmf".to_owned(), values: Vec::new() };
     let stimulus = core.conversation.record_digit(core.at, digit);
+    let (id, values) = (format!("key-{}", core.seq), requested(&stimulus));
+    let fact = Fact::SignalReceived { id, kind: "dtmf".to_owned(), values };
     decide::stimulate(core, state, stimulus, fact)
 }
 
@@ -320,7 +320,15 @@ fn signal_fact(core: &Core, said: Moment, signal: &Signal, stimulus: &Stimulus) 
             text: (!core.refused).then(|| text.clone()),
         };
     }
-    Fact::SignalReceived { id: signal.id.clone(), kind: kind(&signal.body), values: values(&signal.body) }
+    let mut values = values(&signal.body);
+    values.extend(requested(stimulus));
+    Fact::SignalReceived { id: signal.id.clone(), kind: kind(&signal.body), values }
+}
+
+/// Of a key only whether it asked for a person: keys spell card numbers.
+fn requested(stimulus: &Stimulus) -> Vec<(String, i64)> {
+    let asked = matches!(stimulus, Stimulus::Digit { zero: true });
+    asked.then(|| ("request".to_owned(), 1)).into_iter().collect()
 }
 
 fn kind(body: &SignalBody) -> String {
@@ -370,13 +378,13 @@ fn values(body: &SignalBody) -> Vec<(String, i64)> {
         SignalBody::Tool { name: what, ok } => {
             vec![(name("tool", what), ok.map_or(-1, i64::from))]
         }
+        SignalBody::TransferRequest(request) => vec![(name("reason", request.reason.as_str()), 1)],
         SignalBody::CallStarted { .. }
         | SignalBody::Turn { .. }
         | SignalBody::TurnPartial { .. }
         | SignalBody::DisclosureMade { .. }
         | SignalBody::Consent { .. }
         | SignalBody::Dtmf { .. }
-        | SignalBody::TransferRequest(_)
         | SignalBody::TransferCancel
         | SignalBody::Resolved { .. }
         | SignalBody::Error { .. }

@@ -19,6 +19,7 @@ mod grid;
 mod leaving;
 mod random;
 mod recording;
+mod replay;
 mod scenarios;
 mod tap;
 mod waiting;
