@@ -45,8 +45,7 @@ pub struct Dialog {
     pub holding: bool,
     /// No audio leaves, whatever was agreed.
     pub mute: bool,
-    /// The edge took its INVITE back and we answered all the same.
-    pub crossed: bool,
+    reached: bool,
     calls: bool,
     own: String,
     far: String,
@@ -211,7 +210,7 @@ impl Peer {
             edge_audio: None,
             holding: false,
             mute: false,
-            crossed: false,
+            reached: false,
             calls: true,
             own,
             far,
@@ -232,13 +231,22 @@ impl Peer {
         index
     }
 
-    /// Sends a provisional response.
-    pub fn provisional(&self, dialog: usize, status: u16, out: &mut Effects) {
+    /// The edge has a response of this phone: from now on it can take its INVITE back.
+    pub fn reached(&mut self, call_id: &str) {
+        if let Some(known) = self.dialogs.iter_mut().find(|known| known.call_id == call_id) {
+            known.reached = true;
+        }
+    }
+
+    /// Sends a provisional response, and again for every repeated INVITE.
+    pub fn provisional(&mut self, dialog: usize, status: u16, out: &mut Effects) {
         let Some(known) = self.dialogs.get(dialog).filter(|known| known.stand == Stand::Early) else {
             return;
         };
         if let (false, Some(invite)) = (self.vanished, Message::parse(&known.invite)) {
-            out.sent.push(wire::response(&invite, status, &known.own_tag, self.sip, ""));
+            let bytes = wire::response(&invite, status, &known.own_tag, self.sip, "");
+            self.answered.insert((known.branch.clone(), "INVITE"), bytes.clone());
+            out.sent.push(bytes);
         }
     }
 
@@ -531,7 +539,8 @@ impl Peer {
             }
             ("INVITE", Some(_)) => {}
             ("CANCEL", Some(dialog)) => {
-                reply(self, 200, "", "");
+                let tag = self.dialogs.get(dialog).map_or_else(String::new, |known| known.own_tag.clone());
+                reply(self, 200, &tag, "");
                 self.taken_back(dialog, message, late(dialog), out);
             }
             ("BYE", Some(dialog)) => {
@@ -568,7 +577,7 @@ impl Peer {
             edge_audio: audio,
             holding: false,
             mute: false,
-            crossed: false,
+            reached: false,
             calls: false,
             own: format!("{};tag={tag}", message.to),
             far: message.from.to_owned(),
@@ -644,7 +653,6 @@ impl Peer {
             return;
         }
         if late {
-            known.crossed = true;
             self.answer(dialog, 1, out);
             return;
         }
@@ -667,7 +675,13 @@ impl Peer {
         if self.vanished {
             return 0;
         }
-        let dialogs = self.dialogs.iter().filter(|known| known.stand != Stand::Over).count();
+        // An INVITE that nothing was answered to cannot be taken back (RFC 3261 section 9.1).
+        let left = |known: &&Dialog| match known.stand {
+            Stand::Over => false,
+            Stand::Up => true,
+            Stand::Early => known.calls || known.reached,
+        };
+        let dialogs = self.dialogs.iter().filter(left).count();
         let forks: usize = self
             .dialogs
             .iter()

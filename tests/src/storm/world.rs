@@ -668,6 +668,9 @@ impl<'a> World<'a> {
         if let Some(message) = Message::parse(&bytes) {
             self.trace(|| format!("{from} -> edge {}", message.summary()));
             self.see(&Seen::In(peer, &message));
+            if message.status.is_some() {
+                self.peers[peer].reached(message.call_id);
+            }
         }
         let flow = Flow { transport: Transport::Udp, peer: from, connection: 0 };
         self.arriving = (peer < self.plan.calls.len()).then_some(peer);

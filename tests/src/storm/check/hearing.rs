@@ -38,6 +38,9 @@ struct Call {
     bridged: Option<LegId>,
     /// The voice agent has the caller again since then.
     back_since: Option<Now>,
+    apart_since: Option<Now>,
+    /// When this was looked at last.
+    looked: Now,
     door: bool,
 }
 
@@ -52,7 +55,8 @@ pub(super) struct Hearing {
 
 impl Hearing {
     pub(super) fn new(plan: &Plan) -> Self {
-        let limit = SILENCE_MAX + SLACK + Duration::from_millis(plan.house.reports_ms);
+        // A prompt ends and its report is late; then a phone is silent, and that report is.
+        let limit = SILENCE_MAX + SLACK + 2 * Duration::from_millis(plan.house.reports_ms);
         Self { limit, calls: BTreeMap::new(), ports: BTreeMap::new(), callers: BTreeMap::new() }
     }
 }
@@ -96,6 +100,7 @@ impl Call {
             Fact::TransferEnded { outcome, fallback, .. } => {
                 let back = *fallback == FallbackTaken::VoiceAgent || *outcome == Outcome::Cancelled;
                 self.back_since = (back && self.bridged.is_none()).then_some(at);
+                self.apart_since = None;
             }
             _ => {}
         }
@@ -204,7 +209,9 @@ impl Call {
         let listens = matches!(self.hears.get(&voice), Some(Ear::Leg(LegId::CALLER, _)));
         let talks = matches!(self.hears.get(&LegId::CALLER), Some(Ear::Leg(leg, _)) if *leg == voice);
         let noticed = matches!(self.hears.get(&LegId::CALLER), Some(Ear::Play(..)));
-        if waited > limit && !(listens && (talks || noticed)) {
+        if listens && (talks || noticed) {
+            self.apart_since = None;
+        } else if at.since(*self.apart_since.get_or_insert(since.max(self.looked))) > limit {
             findings.add("I3", at, "after a failed transfer caller and voice agent are not connected");
         }
         if waited > limit + NOTICE_MAX {
@@ -270,6 +277,7 @@ impl Watch for Hearing {
     fn pass(&mut self, at: Now, findings: &mut Findings) {
         for (call, known) in &mut self.calls {
             known.pass(at, self.limit, call, findings);
+            known.looked = at;
         }
     }
 }
