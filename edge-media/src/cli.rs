@@ -12,9 +12,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// Exit code of a scenario or an option that is declared and not built yet.
-pub const NOT_BUILT: u8 = 64;
-
 /// What whole calls did in virtual time; the test that plays them keeps it true.
 const GRID: &str = include_str!("../../tests/GRID.md");
 
@@ -162,7 +159,7 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Webhook { what } => on_runtime(webhook::run(what)),
-        Command::Recording { data, json, what } => on_runtime(recording::run(data, json, what)),
+        Command::Recording { data, json, what } => recording::run(&data, json, what),
         Command::Policy { what } => policy::run(what),
     }
 }

@@ -181,6 +181,8 @@ pub struct Agent {
     pub lang: String,
     /// How long the phone rings.
     pub ring_timeout: Duration,
+    /// How long this person may take to accept after the whisper.
+    pub accept_timeout: Duration,
     /// Answering the phone counts as accepting.
     pub accept_on_answer: bool,
     /// Presence is proven by registration, so the whisper may be personal at once.
@@ -221,6 +223,7 @@ impl Agent {
         Target {
             agent: self.id.clone(),
             ring_timeout: self.ring_timeout,
+            accept_timeout: self.accept_timeout,
             lang: self.lang.clone(),
             trusted: self.trusted,
             accept_on_answer: self.accept_on_answer,

@@ -13,6 +13,7 @@ use handoff::clock::Now;
 use handoff::conversation::Turn;
 use handoff::id::{CallId, HumanAgentId, TransferId};
 use handoff::pii::Pii;
+use handoff::policy::Category;
 use serde_json::{Value, json};
 
 pub use message::{DesktopInput, Refusal};
@@ -33,6 +34,24 @@ struct Desk {
     sequence: u64,
     sessions: Vec<DesktopSession>,
     offers: Vec<Offer>,
+    /// The waiting callers as every open page was last told.
+    waiting: Option<Vec<WaitingCaller>>,
+}
+
+/// A caller who waits in a queue of this person: seen by all its people, and therefore
+/// without anything about who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingCaller {
+    /// Which transfer.
+    pub transfer: TransferId,
+    /// The queue's name on screens.
+    pub queue: String,
+    /// Why a person is needed.
+    pub category: Category,
+    /// Since when.
+    pub since: Now,
+    /// To whom it is offered now.
+    pub offered_to: Option<HumanAgentId>,
 }
 
 /// One transfer as this person sees it.
@@ -82,6 +101,8 @@ impl Desktops {
             return Err(TooManyPages);
         }
         desk.sessions.push(session);
+        // The new page knows of none.
+        desk.waiting = None;
         let offers: Vec<Value> = desk.offers.iter().map(|offer| offer.view(now)).collect();
         // Not counted: the person's other pages get no message for it and would miss a number.
         let seq = desk.sequence;
@@ -111,11 +132,49 @@ impl Desktops {
         Some(Pii::new(message.to_string()))
     }
 
+    /// Shows a person who waits in their queues, the longest first. `None` where nothing has
+    /// changed or no page is open. Unnumbered: each message is the whole list.
+    pub fn waiting(
+        &mut self,
+        now: Now,
+        agent: &HumanAgentId,
+        callers: &[WaitingCaller],
+    ) -> Option<Pii<String>> {
+        let desk = self.desks.get_mut(agent)?;
+        if desk.sessions.is_empty() || desk.waiting.as_deref() == Some(callers) {
+            return None;
+        }
+        desk.waiting = Some(callers.to_vec());
+        let shown = callers.iter().take(WAITING_SHOWN_MAX).map(|caller| {
+            let offered = match &caller.offered_to {
+                Some(to) if to == agent => "you",
+                Some(_) => "other",
+                None => "nobody",
+            };
+            json!({
+                "transfer": caller.transfer,
+                "queue": caller.queue,
+                "category": caller.category,
+                "waited_ms": u64::try_from(now.since(caller.since).as_millis()).unwrap_or(u64::MAX),
+                "offered": offered,
+            })
+        });
+        let callers_shown: Vec<Value> = shown.collect();
+        let message = json!({ "type": "waiting", "total": callers.len(), "callers": callers_shown });
+        Some(Pii::new(message.to_string()))
+    }
+
     /// Reads what a page says: the call that it concerns, and what it means there.
     pub fn receive(&self, agent: &HumanAgentId, text: &str) -> Result<(CallId, DesktopInput), Refusal> {
         let input = message::parse(text)?;
+        let call = self.permit(agent, &input)?.clone();
+        Ok((call, input))
+    }
+
+    /// Whether a person may say this now; the call that it concerns.
+    pub fn permit(&self, agent: &HumanAgentId, input: &DesktopInput) -> Result<&CallId, Refusal> {
         let offer = self.offer(agent, input.transfer()).ok_or(Refusal::NotYours)?;
-        match &input {
+        match input {
             DesktopInput::Acked { revision, .. } => {
                 let shown = offer.card.as_ref().map_or(0, |card| card.revision);
                 if *revision == 0 || *revision > shown {
@@ -125,9 +184,14 @@ impl Desktops {
             DesktopInput::HandBack { .. } if !matches!(offer.stage, Stage::Bridged { .. }) => {
                 return Err(Refusal::TooEarly);
             }
+            DesktopInput::Accept { .. } | DesktopInput::Decline { .. }
+                if !matches!(offer.stage, Stage::Incoming) =>
+            {
+                return Err(Refusal::TooLate);
+            }
             DesktopInput::Accept { .. } | DesktopInput::Decline { .. } | DesktopInput::HandBack { .. } => {}
         }
-        Ok((offer.call.clone(), input))
+        Ok(&offer.call)
     }
 
     /// The call of a transfer that is offered to this person, or that they took.
@@ -263,6 +327,9 @@ impl Offer {
 const PAGES_MAX: usize = 4;
 /// One call is talked to, one is offered, and ends may cross; older ones are left over.
 const OFFERS_MAX: usize = 4;
+
+/// Nobody reads further down; the total is told beside it.
+const WAITING_SHOWN_MAX: usize = 20;
 
 #[cfg(test)]
 mod tests;

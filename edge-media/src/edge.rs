@@ -14,17 +14,17 @@ use std::time::Duration;
 
 use handoff::call::media::{MediaReport, Prompt};
 use handoff::call::outcome::LegCause;
-use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Output, Standing};
+use handoff::call::{Arrival, Call, CallRules, DesktopPush, Input, Output, Standing, Waiting};
 use handoff::clock::{Moment, Now};
 use handoff::command::Command;
 use handoff::conversation::CallerIdentity;
-use handoff::event::{CallEvent, Evaluable, Means, StoredRecording};
-use handoff::id::{CallId, HumanAgentId, LegId, TransferId};
+use handoff::event::{CallEvent, DeclineReason, Evaluable, Means, StoredRecording};
+use handoff::id::{CallId, HumanAgentId, LegId, QueueId, TransferId};
 use handoff::pii::Pii;
 use handoff::policy::Decision;
 use handoff::signal::Signal;
 
-use crate::edge::directory::{Directory, Members, Person};
+use crate::edge::directory::{Directory, Members, Person, Staffing};
 use crate::media::{Carrier, MediaCommand, MediaEvent, Port, StreamKey};
 use crate::sip::{
     DialogKey, Direction, Flow, LocalMedia, Origin, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput,
@@ -72,6 +72,8 @@ pub enum EdgeInput {
     DoorOpened(StreamKey),
     /// The voice agent said something.
     DoorSignal(StreamKey, Box<Signal>),
+    /// A signal about a call that did not come by its voice agent's link.
+    CallSignal(CallId, Box<Signal>),
     /// The voice agent's link is gone.
     DoorClosed(StreamKey, LegCause),
     /// A person's desktop came or went.
@@ -81,7 +83,7 @@ pub enum EdgeInput {
     /// A person accepts by button or API.
     Accept(HumanAgentId, TransferId, Means),
     /// A person declines by button or API.
-    Decline(HumanAgentId, TransferId, Means),
+    Decline(HumanAgentId, TransferId, Means, DeclineReason),
     /// A person gives the caller back to the voice agent.
     HandBack(HumanAgentId, TransferId),
     /// The cloud orders.
@@ -255,6 +257,9 @@ impl Edge {
             EdgeInput::DoorSignal(stream, signal) => {
                 self.feed_stream(at, stream, &mut out, |_| Input::Signal(*signal));
             }
+            EdgeInput::CallSignal(call, signal) => {
+                self.feed(at, &call, Input::Signal(*signal), &mut out);
+            }
             EdgeInput::DoorClosed(stream, cause) => {
                 if let Some((call, leg)) = self.streams.remove(&stream) {
                     self.close_leg(at, &call, leg, cause, None, &mut out);
@@ -276,8 +281,13 @@ impl Edge {
             EdgeInput::Accept(agent, transfer, means) => {
                 self.feed_agent(at, &agent.clone(), &mut out, |_| Input::Accept { agent, transfer, means });
             }
-            EdgeInput::Decline(agent, transfer, means) => {
-                self.feed_agent(at, &agent.clone(), &mut out, |_| Input::Decline { agent, transfer, means });
+            EdgeInput::Decline(agent, transfer, means, reason) => {
+                self.feed_agent(at, &agent.clone(), &mut out, |_| Input::Decline {
+                    agent,
+                    transfer,
+                    means,
+                    reason,
+                });
             }
             EdgeInput::HandBack(agent, _) => {
                 self.feed_agent(at, &agent.clone(), &mut out, |_| Input::HandBack { agent });
@@ -341,12 +351,22 @@ impl Edge {
             .map(|(id, _)| id)
     }
 
-    /// The stream of a running call's voice agent.
-    pub fn stream_of(&self, call: &CallId) -> Option<StreamKey> {
-        self.calls.get(call)?.legs.values().find_map(|wire| match wire {
-            Wire::Stream(stream) => Some(*stream),
-            Wire::Sip { .. } => None,
-        })
+    /// The running call of a voice agent's stream.
+    pub fn call_of_stream(&self, stream: StreamKey) -> Option<&CallId> {
+        self.streams.get(&stream).map(|(call, _)| call)
+    }
+
+    /// Callers who wait for a person, the longest first.
+    pub fn waiting(&self) -> Vec<(&CallId, Waiting)> {
+        let waiting = self.calls.iter().filter_map(|(id, running)| Some((id, running.call.waiting()?)));
+        let mut waiting: Vec<_> = waiting.collect();
+        waiting.sort_by_key(|(_, waiting)| waiting.since);
+        waiting
+    }
+
+    /// Who could take a call of this queue now, and how long it takes.
+    pub fn staffing(&self, queue: &QueueId) -> Option<Staffing> {
+        self.directory.staffing(queue)
     }
 
     /// Counters of this router.

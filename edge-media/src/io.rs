@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::desktop::Desktops;
 use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput, PORT_STOCK};
 use crate::io::clock::Clock;
+use crate::io::http::events::{EventLog, Told};
 use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::{MediaCounters, MediaHandle};
 use crate::io::net::{Net, NetEvent};
@@ -171,10 +172,13 @@ impl Server {
         let dialer = Dialer::new(&config.voice_agent)?;
         let (http_config, watched) = watch::channel(Arc::new(config));
         let (http_stop, stopped) = oneshot::channel::<()>();
-        let http_task = tokio::spawn(http::serve(listener, watched.clone(), http_requests, async move {
-            // Also when the sender is dropped.
-            let _ = stopped.await;
-        }));
+        let events = Arc::new(EventLog::new(seed()? as u32));
+        let told = Arc::clone(&events);
+        let http_task =
+            tokio::spawn(http::serve(listener, watched.clone(), http_requests, told, async move {
+                // Also when the sender is dropped.
+                let _ = stopped.await;
+            }));
         let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
         let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
         let (orders, order_queue) = mpsc::channel(16);
@@ -192,11 +196,13 @@ impl Server {
             pages: DesktopSockets::default(),
             config: watched,
             doors: BTreeMap::new(),
+            call_sids: BTreeMap::new(),
             stream_ends: BTreeMap::new(),
             door_events,
             dialer,
             spool: Spool::new(local.store().clone(), Arc::clone(&setup.functions)),
             held: VecDeque::new(),
+            events,
             shown: shown.clone(),
             drained: None,
             told: Counted::default(),
@@ -311,6 +317,14 @@ struct Sources {
     commands: mpsc::Receiver<handoff::command::Command>,
 }
 
+/// What waits for the disk.
+struct Held {
+    stored: Stored,
+    effects: Vec<EdgeOutput>,
+    /// The facts themselves, for those who follow them.
+    told: Vec<Told>,
+}
+
 struct Shell {
     edge: Edge,
     clock: Clock,
@@ -321,11 +335,14 @@ struct Shell {
     pages: DesktopSockets,
     config: watch::Receiver<Arc<Config>>,
     doors: BTreeMap<StreamKey, Door>,
+    /// The stream of each name by which a voice agent may refer to its call over HTTP.
+    call_sids: BTreeMap<String, StreamKey>,
     stream_ends: BTreeMap<StreamKey, StreamEnds>,
     door_events: mpsc::Sender<(StreamKey, DoorEvent)>,
     dialer: Dialer,
     spool: Spool,
-    held: VecDeque<(Stored, Vec<EdgeOutput>)>,
+    held: VecDeque<Held>,
+    events: Arc<EventLog>,
     shown: broadcast::Sender<Shown>,
     drained: Option<oneshot::Sender<()>>,
     told: Counted,
@@ -425,7 +442,7 @@ impl Shell {
         if !self.spool.is_empty() {
             // What the disk refused has one more try.
             let again = self.spool.flush();
-            self.held.push_back((again, Vec::new()));
+            self.held.push_back(Held { stored: again, effects: Vec::new(), told: Vec::new() });
             self.settle().await;
         }
         self.tell_counted();
@@ -459,11 +476,13 @@ impl Shell {
         let mut effects = Vec::new();
         let mut journalled = false;
         let mut shown = Vec::new();
+        let mut told = Vec::new();
         for output in outputs {
             match output {
                 EdgeOutput::Fact(event) => {
                     let fact = event.fact.kind().to_owned();
                     shown.push(Shown { at: event.time, call: event.call.clone(), fact });
+                    told.push(Told::of(&event));
                     self.spool.push(&event);
                     journalled = true;
                 }
@@ -499,7 +518,7 @@ impl Shell {
                 let _ = self.shown.send(fact);
             }
             if self.held.len() < HELD_MAX {
-                self.held.push_back((stored, effects));
+                self.held.push_back(Held { stored, effects, told });
             } else {
                 warn!("the disk is gone: effects go out before their facts are stored");
                 effects.into_iter().for_each(|effect| self.carry(effect));
@@ -510,13 +529,19 @@ impl Shell {
     /// The facts at the front are on disk, or refused by it, which must not silence a call:
     /// their effects go out.
     fn release(&mut self, stored: std::result::Result<(), StoreError>) {
-        let Some((rows, effects)) = self.held.pop_front() else { return };
+        let Some(Held { stored: rows, effects, told }) = self.held.pop_front() else { return };
         if let Err(error) = stored {
             warn!(%error, "facts could not be stored; they are tried again");
             let again = self.spool.refused(&rows, &error);
-            self.held.extend(again.into_iter().map(|stored| (stored, Vec::new())));
+            let bare = |stored| Held { stored, effects: Vec::new(), told: Vec::new() };
+            self.held.extend(again.into_iter().map(bare));
         }
         effects.into_iter().for_each(|effect| self.carry(effect));
+        let queues_moved = told.iter().any(|told| moves_queues(told.kind));
+        told.into_iter().for_each(|told| self.events.push(told));
+        if queues_moved {
+            self.show_waiting();
+        }
     }
 
     fn carry(&mut self, effect: EdgeOutput) {
@@ -549,6 +574,7 @@ impl Shell {
             }
             EdgeOutput::CloseDoor(stream) => {
                 self.stream_ends.remove(&stream);
+                self.call_sids.retain(|_, named| *named != stream);
                 if let Some(door) = self.doors.remove(&stream) {
                     door.close();
                 }
@@ -594,6 +620,7 @@ impl Shell {
             DoorEvent::Closed { reason, tally, dropped } => {
                 info!(?reason, ?tally, ?dropped, "the voice agent's link is closed");
                 self.doors.remove(&stream);
+                self.call_sids.retain(|_, named| *named != stream);
                 let cause = match reason {
                     CloseReason::RemoteClosed => LegCause::RemoteHangUp,
                     CloseReason::Local => LegCause::LocalHangUp,
@@ -616,6 +643,7 @@ impl Shell {
             return self.step(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
         };
         let ids = StreamIds::from_random(account, this_call, this_stream);
+        self.call_sids.insert(ids.call_sid().to_owned(), stream);
         let session = Session::new(ids, call, &[]);
         let Some((to_media, from_media)) = self.stream_ends.remove(&stream) else {
             return self.step(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
@@ -626,9 +654,14 @@ impl Shell {
     }
 }
 
-async fn committed(front: Option<&mut (Stored, Vec<EdgeOutput>)>) -> std::result::Result<(), StoreError> {
+/// Facts after which another caller waits, one less, or for somebody else.
+fn moves_queues(kind: &str) -> bool {
+    ["transfer.", "agent.", "bridge.", "caller.", "call."].iter().any(|family| kind.starts_with(family))
+}
+
+async fn committed(front: Option<&mut Held>) -> std::result::Result<(), StoreError> {
     match front {
-        Some((stored, _)) => stored.committed().await,
+        Some(held) => held.stored.committed().await,
         None => std::future::pending().await,
     }
 }

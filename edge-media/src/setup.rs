@@ -189,6 +189,7 @@ fn person(agent: &crate::config::Agent) -> Person {
             Phone::Fixed(phone) => Dial::Fixed(SipDestination::Uri(phone.uri.clone())),
         },
         ring_timeout: agent.ring_timeout,
+        accept_timeout: agent.accept_timeout,
         lang: agent.lang.clone(),
         trusted: agent.trusted,
         accept_on_answer: agent.accept_on_answer,

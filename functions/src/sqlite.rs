@@ -4,6 +4,7 @@
 //! their own, read-only. What is personal is sealed before it is written: queue bodies with
 //! the store's key, payloads and transcripts with the key of their call.
 
+mod access;
 pub mod dead;
 pub(crate) mod ledger;
 mod ports;
@@ -30,6 +31,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
 
+pub use access::recorded_access;
 pub use ledger::CLOSE_ANYWAY_AFTER_MS;
 pub use queue::{QUEUES, QueueSettings, Received, Row};
 pub use vault::fresh_key;
@@ -374,7 +376,8 @@ fn open_for_writing(dir: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-pub(crate) fn wall_clock() -> Timestamp {
+/// The time by the clock of this machine, for the labels of facts.
+pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

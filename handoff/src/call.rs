@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use self::io::{
     Arrival, CallRules, DesktopPush, Fallback, Input, OnVoiceAgentBye, Output, PayloadAck, QueueRules,
-    Standing, Survivor, Target,
+    Standing, Survivor, Target, Waiting,
 };
 
 use self::bridge::Bridge;
@@ -72,10 +72,6 @@ const SEARCH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Longest ring, whatever a target says: carriers give up near two minutes.
 const RING_LIMIT: Duration = Duration::from_secs(120);
-
-/// How long a person may take to say yes after the whisper ended. Longer suits people who
-/// read first; shorter finds out a voicemail sooner.
-const ACCEPT_AFTER_WHISPER: Duration = Duration::from_secs(20);
 
 /// How long an answered phone may go without a yes, in all.
 const BRIEFING_LIMIT: Duration = Duration::from_secs(45);
@@ -210,6 +206,20 @@ impl Call {
             transfer: self.transfer_id(),
             legs: self.core.legs.roles(),
         }
+    }
+
+    /// How the caller waits for a person, where one is on the way.
+    pub fn waiting(&self) -> Option<Waiting> {
+        let State::Transferring(transfer) = &self.state else { return None };
+        Some(Waiting {
+            transfer: transfer.id.clone(),
+            queue: self.core.queue(transfer.queue)?.id.clone(),
+            category: transfer.decision.trigger.category,
+            since: transfer.decided_at.now,
+            estimate_s: transfer.estimate_s,
+            attempt: transfer.attempts,
+            offered_to: transfer.offer.target().map(|target| target.agent.clone()),
+        })
     }
 
     /// Nothing follows any more.
@@ -374,8 +384,8 @@ fn step(core: &mut Core, state: State, input: Input) -> State {
         (Transferring(transfer), Input::Accept { agent, transfer: id, means }) if id == transfer.id => {
             offer::accepted_by(core, transfer, &agent, means)
         }
-        (Transferring(transfer), Input::Decline { agent, transfer: id, .. }) if id == transfer.id => {
-            offer::declined_by(core, transfer, &agent)
+        (Transferring(transfer), Input::Decline { agent, transfer: id, reason, .. }) if id == transfer.id => {
+            offer::declined_by(core, transfer, &agent, reason)
         }
         (Bridged(bridge), Input::HandBack { agent }) => bridge::hand_back(core, bridge, &agent),
         (

@@ -71,6 +71,8 @@ pub enum DeclineReason {
     Declined,
     /// Busy or unavailable.
     Busy,
+    /// The person says that it belongs to another team.
+    WrongTeam,
     /// Answered, but nobody accepted in time: a voicemail, or a person who walked away.
     NeverAccepted,
     /// Lost after the answer.

@@ -16,7 +16,8 @@ use handoff::signal::{Signal, SignalBody, Speaker};
 const FLOOR: f64 = 0.95;
 /// What the held-out half was measured at, less a little: detector, precision, recall. There
 /// were 1.000 and 0.955 for requests, 1.000 and 1.000 for promises, 1.000 and 0.941 for topics.
-/// The author of the lines wrote the rules as well, so that strangers' lines do worse.
+/// The author of the lines wrote the rules as well, so that strangers' lines do worse: on 3 290
+/// lines of public chatbots, 62 of them requests, precision was 0.879 and recall 0.935.
 const HELD_OUT_FLOORS: [(&str, f64, f64); 3] =
     [("caller_request", 0.97, 0.92), ("promise", 0.95, 0.95), ("topic", 0.90, 0.85)];
 

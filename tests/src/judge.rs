@@ -86,9 +86,9 @@ impl World {
 
     /// How each transfer of the call ended: its outcome's name and where the caller went.
     pub fn outcomes(&self) -> Vec<(&'static str, handoff::call::outcome::FallbackTaken)> {
-        let ends = self.facts.iter().filter_map(|event| match &event.fact {
-            Fact::TransferEnded { outcome, fallback, .. } => Some((outcome.name(), *fallback)),
-            _ => None,
+        let ends = self.facts.iter().filter_map(|event| {
+            let Fact::TransferEnded { outcome, fallback, .. } = &event.fact else { return None };
+            Some((outcome.name(), *fallback))
         });
         ends.collect()
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use edge_media::edge::EdgeInput;
-use handoff::event::Means;
+use handoff::event::{DeclineReason, Means};
 use handoff::id::{HumanAgentId, TransferId};
 
 use crate::setting::Setting;
@@ -93,7 +93,7 @@ impl World {
     /// A person clicks "decline" on their page.
     pub fn clicks_decline(&mut self, index: usize) {
         let (agent, transfer) = self.offer_of(index);
-        self.give(EdgeInput::Decline(agent, transfer, Means::Ui));
+        self.give(EdgeInput::Decline(agent, transfer, Means::Ui, DeclineReason::Declined));
     }
 
     /// The caller hangs up, and everything that holds for any call is judged.

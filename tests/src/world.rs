@@ -675,6 +675,7 @@ pub fn edge_config(agents: &[String], recording: bool) -> EdgeConfig {
                 id: id.clone(),
                 dial: Dial::Registered(id.to_string()),
                 ring_timeout: Duration::from_secs(20),
+                accept_timeout: Duration::from_secs(20),
                 lang: "en".to_owned(),
                 trusted: true,
                 accept_on_answer: false,

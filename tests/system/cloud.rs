@@ -19,6 +19,9 @@ use tests::world::{Cloud, World};
 const ANSWERS: Habit = Habit::Answers(Duration::from_millis(500));
 const SECOND: Duration = Duration::from_secs(1);
 
+/// How a call gets into a state.
+type Reach = fn(&Setting) -> World;
+
 fn one() -> Setting {
     Setting::new(&[Someone::new(ANSWERS)])
 }
@@ -215,7 +218,7 @@ fn a_lost_acknowledgement_of_the_page_is_no_failure() {
 
 #[test]
 fn timers_and_reports_of_another_time_do_nothing_in_any_state() {
-    let states: [(&str, fn(&Setting) -> World); 5] = [
+    let states: [(&str, Reach); 5] = [
         ("talking", World::talking),
         ("asked", World::asked),
         ("waiting", World::waiting),

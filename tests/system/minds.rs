@@ -31,6 +31,9 @@ fn is_back(world: &mut World, since: Now) {
     assert!(first.is_some_and(|at| at <= soon), "the voice agent hears the caller again at {first:?}");
 }
 
+/// How a call gets into a state.
+type Reach = fn(&Setting) -> World;
+
 /// Ways to call a transfer off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -54,7 +57,7 @@ fn call_off(world: &mut World, way: Way) {
 
 #[test]
 fn a_caller_may_change_their_mind_in_every_state_before_the_yes() {
-    let phases: [(&str, fn(&Setting) -> World); 4] = [
+    let phases: [(&str, Reach); 4] = [
         ("draining", World::asked),
         ("announcing", |setting| {
             let mut world = World::asked(setting);

@@ -25,17 +25,17 @@ fn dialled(world: &World, index: usize) -> bool {
 fn ends(world: &World, index: usize) -> Vec<(LegCause, Option<u16>)> {
     let events = world.humans[index].events.iter();
     events
-        .filter_map(|event| match event {
-            SipEvent::Ended { cause, status, .. } => Some((*cause, *status)),
-            _ => None,
+        .filter_map(|event| {
+            let SipEvent::Ended { cause, status, .. } = event else { return None };
+            Some((*cause, *status))
         })
         .collect()
 }
 
 fn reasons(world: &World) -> Vec<DeclineReason> {
-    let facts = world.facts.iter().filter_map(|event| match &event.fact {
-        Fact::AgentDeclined { reason, .. } => Some(*reason),
-        _ => None,
+    let facts = world.facts.iter().filter_map(|event| {
+        let Fact::AgentDeclined { reason, .. } = &event.fact else { return None };
+        Some(*reason)
     });
     facts.collect()
 }

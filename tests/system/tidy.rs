@@ -63,7 +63,15 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rustls", &["edge-media/src/io/stream.rs", "edge-media/src/cli.rs"]),
     // The configuration borrows the type of a URI, so that it takes what the client takes.
     ("hyper", &["edge-media/src/io/http.rs", "edge-media/src/config/"]),
-    ("futures_util", &["edge-media/src/io/names.rs", "edge-media/src/io/stream/", "edge-media/src/demo/"]),
+    (
+        "futures_util",
+        &[
+            "edge-media/src/io/names.rs",
+            "edge-media/src/io/stream/",
+            "edge-media/src/io/http/events.rs",
+            "edge-media/src/demo/",
+        ],
+    ),
     ("axum", &["edge-media/src/io/http.rs", "edge-media/src/io/http/"]),
     ("hyper_util", &["edge-media/src/io/http.rs"]),
     ("socket2", &["edge-media/src/io/"]),

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use functions::audit_read::{Reader, Shown};
-use functions::ports::{Enqueue, Keys, Outgoing};
-use functions::sqlite::Store;
+use functions::ports::Outgoing;
+use functions::sqlite;
 use handoff::audit::{Actor, AuditEntry, AuditMessage, ChainId, ProducerId};
 use handoff::id::{CallId, LegId, TenantId};
 use serde::Serialize;
@@ -49,10 +49,18 @@ struct Line {
     intact: Option<bool>,
 }
 
-pub(super) async fn run(data: PathBuf, as_json: bool, what: What) -> Result<ExitCode> {
+pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
+    let exported = taken_out(data, as_json, what);
+    exported.unwrap_or_else(|error| {
+        print_line(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn taken_out(data: &Path, as_json: bool, what: What) -> Result<ExitCode> {
     let What::Export { call, out, actor } = what;
     let actor = actor.unwrap_or_else(account);
-    let lines = export(&data, &call, &out, &actor).await?;
+    let lines = export(data, &call, &out, &actor)?;
     let mut intact = true;
     for line in &lines {
         intact &= line.intact != Some(false);
@@ -71,7 +79,7 @@ pub(super) async fn run(data: PathBuf, as_json: bool, what: What) -> Result<Exit
     Ok(if intact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn export(data: &Path, call: &str, out: &Path, actor: &str) -> Result<Vec<Line>> {
+fn export(data: &Path, call: &str, out: &Path, actor: &str) -> Result<Vec<Line>> {
     let call = CallId::parse(call).context("this is not the id of a call")?;
     let reader = Reader::open(data).with_context(|| format!("{}", data.display()))?;
     let chain = reader.list()?.into_iter().find(|chain| chain.chain == call.as_str());
@@ -85,12 +93,11 @@ async fn export(data: &Path, call: &str, out: &Path, actor: &str) -> Result<Vec<
     if legs.is_empty() {
         bail!("nothing was recorded of this call")
     }
-    let store = Store::open(data)?;
-    let key = store.data_key(&tenant, &call).await.context("the recording cannot be opened")?.key;
+    let entry = Outgoing::audit(&exported(&tenant, &call, actor, &legs))?;
+    let key = sqlite::recorded_access(data, &tenant, &call, &entry)
+        .context("the key of the call is not given, so nothing is exported")?
+        .key;
     let origin = read::origin(&folder, &key, &call, &legs)?.context("nothing was recorded of this call")?;
-    let entry = Outgoing::audit(&exported(&store, &tenant, &call, actor, &legs))?;
-    let recorded = store.enqueue(vec![entry]).await;
-    recorded.context("the export cannot be written to the audit trail, so nothing is exported")?;
     std::fs::create_dir_all(out).with_context(|| format!("{}", out.display()))?;
     let mut lines = Vec::new();
     for (leg, numbers) in &legs {
@@ -106,14 +113,8 @@ async fn export(data: &Path, call: &str, out: &Path, actor: &str) -> Result<Vec<
 }
 
 /// The record of this export. Each export is a job of its own: a second one is not a repeat.
-fn exported(
-    store: &Store,
-    tenant: &TenantId,
-    call: &CallId,
-    actor: &str,
-    legs: &BTreeMap<LegId, Vec<u32>>,
-) -> AuditMessage {
-    let at = store.wall();
+fn exported(tenant: &TenantId, call: &CallId, actor: &str, legs: &BTreeMap<LegId, Vec<u32>>) -> AuditMessage {
+    let at = sqlite::wall_clock();
     let fields: Vec<String> = legs.keys().map(LegId::to_string).collect();
     let job = format!("{call}:recording:{}:{}", at.unix_millis(), std::process::id());
     AuditMessage::plain(AuditEntry {
@@ -155,7 +156,8 @@ fn account() -> String {
 
 #[cfg(test)]
 mod tests {
-    use functions::ports::{AUDIT, AppendAudit};
+    use functions::ports::{AUDIT, AppendAudit, Keys};
+    use functions::sqlite::Store;
     use handoff::clock::Now;
     use handoff::event::{CallEvent, Fact, Role, StoredRecording};
     use handoff::id::EdgeId;
@@ -226,7 +228,7 @@ mod tests {
         recorded(data.path()).await;
         let out = data.path().join("out");
         for times in 1..=2 {
-            let lines = export(data.path(), "call_0001", &out, "uid:0").await.unwrap();
+            let lines = export(data.path(), "call_0001", &out, "uid:0").unwrap();
             let expected = Line {
                 leg: LegId::CALLER,
                 role: "caller".to_owned(),
@@ -254,7 +256,7 @@ mod tests {
         let plain = key.open("recording|call_0001|leg-0|0", &std::fs::read(&piece).unwrap()).unwrap();
         std::fs::write(&piece, key.seal([3; 12], "recording|call_0001|leg-0|0", &plain)).unwrap();
         drop(store);
-        let lines = export(data.path(), "call_0001", data.path(), "uid:0").await.unwrap();
+        let lines = export(data.path(), "call_0001", data.path(), "uid:0").unwrap();
         assert_eq!(lines[0].intact, Some(false));
     }
 
@@ -265,7 +267,7 @@ mod tests {
         let store = Store::open(data.path()).unwrap();
         assert_eq!(store.destroy(&tenant(), &call()).await.unwrap().len(), 1);
         drop(store);
-        assert!(export(data.path(), "call_0001", data.path(), "uid:0").await.is_err());
+        assert!(export(data.path(), "call_0001", data.path(), "uid:0").is_err());
         assert_eq!(exports(data.path()), 0, "nothing left, so nothing is recorded as having left");
     }
 
@@ -274,10 +276,10 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         recorded(data.path()).await;
         let out = data.path();
-        let unknown = export(data.path(), "call_0002", out, "uid:0").await.unwrap_err();
+        let unknown = export(data.path(), "call_0002", out, "uid:0").unwrap_err();
         assert!(unknown.to_string().contains("no such call"), "{unknown}");
         std::fs::remove_dir_all(data.path().join(RECORDINGS)).unwrap();
-        let nothing = export(data.path(), "call_0001", out, "uid:0").await.unwrap_err();
+        let nothing = export(data.path(), "call_0001", out, "uid:0").unwrap_err();
         assert!(nothing.to_string().contains("nothing was recorded"), "{nothing}");
     }
 }

@@ -83,6 +83,7 @@ pub(super) struct AgentTable {
     pub(super) uri: Option<Spanned<String>>,
     pub(super) lang: Option<Spanned<String>>,
     pub(super) ring_timeout_s: Option<Spanned<i64>>,
+    pub(super) accept_timeout_s: Option<Spanned<i64>>,
     pub(super) accept_on_answer: Option<Spanned<bool>>,
     pub(super) trusted: Option<Spanned<bool>>,
     pub(super) desktop_token: Option<Spanned<String>>,

@@ -78,8 +78,22 @@ fn a_minimal_configuration_gets_the_documented_defaults() {
     let agent = &config.agents[0];
     assert!(agent.trusted && !agent.accept_on_answer);
     assert_eq!(agent.ring_timeout, Duration::from_secs(20));
+    assert_eq!(agent.accept_timeout, Duration::from_secs(20));
+    assert_eq!(config.edge.rtp_timeout, Duration::from_secs(20));
+    assert_eq!(config.queues[0].on_agent_bye, Survivor::End);
+    assert_eq!(config.queues[0].on_agent_lost, Survivor::Reoffer);
     assert_eq!(config.queues[0].payload_ack, PayloadAck::Desktop);
     assert_eq!(config.queues[0].wait_default_s, 30);
+}
+
+#[test]
+fn where_a_caller_goes_after_the_bridge_and_when_a_leg_is_given_up_are_chosen_within_bounds() {
+    let survivors = "label = \"Nurse line\"\non_agent_bye = \"voice_agent\"\non_agent_lost = \"closing\"\n";
+    let config = parse(&with("label = \"Nurse line\"\n", survivors)).unwrap();
+    assert_eq!(config.queues[0].on_agent_bye, Survivor::VoiceAgent);
+    assert_eq!(config.queues[0].on_agent_lost, Survivor::Closing);
+    let silent = with("tenant = \"t_acme\"\n", "tenant = \"t_acme\"\nrtp_timeout_s = 1\n");
+    refused(&silent, &["line 5: rtp_timeout_s is 1: 5 to 300 allowed"]);
 }
 
 #[test]

@@ -9,18 +9,20 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use functions::local::Workers;
 use handoff::call::media::ClipId;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::cli::Scenario;
 use crate::config::Config;
-use crate::demo::crm::{Behaviour, Crm};
+use crate::demo::crm::Crm;
 use crate::demo::desktop::{Desktop, Seen};
 use crate::demo::figures::{self, Evidence};
 use crate::demo::idle::IdleClock;
 use crate::demo::phone::{Phone, PhoneOrder};
 use crate::demo::report::Report;
+use crate::demo::scenario::Plan;
 use crate::demo::timeline::Timeline;
 use crate::demo::voice_agent::{Cue, Told, VoiceAgent};
 use crate::io::Server;
@@ -28,8 +30,8 @@ use crate::io::clock::Clock;
 use crate::media::prompt::ClipStore;
 use crate::sip::{Caller, Destination, DialogKey, Direction, SipCommand, SipConfig, SipEvent, TrunkConfig};
 
-/// Nothing in a healthy call takes longer.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+/// Nothing in a call takes longer: a machine that answered has 20 s to accept, after the whisper.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// After the call: queues empty, webhooks delivered, chain closed.
 const SETTLE_MAX: Duration = Duration::from_secs(15);
@@ -73,7 +75,7 @@ pub struct Stage {
 
 impl Stage {
     /// Sets the stage: parties first, since the configuration names their addresses.
-    pub async fn set(data: Option<PathBuf>) -> Result<Self> {
+    pub async fn set(data: Option<PathBuf>, plan: &Plan) -> Result<Self> {
         let clock = Clock::start();
         let data = match data {
             Some(data) => data,
@@ -82,10 +84,10 @@ impl Stage {
         std::fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
         let data = data.canonicalize()?;
         let voice_agent = VoiceAgent::start().await?;
-        let crm = Crm::start(Behaviour::Healthy, CRM_SECRET.to_owned()).await?;
+        let crm = Crm::start(plan.crm, CRM_SECRET.to_owned()).await?;
         let config = data.join("warmbridge.toml");
         std::fs::write(data.join("policy.toml"), handoff::policy::DEFAULT_TOML)?;
-        std::fs::write(&config, configuration(&data, &voice_agent.url, &crm.url))?;
+        std::fs::write(&config, configuration(&data, &voice_agent.url, &crm.url, plan))?;
         let config = Config::load(&config).map_err(|errors| anyhow::anyhow!("{errors}"))?;
         let server = Server::start(config).await?;
         let caller = Phone::start("caller", CARRIER, clock, 0x5eed_ca11, outside)?;
@@ -175,6 +177,38 @@ impl Stage {
         let told =
             |event: &SipEvent| matches!(event, SipEvent::PeerMedia(_, media) if media.direction == direction);
         self.caller_event(told).await.map(drop)
+    }
+
+    /// Waits until the human agent's phone is released: cancelled or hung up by the edge.
+    pub async fn human_released(&mut self) -> Result<()> {
+        let over = |event: &SipEvent| matches!(event, SipEvent::Ended { .. });
+        event_of(&mut self.human, "the human agent's phone", over).await.map(drop)
+    }
+
+    /// Waits until nobody is tried any more.
+    pub async fn returned(&mut self) -> Result<()> {
+        self.fact("fallback.taken").await
+    }
+
+    /// Waits until the edge has told the voice agent this status of its transfer.
+    pub async fn voice_agent_told(&mut self, status: &str) -> Result<()> {
+        let wait = async {
+            loop {
+                match self.voice_agent.told().await {
+                    Some(Told::Status(told)) if told == status => return Ok(()),
+                    Some(Told::Status(_) | Told::Started) => {}
+                    Some(Told::Stopped) | None => bail!("the voice agent's stream is over"),
+                }
+            }
+        };
+        tokio::time::timeout(WAIT_MAX, wait)
+            .await
+            .with_context(|| format!("the voice agent was never told `{status}`"))?
+    }
+
+    /// The functions, to be stopped and started.
+    pub fn functions(&self) -> &Workers {
+        self.server.local().workers()
     }
 
     /// Waits for the whisper's last sample.
@@ -318,7 +352,7 @@ fn outside(own: SocketAddr) -> SipConfig {
 }
 
 /// The configuration of the demo: a file like any other.
-fn configuration(data: &Path, voice_agent: &str, crm: &str) -> String {
+fn configuration(data: &Path, voice_agent: &str, crm: &str, plan: &Plan) -> String {
     format!(
         r#"# Written by `warmbridge demo`. Every listener is on loopback, every port is the system's choice.
 [edge]
@@ -347,7 +381,8 @@ user = "{AGENT}"
 password = "{PASSWORD}"
 desktop_token = "{PAGE_TOKEN}"
 trusted = true
-ring_timeout_s = 20
+ring_timeout_s = {ring}
+accept_timeout_s = {accept}
 
 [[queue]]
 id = "nurse_line"
@@ -365,10 +400,14 @@ id = "crm"
 url = "{crm}"
 secret = "{CRM_SECRET}"
 mode = "full"
+required = {required}
 allow_private = ["127.0.0.1/32"]
 grants = ["pii", "phi"]
 "#,
         data = data.display(),
+        ring = plan.ring_timeout_s,
+        accept = plan.accept_timeout_s,
+        required = plan.crm_required,
     )
 }
 

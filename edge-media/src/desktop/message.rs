@@ -2,7 +2,7 @@
 //! or unfit member is refused by its name, and nothing of its contents is repeated.
 
 use handoff::call::Input;
-use handoff::event::Means;
+use handoff::event::{DeclineReason, Means};
 use handoff::id::{HumanAgentId, TransferId};
 use serde_json::{Map, Value, json};
 
@@ -47,6 +47,28 @@ pub enum DeclineChoice {
     Other,
 }
 
+impl DeclineChoice {
+    /// The choice by its name in messages.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "busy" => Some(Self::Busy),
+            "wrong_team" => Some(Self::WrongTeam),
+            "other" => Some(Self::Other),
+            _unknown => None,
+        }
+    }
+}
+
+impl From<DeclineChoice> for DeclineReason {
+    fn from(choice: DeclineChoice) -> Self {
+        match choice {
+            DeclineChoice::Busy => Self::Busy,
+            DeclineChoice::WrongTeam => Self::WrongTeam,
+            DeclineChoice::Other => Self::Declined,
+        }
+    }
+}
+
 impl DesktopInput {
     /// The transfer that it is about.
     pub const fn transfer(&self) -> &TransferId {
@@ -63,7 +85,9 @@ impl DesktopInput {
         match self {
             Self::Acked { transfer, revision } => Input::DesktopAcked { agent, transfer, revision },
             Self::Accept { transfer } => Input::Accept { agent, transfer, means },
-            Self::Decline { transfer, .. } => Input::Decline { agent, transfer, means },
+            Self::Decline { transfer, reason } => {
+                Input::Decline { agent, transfer, means, reason: reason.into() }
+            }
             Self::HandBack { .. } => Input::HandBack { agent },
         }
     }
@@ -87,6 +111,9 @@ pub enum Refusal {
     /// Nothing can be handed back before there is a bridge.
     #[error("type: not connected yet")]
     TooEarly,
+    /// A yes was given already: there is nothing left to accept or decline.
+    #[error("type: accepted already")]
+    TooLate,
 }
 
 impl Refusal {
@@ -125,11 +152,9 @@ pub(super) fn parse(text: &str) -> Result<DesktopInput, Refusal> {
         }
         "decline" => {
             only(&members, &["type", "transfer", "reason"])?;
-            let reason = match members.get("reason").map(Value::as_str) {
-                None | Some(Some("other")) => DeclineChoice::Other,
-                Some(Some("busy")) => DeclineChoice::Busy,
-                Some(Some("wrong_team")) => DeclineChoice::WrongTeam,
-                Some(Some(_) | None) => return Err(field("reason")),
+            let reason = match members.get("reason") {
+                None => DeclineChoice::Other,
+                Some(name) => name.as_str().and_then(DeclineChoice::parse).ok_or_else(|| field("reason"))?,
             };
             Ok(DesktopInput::Decline { transfer: transfer()?, reason })
         }

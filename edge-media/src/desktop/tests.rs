@@ -1,7 +1,7 @@
 //! What a page is shown, restored and allowed to say.
 
 use handoff::call::Input;
-use handoff::event::Means;
+use handoff::event::{DeclineReason, Means};
 use proptest::prelude::*;
 
 use super::message::{DeclineChoice, MESSAGE_BYTES_MAX};
@@ -102,7 +102,6 @@ fn only_a_higher_revision_replaces_the_card_and_an_accept_freezes_it() {
 #[test]
 fn what_a_page_says_becomes_an_input_of_its_call() {
     let mut desktops = offered();
-    push(&mut desktops, &DesktopPush::Bridged { transfer: transfer("xfer_1") });
     let transfer = || transfer("xfer_1");
     for (text, expected) in [
         (
@@ -115,9 +114,13 @@ fn what_a_page_says_becomes_an_input_of_its_call() {
         ),
         (
             r#"{"type":"decline","transfer":"xfer_1","reason":"busy"}"#,
-            Input::Decline { agent: ana(), transfer: transfer(), means: Means::Ui },
+            Input::Decline {
+                agent: ana(),
+                transfer: transfer(),
+                means: Means::Ui,
+                reason: DeclineReason::Busy,
+            },
         ),
-        (r#"{"type":"hand_back","transfer":"xfer_1"}"#, Input::HandBack { agent: ana() }),
     ] {
         let (call, input) = desktops.receive(&ana(), text).unwrap();
         assert_eq!(call.as_str(), "call_01");
@@ -125,6 +128,49 @@ fn what_a_page_says_becomes_an_input_of_its_call() {
     }
     let declined = desktops.receive(&ana(), r#"{"type":"decline","transfer":"xfer_1"}"#).unwrap().1;
     assert_eq!(declined, DesktopInput::Decline { transfer: transfer(), reason: DeclineChoice::Other });
+    push(&mut desktops, &DesktopPush::Bridged { transfer: transfer() });
+    let back = desktops.receive(&ana(), r#"{"type":"hand_back","transfer":"xfer_1"}"#).unwrap().1;
+    assert_eq!(back.into_input(ana(), Means::Ui), Input::HandBack { agent: ana() });
+}
+
+#[test]
+fn after_a_yes_there_is_nothing_left_to_accept_or_decline() {
+    let mut desktops = offered();
+    push(&mut desktops, &DesktopPush::Accepted { transfer: transfer("xfer_1"), revision: 1 });
+    for kind in ["accept", "decline"] {
+        let said = desktops.receive(&ana(), &format!(r#"{{"type":"{kind}","transfer":"xfer_1"}}"#));
+        assert_eq!(said, Err(Refusal::TooLate));
+    }
+}
+
+#[test]
+fn who_waits_is_told_when_it_changes_and_to_every_new_page() {
+    let caller = |name: &str, offered_to| WaitingCaller {
+        transfer: transfer(name),
+        queue: "Nurse line".to_owned(),
+        category: Category::CallerRequest,
+        since: Now::ZERO,
+        offered_to,
+    };
+    let mut desktops = Desktops::default();
+    let now = Now::from_millis(2_000);
+    assert_eq!(desktops.waiting(now, &ana(), &[caller("xfer_1", None)]), None, "no page is open");
+    connect(&mut desktops, 0, 1);
+    assert!(desktops.waiting(now, &ana(), &[]).is_some(), "a new page is told that nobody waits");
+    assert_eq!(desktops.waiting(now, &ana(), &[]), None, "told already");
+    let told = desktops.waiting(now, &ana(), &[caller("xfer_1", None), caller("xfer_2", Some(ana()))]);
+    let told: Value = serde_json::from_str(told.unwrap().expose()).unwrap();
+    assert_eq!((&told["total"], &told["callers"][1]["offered"]), (&json!(2), &json!("you")));
+    assert_eq!(
+        (&told["callers"][0]["waited_ms"], &told["callers"][0]["offered"]),
+        (&json!(2_000), &json!("nobody"))
+    );
+    assert_eq!(told.get("seq"), None);
+    let same = [caller("xfer_1", None), caller("xfer_2", Some(ana()))];
+    assert_eq!(desktops.waiting(now, &ana(), &same), None, "told already");
+    connect(&mut desktops, 0, 2);
+    assert!(desktops.waiting(now, &ana(), &same).is_some(), "a new page knows of none");
+    assert!(desktops.waiting(now, &ana(), &[]).is_some(), "the last one is gone");
 }
 
 #[test]

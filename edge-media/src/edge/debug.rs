@@ -16,6 +16,7 @@ impl fmt::Debug for EdgeInput {
             Self::DoorSignal(stream, signal) => {
                 f.debug_tuple("DoorSignal").field(stream).field(signal).finish()
             }
+            Self::CallSignal(call, signal) => f.debug_tuple("CallSignal").field(call).field(signal).finish(),
             Self::DoorClosed(stream, cause) => {
                 f.debug_tuple("DoorClosed").field(stream).field(cause).finish()
             }
@@ -28,8 +29,8 @@ impl fmt::Debug for EdgeInput {
             Self::Accept(agent, transfer, means) => {
                 f.debug_tuple("Accept").field(agent).field(transfer).field(means).finish()
             }
-            Self::Decline(agent, transfer, means) => {
-                f.debug_tuple("Decline").field(agent).field(transfer).field(means).finish()
+            Self::Decline(agent, transfer, means, reason) => {
+                f.debug_tuple("Decline").field(agent).field(transfer).field(means).field(reason).finish()
             }
             Self::HandBack(agent, transfer) => {
                 f.debug_tuple("HandBack").field(agent).field(transfer).finish()

@@ -26,6 +26,8 @@ pub struct Person {
     pub dial: Dial,
     /// How long their phone rings.
     pub ring_timeout: Duration,
+    /// See [`Target::accept_timeout`].
+    pub accept_timeout: Duration,
     /// BCP 47 language of the whisper.
     pub lang: String,
     /// See [`Target::trusted`].
@@ -58,6 +60,19 @@ pub struct Directory {
     people: BTreeMap<HumanAgentId, Presence>,
     queues: Vec<Members>,
     waits: BTreeMap<QueueId, VecDeque<u32>>,
+}
+
+/// The people of one queue now, and its measured wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Staffing {
+    /// In the queue by the configuration.
+    pub people: usize,
+    /// Of these, reachable.
+    pub present: usize,
+    /// Of these, without a call.
+    pub available: usize,
+    /// See [`Directory::estimate_s`].
+    pub estimate_s: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -129,6 +144,7 @@ impl Directory {
             desktop: desktop(&chosen),
             agent: chosen,
             ring_timeout: presence.person.ring_timeout,
+            accept_timeout: presence.person.accept_timeout,
             lang: presence.person.lang.clone(),
             trusted: presence.person.trusted,
             accept_on_answer: presence.person.accept_on_answer,
@@ -174,6 +190,19 @@ impl Directory {
         sorted.get((sorted.len() * 4).div_ceil(5).saturating_sub(1)).copied()
     }
 
+    /// The people of a queue, counted.
+    pub fn staffing(&self, queue: &QueueId) -> Option<Staffing> {
+        let members = self.queues.iter().find(|members| &members.queue == queue)?;
+        let people = || members.people.iter().filter_map(|id| self.people.get(id));
+        let present = || people().filter(|presence| presence.is_present());
+        Some(Staffing {
+            people: people().count(),
+            present: present().count(),
+            available: present().filter(|presence| !presence.reserved).count(),
+            estimate_s: self.estimate_s(queue),
+        })
+    }
+
     /// People who could be offered a call now.
     pub fn available(&self) -> usize {
         self.people.values().filter(|presence| presence.is_present() && !presence.reserved).count()
@@ -195,6 +224,7 @@ mod tests {
             id: HumanAgentId::parse(id).unwrap(),
             dial: Dial::Registered(id.to_owned()),
             ring_timeout: Duration::from_secs(20),
+            accept_timeout: Duration::from_secs(20),
             lang: "en".to_owned(),
             trusted: true,
             accept_on_answer: false,
@@ -220,6 +250,8 @@ mod tests {
         directory.registered("eli", 2);
         let first = directory.reserve(&queue, &[], |_| true).unwrap().agent;
         assert_eq!(first.as_str(), "dana");
+        let staffing = Staffing { people: 2, present: 2, available: 1, estimate_s: None };
+        assert_eq!(directory.staffing(&queue), Some(staffing));
         let second = directory.reserve(&queue, &[], |_| false).unwrap();
         assert_eq!((second.agent.as_str(), second.desktop), ("eli", false));
         assert_eq!(directory.reserve(&queue, &[], |_| true), None, "both are reserved");

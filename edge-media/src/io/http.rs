@@ -1,26 +1,34 @@
 //! The HTTP listener: the human agent's page and its WebSocket, the API of transfers, calls
 //! and signals, and the health of the edge. It holds no state of any call: each request
 //! becomes an [`HttpRequest`] to the edge's loop, which answers or is too busy. Every route
-//! but the page's own files and `/healthz`, `/readyz` needs a bearer token; what a token
-//! opens is its holder's role. TLS is the business of a proxy before it. RFC 9110, 6455.
+//! but the page's own files, `/healthz`, `/readyz` and the description of the API needs a
+//! bearer token; what a token opens is its holder's role, and how often is bounded. The
+//! description (`openapi.json`) is held against the routes by a test. TLS is the business of
+//! a proxy before it. RFC 9110, 9457 (problems), 6455.
 
+mod access;
+mod calls;
 mod desktop;
+pub mod events;
+mod problem;
 mod routes;
+mod transfers;
 
 use core::future::Future;
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use handoff::call::Standing;
-use handoff::id::{CallId, HumanAgentId, TransferId};
+use axum::routing::{MethodRouter, get, post};
+use handoff::call::{Standing, Waiting};
+use handoff::clock::Now;
+use handoff::id::{CallId, HumanAgentId, QueueId, TransferId};
 use handoff::pii::Pii;
 use handoff::signal::Signal;
 use hyper::server::conn::http1;
@@ -28,11 +36,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::desktop::{DesktopInput, DesktopSession};
+use crate::edge::directory::Staffing;
+use crate::io::http::access::Rates;
+use crate::io::http::events::EventLog;
 
 /// What the listener asks of the edge's loop.
 #[derive(Debug)]
@@ -63,7 +75,7 @@ pub enum HttpRequest {
         /// Which page.
         session: DesktopSession,
     },
-    /// An accept or a decline over the API.
+    /// An accept, a decline or a hand-back over the API.
     Decide {
         /// By whom.
         agent: HumanAgentId,
@@ -100,10 +112,45 @@ pub enum HttpRequest {
         /// Whether the call is known.
         reply: oneshot::Sender<Result<(), ApiError>>,
     },
-    /// The calls under way.
+    /// Somebody asks for a person for a call. The policy decides, as it does for the voice
+    /// agent's own request.
+    RequestTransfer {
+        /// The call.
+        call: CallId,
+        /// The request, with an id that names who asks.
+        request: Box<Signal>,
+        /// Whether the call is in a state in which it can be asked for.
+        reply: oneshot::Sender<Result<(), ApiError>>,
+    },
+    /// Somebody takes a transfer back before anybody has accepted it.
+    CancelTransfer {
+        /// Which transfer.
+        transfer: TransferId,
+        /// The id of the command.
+        id: String,
+        /// Whether it was still possible.
+        reply: oneshot::Sender<Result<(), ApiError>>,
+    },
+    /// The calls under way, in the order of their ids.
     Calls {
+        /// Behind this one.
+        after: Option<CallId>,
+        /// At most so many.
+        limit: usize,
         /// Without personal data.
         reply: oneshot::Sender<Vec<CallSummary>>,
+    },
+    /// One call under way.
+    Call {
+        /// Which.
+        call: CallId,
+        /// Without personal data.
+        reply: oneshot::Sender<Result<CallSummary, ApiError>>,
+    },
+    /// The queues with who waits in them.
+    Queues {
+        /// In the order of the configuration.
+        reply: oneshot::Sender<Vec<QueueFigures>>,
     },
     /// Whether the edge takes new calls.
     Ready {
@@ -128,6 +175,23 @@ pub struct CallSummary {
     pub call: CallId,
     /// Where it stands.
     pub standing: Standing,
+    /// How its caller waits for a person, and for how long already.
+    pub waiting: Option<(Waiting, Duration)>,
+}
+
+/// One queue as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueFigures {
+    /// Which.
+    pub queue: QueueId,
+    /// Its name on screens.
+    pub label: String,
+    /// Its people.
+    pub staffing: Staffing,
+    /// Announced until there is a history to measure.
+    pub wait_default_s: u32,
+    /// Who waits, the longest first, and for how long already.
+    pub waiting: Vec<(TransferId, Duration)>,
 }
 
 /// Why the edge does not do what was asked.
@@ -196,10 +260,37 @@ impl DesktopSockets {
 struct Shared {
     config: watch::Receiver<Arc<Config>>,
     edge: mpsc::Sender<HttpRequest>,
+    events: Arc<EventLog>,
+    /// Event streams that may still be opened.
+    streams: Arc<Semaphore>,
+    rates: Mutex<Rates>,
+    started: Instant,
     sessions: AtomicU64,
 }
 
 impl Shared {
+    fn new(
+        config: watch::Receiver<Arc<Config>>,
+        edge: mpsc::Sender<HttpRequest>,
+        events: Arc<EventLog>,
+        rates: Rates,
+        streams: usize,
+    ) -> Self {
+        Self {
+            config,
+            edge,
+            events,
+            streams: Arc::new(Semaphore::new(streams)),
+            rates: Mutex::new(rates),
+            started: Instant::now(),
+            sessions: AtomicU64::new(1),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now::ZERO + self.started.elapsed()
+    }
+
     fn config(&self) -> Arc<Config> {
         self.config.borrow().clone()
     }
@@ -230,9 +321,14 @@ pub async fn serve(
     listener: TcpListener,
     config: watch::Receiver<Arc<Config>>,
     edge: mpsc::Sender<HttpRequest>,
+    events: Arc<EventLog>,
     stop: impl Future<Output = ()>,
 ) {
-    let router = router(Arc::new(Shared { config, edge, sessions: AtomicU64::new(1) }));
+    accept(listener, Shared::new(config, edge, events, Rates::default(), EVENT_STREAMS_MAX), stop).await;
+}
+
+async fn accept(listener: TcpListener, shared: Shared, stop: impl Future<Output = ()>) {
+    let router = router(Arc::new(shared));
     let mut connections = JoinSet::new();
     let mut stop = core::pin::pin!(stop);
     loop {
@@ -253,13 +349,15 @@ pub async fn serve(
 }
 
 /// Serves one stream of bytes as if it had been accepted, until either side ends it. It needs
-/// no port, so hostile input can be tried by the hundred thousand.
+/// no port, so hostile input can be tried by the hundred thousand. There is no stream of
+/// events: it would not end with its input.
 pub async fn serve_stream(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     config: watch::Receiver<Arc<Config>>,
     edge: mpsc::Sender<HttpRequest>,
 ) {
-    attend(router(Arc::new(Shared { config, edge, sessions: AtomicU64::new(1) })), stream).await;
+    let shared = Shared::new(config, edge, Arc::new(EventLog::new(0)), Rates::default(), 0);
+    attend(router(Arc::new(shared)), stream).await;
 }
 
 async fn attend(router: Router, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
@@ -273,33 +371,50 @@ async fn attend(router: Router, stream: impl AsyncRead + AsyncWrite + Unpin + Se
     let _ = connection.await;
 }
 
-fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/desktop", get(routes::to_page))
-        .route("/desktop/", get(routes::page))
-        .route("/desktop/app.js", get(routes::script))
-        .route("/desktop/style.css", get(routes::style))
-        .route("/v1/desktop/ws", get(desktop::open))
-        .route("/v1/transfers/{id}/payload", get(routes::payload))
-        .route("/v1/transfers/{id}/accept", post(routes::accept))
-        .route("/v1/transfers/{id}/decline", post(routes::decline))
-        .route("/v1/transcripts/{id}", get(routes::transcript))
-        .route("/v1/calls", get(routes::calls))
-        .route("/v1/calls/{id}/signals", post(routes::signals))
-        .route("/healthz", get(routes::healthy))
-        .route("/readyz", get(routes::ready))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn(guarded))
-        .with_state(shared)
+/// Every route there is, with the methods that it takes.
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
+    vec![
+        ("/desktop", get(routes::to_page)),
+        ("/desktop/", get(routes::page)),
+        ("/desktop/app.js", get(routes::script)),
+        ("/desktop/style.css", get(routes::style)),
+        ("/desktop/icon.svg", get(routes::icon)),
+        ("/healthz", get(routes::healthy)),
+        ("/readyz", get(routes::ready)),
+        ("/v1/openapi.json", get(routes::description)),
+        ("/v1/desktop/ws", get(desktop::open)),
+        ("/v1/events", get(events::stream)),
+        ("/v1/queues", get(calls::queues)),
+        ("/v1/calls", get(calls::list)),
+        ("/v1/calls/{id}", get(calls::show)),
+        ("/v1/calls/{id}/signals", post(calls::signals)),
+        ("/v1/calls/{id}/transfer", post(calls::request_transfer)),
+        ("/v1/transfers/{id}/cancel", post(transfers::cancel)),
+        ("/v1/transfers/{id}/accept", post(transfers::accept)),
+        ("/v1/transfers/{id}/decline", post(transfers::decline)),
+        ("/v1/transfers/{id}/hand-back", post(transfers::hand_back)),
+        ("/v1/transfers/{id}/payload", get(transfers::payload)),
+        ("/v1/transcripts/{id}", get(transfers::transcript)),
+    ]
 }
 
-/// Every answer comes in bounded time and with the headers that keep a browser from doing
-/// anything else with it.
+fn router(shared: Arc<Shared>) -> Router {
+    let routed =
+        routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    routed.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(from_fn(guarded)).with_state(shared)
+}
+
+/// Every answer comes in bounded time, tells what is wrong in one form, and has the headers
+/// that keep a browser from doing anything else with it.
 async fn guarded(request: Request, next: Next) -> Response {
+    let of_api = request.uri().path().starts_with("/v1/");
     let mut response = match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
         Ok(response) => response,
         Err(_elapsed) => StatusCode::REQUEST_TIMEOUT.into_response(),
     };
+    if of_api {
+        response = problem::in_one_form(response);
+    }
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -310,7 +425,7 @@ async fn guarded(request: Request, next: Next) -> Response {
     response
 }
 
-/// The page loads its own three files and talks to its own origin; nothing else runs in it,
+/// The page loads its own four files and talks to its own origin; nothing else runs in it,
 /// and nobody frames it.
 const SECURITY_HEADERS: [(&str, &str); 5] = [
     (
@@ -321,7 +436,7 @@ const SECURITY_HEADERS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
     ("cross-origin-opener-policy", "same-origin"),
-    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=(), clipboard-write=(self)"),
 ];
 
 /// The largest thing to be posted is a batch of signals.
@@ -340,6 +455,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 const CONNECTIONS_MAX: usize = 2_048;
 /// A second of requests at the rate at which a large team could make them.
 const REQUESTS_MAX: usize = 512;
+/// A wallboard and a few programs; each holds a connection and a task.
+const EVENT_STREAMS_MAX: usize = 32;
 /// See its use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

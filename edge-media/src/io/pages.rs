@@ -2,6 +2,7 @@
 //! on them, and the few questions of the API. Who may ask was settled by the listener.
 
 use functions::outbox::Access;
+use handoff::command::{Command, CommandBody};
 use handoff::event::Means;
 use handoff::id::{CallId, HumanAgentId, TransferId};
 use handoff::pii::Pii;
@@ -9,9 +10,9 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::Shell;
-use crate::desktop::{self, DesktopInput, DesktopSession};
+use crate::desktop::{self, DesktopInput, DesktopSession, Refusal, WaitingCaller};
 use crate::edge::EdgeInput;
-use crate::io::http::{Accessor, ApiError, CallSummary, HttpRequest};
+use crate::io::http::{Accessor, ApiError, CallSummary, HttpRequest, QueueFigures};
 use crate::io::spool::Stored;
 
 /// What is shown to somebody.
@@ -37,11 +38,11 @@ impl Shell {
                 }
             }
             HttpRequest::Decide { agent, input, reply } => {
-                let known = self.desktops.call_of(&agent, input.transfer()).is_some();
-                if known {
+                let permitted = self.desktops.permit(&agent, &input).map(drop).map_err(refused);
+                if permitted.is_ok() {
                     self.said(agent, input, Means::Api);
                 }
-                let _ = reply.send(if known { Ok(()) } else { Err(ApiError::NotYours) });
+                let _ = reply.send(permitted);
             }
             HttpRequest::Payload { transfer, who, reply } => {
                 self.show(&transfer, &who, Shown::Payload, reply);
@@ -50,19 +51,39 @@ impl Shell {
                 self.show(&transfer, &who, Shown::Transcript, reply);
             }
             HttpRequest::Signals { call, signals, reply } => {
-                let stream = CallId::parse(&call).ok().and_then(|call| self.edge.stream_of(&call));
-                if let Some(stream) = stream {
+                let call = self.call_named(&call);
+                if let Some(call) = &call {
                     for signal in signals {
-                        self.step(EdgeInput::DoorSignal(stream, Box::new(signal)));
+                        self.step(EdgeInput::CallSignal(call.clone(), Box::new(signal)));
                     }
                 }
-                let _ = reply.send(if stream.is_some() { Ok(()) } else { Err(ApiError::NotFound) });
+                let _ = reply.send(call.map(drop).ok_or(ApiError::NotFound));
             }
-            HttpRequest::Calls { reply } => {
-                let calls = self.edge.standings();
-                let calls =
-                    calls.map(|(call, standing)| CallSummary { call: call.clone(), standing }).collect();
-                let _ = reply.send(calls);
+            HttpRequest::RequestTransfer { call, request, reply } => {
+                let askable = self.askable(&call);
+                if askable.is_ok() {
+                    info!(%call, signal = %request.id, "a transfer is asked for over the API");
+                    self.step(EdgeInput::CallSignal(call, request));
+                }
+                let _ = reply.send(askable);
+            }
+            HttpRequest::CancelTransfer { transfer, id, reply } => {
+                let _ = reply.send(self.cancel(transfer, id));
+            }
+            HttpRequest::Calls { after, limit, reply } => {
+                let calls = self.edge.standings().map(|(call, _)| call);
+                let calls: Vec<CallId> = calls
+                    .filter(|call| after.as_ref().is_none_or(|after| *call > after))
+                    .take(limit)
+                    .cloned()
+                    .collect();
+                let _ = reply.send(calls.into_iter().filter_map(|call| self.summary(call)).collect());
+            }
+            HttpRequest::Call { call, reply } => {
+                let _ = reply.send(self.summary(call).ok_or(ApiError::NotFound));
+            }
+            HttpRequest::Queues { reply } => {
+                let _ = reply.send(self.queues());
             }
             HttpRequest::Ready { reply } => {
                 let _ = reply.send(self.edge.is_ready());
@@ -89,7 +110,90 @@ impl Shell {
             self.pages.open(agent.clone(), session, outbox);
             self.pages.send(&agent, session, state);
             self.step(EdgeInput::DesktopPresence(agent, true));
+            self.show_waiting();
         }
+    }
+
+    /// Tells every open page who waits in its person's queues, where that has changed.
+    pub(super) fn show_waiting(&mut self) {
+        let config = self.config.borrow().clone();
+        let now = self.clock.now();
+        let waiting = self.edge.waiting();
+        for agent in &config.agents {
+            if !self.desktops.is_connected(&agent.id) {
+                continue;
+            }
+            let mine = waiting.iter().filter_map(|(_, waiting)| {
+                let queue = config.queues.iter().find(|queue| queue.id == waiting.queue)?;
+                queue.agents.contains(&agent.id).then(|| WaitingCaller {
+                    transfer: waiting.transfer.clone(),
+                    queue: queue.label.clone(),
+                    category: waiting.category,
+                    since: waiting.since,
+                    offered_to: waiting.offered_to.clone(),
+                })
+            });
+            let mine: Vec<WaitingCaller> = mine.collect();
+            if let Some(message) = self.desktops.waiting(now, &agent.id, &mine) {
+                self.pages.send_all(&agent.id, &message);
+            }
+        }
+    }
+
+    /// The running call that the voice agent names by our id or by that of its stream.
+    fn call_named(&self, name: &str) -> Option<CallId> {
+        let ours = CallId::parse(name).ok().filter(|call| self.edge.call(call).is_some());
+        ours.or_else(|| {
+            let stream = self.call_sids.get(name)?;
+            self.edge.call_of_stream(*stream).cloned()
+        })
+    }
+
+    fn summary(&self, call: CallId) -> Option<CallSummary> {
+        let machine = self.edge.call(&call)?;
+        let now = self.clock.now();
+        let waiting = machine.waiting().map(|waiting| {
+            let waited = now.since(waiting.since);
+            (waiting, waited)
+        });
+        Some(CallSummary { call, standing: machine.standing(), waiting })
+    }
+
+    fn queues(&self) -> Vec<QueueFigures> {
+        let config = self.config.borrow().clone();
+        let now = self.clock.now();
+        let waiting = self.edge.waiting();
+        let figures = |queue: &crate::config::Queue| QueueFigures {
+            queue: queue.id.clone(),
+            label: queue.label.clone(),
+            staffing: self.edge.staffing(&queue.id).unwrap_or_default(),
+            wait_default_s: queue.wait_default_s,
+            waiting: waiting
+                .iter()
+                .filter(|(_, waiting)| waiting.queue == queue.id)
+                .map(|(_, waiting)| (waiting.transfer.clone(), now.since(waiting.since)))
+                .collect(),
+        };
+        config.queues.iter().map(figures).collect()
+    }
+
+    /// Whether a transfer can be asked for: a second request joins the first, but a caller
+    /// who has a person, or is not there yet or any more, needs none.
+    fn askable(&self, call: &CallId) -> Result<(), ApiError> {
+        let standing = self.edge.call(call).ok_or(ApiError::NotFound)?.standing();
+        match standing.state {
+            "disclosing" | "with_voice_agent" | "transferring" => Ok(()),
+            _before_or_after => Err(ApiError::Conflict),
+        }
+    }
+
+    fn cancel(&mut self, transfer: TransferId, id: String) -> Result<(), ApiError> {
+        let call = self.edge.call_of(&transfer).cloned().ok_or(ApiError::NotFound)?;
+        info!(%call, command = %id, "a transfer is taken back over the API");
+        let body = CommandBody::TransferCancel { transfer_id: transfer.clone() };
+        self.step(EdgeInput::Command(Box::new(Command { id, call_id: call, body })));
+        // Still there: somebody has accepted it.
+        if self.edge.call_of(&transfer).is_some() { Err(ApiError::Conflict) } else { Ok(()) }
     }
 
     fn page_said(&mut self, agent: &HumanAgentId, session: DesktopSession, text: &str) {
@@ -103,7 +207,9 @@ impl Shell {
         self.step(match input {
             DesktopInput::Acked { transfer, revision } => EdgeInput::DesktopAcked(agent, transfer, revision),
             DesktopInput::Accept { transfer } => EdgeInput::Accept(agent, transfer, means),
-            DesktopInput::Decline { transfer, .. } => EdgeInput::Decline(agent, transfer, means),
+            DesktopInput::Decline { transfer, reason } => {
+                EdgeInput::Decline(agent, transfer, means, reason.into())
+            }
             DesktopInput::HandBack { transfer } => EdgeInput::HandBack(agent, transfer),
         });
     }
@@ -184,5 +290,17 @@ impl Shell {
         };
         info!(%call, role, object, "personal data was looked at");
         self.spool.accessed(call, Access { actor, role, object, at: self.clock.wall() })
+    }
+}
+
+/// What a page is told in words, as the API's answer.
+fn refused(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::NotYours => ApiError::NotYours,
+        Refusal::TooEarly
+        | Refusal::TooLate
+        | Refusal::TooLarge
+        | Refusal::NotAnObject
+        | Refusal::Field(_) => ApiError::Conflict,
     }
 }

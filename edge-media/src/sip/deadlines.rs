@@ -47,6 +47,12 @@ impl<K: Ord + Clone> Deadlines<K> {
         self.queue.first().map(|(at, _)| *at)
     }
 
+    /// The deadline of `name`.
+    #[cfg(test)]
+    pub(super) fn of(&self, name: &K) -> Option<Now> {
+        self.at.get(name).copied()
+    }
+
     /// Whether `name` has a deadline.
     pub(super) fn is_set(&self, name: &K) -> bool {
         self.at.contains_key(name)

@@ -166,6 +166,11 @@ impl Transactions {
         let Machine::Client(client, _) = &mut self.entries.get_mut(&id)?.machine else {
             return None;
         };
+        // Behind a refusal only its repeats are acknowledged (RFC 3261 section 17.1.1.2); the
+        // machine would acknowledge a provisional response that comes late.
+        if client.state() == machine::ClientState::Completed && response.status < 300 {
+            return Some((id, false));
+        }
         let outputs = client.on_response(wire);
         let for_user = self.apply(now, id, outputs, out);
         Some((id, for_user))
@@ -389,7 +394,30 @@ fn letter(timer: machine::Timer) -> u8 {
 }
 
 #[cfg(test)]
+impl Transactions {
+    /// The state of a machine by its name in the RFC; `None` once it is over.
+    fn state_of(&self, id: TransactionId) -> Option<String> {
+        Some(match &self.entries.get(&id)?.machine {
+            Machine::Client(client, _) => format!("{:?}", client.state()),
+            Machine::Server(server, _) => format!("{:?}", server.state()),
+        })
+    }
+
+    /// The timers of a transaction that run.
+    fn timers_of(&self, id: TransactionId) -> String {
+        let running = machine::Timer::ALL.iter().filter_map(|timer| {
+            let at = self.timers.of(&(id, letter(*timer)))?;
+            Some(format!("{timer:?} at {} ms", at.millis()))
+        });
+        let running = running.collect::<Vec<_>>().join(", ");
+        if running.is_empty() { "none".to_owned() } else { running }
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    mod grid;
+
     use super::super::message::tests::request;
     use super::*;
 

@@ -126,7 +126,7 @@ impl World {
         self.carry_out(address(at), outputs);
     }
 
-    fn carry_out(&mut self, from: SocketAddr, outputs: Vec<SipOutput>) {
+    pub(crate) fn carry_out(&mut self, from: SocketAddr, outputs: Vec<SipOutput>) {
         for output in outputs {
             match output {
                 SipOutput::Event(event) => self.events.get_mut(&from).unwrap().push(event),

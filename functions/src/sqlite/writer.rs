@@ -32,7 +32,12 @@ pub struct Tx<'a> {
     active: Cell<bool>,
 }
 
-impl Tx<'_> {
+impl<'a> Tx<'a> {
+    /// A transaction that began at `now`.
+    pub(super) const fn new(conn: &'a Connection, key: &'a SealKey, now: Timestamp) -> Self {
+        Self { conn, key, now, active: Cell::new(false) }
+    }
+
     /// Says that queues changed, so that workers look again after the commit.
     pub(crate) fn mark_active(&self) {
         self.active.set(true);
@@ -100,7 +105,7 @@ pub(super) fn start(
     let thread = Builder::new().name("store".to_owned()).spawn(move || {
         let mut commits = 0;
         while let Ok(first) = jobs.recv() {
-            let tx = Tx { conn: &connection, key: &key, now: clock(), active: Cell::new(false) };
+            let tx = Tx::new(&connection, &key, clock());
             commit_group(&tx, first, &jobs, &mut commits);
             if tx.active.get() {
                 activity.send_modify(|count| *count = count.wrapping_add(1));

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use crate::call::media::{MediaPlan, MediaReport};
 use crate::call::outcome::{LegCause, Phase};
-use crate::clock::Timestamp;
+use crate::clock::{Now, Timestamp};
 use crate::command::Command;
 use crate::conversation::CallerIdentity;
-use crate::event::{Evaluable, Fact, Means, StoredRecording};
+use crate::event::{DeclineReason, Evaluable, Fact, Means, StoredRecording};
 use crate::id::{CallId, DestinationId, EdgeId, HumanAgentId, LegId, QueueId, TenantId, TransferId};
 use crate::payload::{Catalog, Payload};
 use crate::pii::Pii;
-use crate::policy::Policy;
+use crate::policy::{Category, Policy};
 use crate::signal::Signal;
 
 /// What holds for a call from its first to its last moment; pinned when it arrives, so a
@@ -119,6 +119,9 @@ pub struct Target {
     pub agent: HumanAgentId,
     /// How long the phone rings.
     pub ring_timeout: Duration,
+    /// How long the person may take to say yes after the whisper ended. Longer suits people
+    /// who read first; shorter finds out a voicemail sooner.
+    pub accept_timeout: Duration,
     /// BCP 47 language of the whisper.
     pub lang: String,
     /// A member of the agent directory whose presence is proven by registration. Others
@@ -222,6 +225,8 @@ pub enum Input {
         transfer: TransferId,
         /// How.
         means: Means,
+        /// Why, as the person chose it.
+        reason: DeclineReason,
     },
     /// A human agent asks to give the caller back to the voice agent.
     HandBack {
@@ -402,6 +407,25 @@ pub enum DesktopPush {
         /// Fixed reason (`caller_left`, `no_answer`, `declined`, `ended`, `taken`).
         reason: &'static str,
     },
+}
+
+/// A caller who waits for a person, for lists and for the API: no personal data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which transfer.
+    pub transfer: TransferId,
+    /// In which queue.
+    pub queue: QueueId,
+    /// Why a person is needed.
+    pub category: Category,
+    /// Since when.
+    pub since: Now,
+    /// Wait that was announced, in seconds from then.
+    pub estimate_s: u32,
+    /// Persons tried so far, the present one included.
+    pub attempt: u32,
+    /// To whom it is offered now.
+    pub offered_to: Option<HumanAgentId>,
 }
 
 /// The call, for lists and for the API: no personal data.

@@ -10,9 +10,7 @@ use crate::call::io::{DesktopPush, Output, PayloadAck, QueueRules, Target};
 use crate::call::media::Purpose;
 use crate::call::outcome::{DegradedReason, FailureCause, LegCause, Outcome};
 use crate::call::transfer::{self, Transfer};
-use crate::call::{
-    ACCEPT_AFTER_WHISPER, ATTEMPTS_LIMIT, BARRIER_WAIT_MAX, BRIEFING_LIMIT, RING_LIMIT, SEARCH_LIMIT,
-};
+use crate::call::{ATTEMPTS_LIMIT, BARRIER_WAIT_MAX, BRIEFING_LIMIT, RING_LIMIT, SEARCH_LIMIT};
 use crate::clock::Now;
 use crate::event::{DeclineReason, Fact, Means, Role};
 use crate::id::{HumanAgentId, LegId, PlayId, TransferId};
@@ -305,16 +303,16 @@ fn whisper(core: &mut Core, transfer: &mut Transfer, ask: bool) {
 
 /// A prompt of ours ended at the person's phone.
 pub(super) fn play_ended(core: &mut Core, mut transfer: Box<Transfer>, play: PlayId) -> State {
-    let after = core.at.now + ACCEPT_AFTER_WHISPER;
+    let now = core.at.now;
     match &mut transfer.offer {
         Offer::Briefing(briefing) => match briefing.stage {
             Stage::Proving { play: Some(playing) } if playing == play => {
                 briefing.stage = Stage::Proving { play: None };
-                briefing.until = after.min(briefing.overall);
+                briefing.until = (now + briefing.target.accept_timeout).min(briefing.overall);
             }
             Stage::Whispering { play: playing } if playing == play => {
                 briefing.stage = Stage::Asking;
-                briefing.until = after.min(briefing.overall);
+                briefing.until = (now + briefing.target.accept_timeout).min(briefing.overall);
             }
             Stage::Proving { .. } | Stage::Whispering { .. } | Stage::Asking => {}
         },
@@ -351,7 +349,7 @@ pub(super) fn key(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId, digi
             State::Transferring(transfer)
         }
         '1' => accept(core, transfer, Means::Dtmf),
-        '2' => declined(core, transfer, None),
+        '2' => declined(core, transfer, DeclineReason::Declined),
         _ => State::Transferring(transfer),
     }
 }
@@ -378,12 +376,17 @@ pub(super) fn accepted_by(
 }
 
 /// A no by button or API.
-pub(super) fn declined_by(core: &mut Core, transfer: Box<Transfer>, agent: &HumanAgentId) -> State {
+pub(super) fn declined_by(
+    core: &mut Core,
+    transfer: Box<Transfer>,
+    agent: &HumanAgentId,
+    reason: DeclineReason,
+) -> State {
     match &transfer.offer {
         Offer::Calling(Calling { target, .. }) | Offer::Briefing(Briefing { target, .. })
             if target.agent == *agent =>
         {
-            declined(core, transfer, None)
+            declined(core, transfer, reason)
         }
         Offer::Searching { .. }
         | Offer::Calling(_)
@@ -436,8 +439,8 @@ fn accept(core: &mut Core, mut transfer: Box<Transfer>, method: Means) -> State 
 }
 
 /// The no.
-fn declined(core: &mut Core, mut transfer: Box<Transfer>, status: Option<u16>) -> State {
-    record_decline(core, &transfer, DeclineReason::Declined, status);
+fn declined(core: &mut Core, mut transfer: Box<Transfer>, reason: DeclineReason) -> State {
+    record_decline(core, &transfer, reason, None);
     transfer.offer.withdraw(core, &transfer.id, LegCause::Cancelled, "declined");
     failed(core, transfer, Outcome::Declined)
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::command::{Command, CommandBody};
 use crate::conversation::CallerIdentity;
-use crate::event::{Means, StoredRecording};
+use crate::event::{DeclineReason, Means, StoredRecording};
 use crate::id::{CallId, DecisionId, EdgeId, Epoch, HumanAgentId, QueueId, TenantId};
 use crate::payload::Catalog;
 use crate::pii::Pii;
@@ -18,8 +18,10 @@ use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 mod grid;
 mod leaving;
 mod random;
+mod recording;
 mod scenarios;
 mod tap;
+mod waiting;
 
 /// The second link of a voice agent gets whatever id is free.
 const HUMAN: LegId = LegId::FIRST_HUMAN;
@@ -63,6 +65,7 @@ fn target(name: &str) -> Target {
     Target {
         agent: person(name),
         ring_timeout: Duration::from_secs(20),
+        accept_timeout: Duration::from_secs(20),
         lang: "en".to_owned(),
         trusted: true,
         accept_on_answer: false,

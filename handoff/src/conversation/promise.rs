@@ -1,5 +1,6 @@
 //! Whether the voice agent has just promised a person. Offers, questions and conditions
-//! are no promises: "would you like me to transfer you" binds nobody.
+//! are no promises: "would you like me to transfer you" binds nobody; nor is a callback, which
+//! no transfer can keep.
 
 use std::sync::{Arc, OnceLock};
 
@@ -237,7 +238,7 @@ const SETS: [(&str, &[&str]); 35] = [
 
 /// What promises a person: the agent's own deed, what happens to the caller, what the person
 /// will do.
-const PROMISES: [&str; 60] = [
+const PROMISES: [&str; 59] = [
     "{will} [{soon}] {transfer} {you}",
     "{will} [{soon}] {hand} {you} [{over}] [{over}] to|with {whom}",
     "{will} [{soon}] {hand} {you}|this|it over|through|off|across to|with|now",
@@ -260,7 +261,6 @@ const PROMISES: [&str; 60] = [
     "{one} [from|in|at] [our|the] * ll|will|is|are [now|shortly|then] [going] [to] {takes}",
     "{desk} ll|will|is|are [now|shortly|then] [going] [to] be|take|join [right] with|over|you",
     // Spanish
-    "{es_you} [voy|vamos] [a] {es_connects} [su] [llamada] {es_to}",
     "{es_you} {es_connects}",
     "{es_you} {es_passes} [ahora|ya|enseguida|inmediatamente|directamente] {es_to}",
     "{es_you} voy|vamos a {es_connect}",
@@ -271,7 +271,7 @@ const PROMISES: [&str; 60] = [
     "{es_will} {es_connect}|pasar|escalar su|la|esta llamada",
     "{es_connects}|{es_passes}|escalo su|la|esta llamada",
     "{es_will} {es_fetch} a {es_one}",
-    "busco|traigo|llamo|busco [ahora] a {es_one}",
+    "busco|traigo|llamo [ahora] a {es_one}",
     "{es_you} estoy|estamos {es_doing}",
     "^ [ahora] transfiriendo|transfiriendole|transfiriendolo|conectando|conectandole|comunicandole|comunicandolo [su] [llamada]",
     "llamada esta|sera [siendo] {es_done}",
@@ -305,7 +305,8 @@ const PROMISES: [&str; 60] = [
 ];
 
 /// Longer phrases around these that promise something else: a callback, a visit.
-const NO_PROMISES: [&str; 4] = [
+const NO_PROMISES: [&str; 5] = [
+    "{es_you} comunico|remito|transfiero|paso que|el|los|un",
     "{will} have|ask|get {one} [to] call|phone|email|contact|text|reach|follow|send|mail|come|visit|review|check",
     "{will} {fetch} {one} s",
     "{one} [from|in|at] * will|ll call|phone|email|contact|text|reach|follow",
@@ -335,6 +336,7 @@ mod tests {
         assert!(!promises("Would you like me to transfer you?"));
         assert!(!promises("If you want, I'll transfer you."));
         assert!(promises("Sí, le paso con un agente."));
+        assert!(!promises("Le comunico que su pago fue recibido."));
         assert!(!promises("Si quiere, le paso con un agente."));
         assert!(promises("Let me see if I can get somebody on the line."));
         assert!(!promises("I'll have someone call you back tomorrow."));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use edge_media::config::Config;
 use edge_media::io::http::{ApiError, HttpRequest, SIGNALS_PER_REQUEST_MAX, requests, serve_stream};
 use handoff::pii::Pii;
+use handoff::signal::SignalBody;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -107,9 +108,29 @@ async fn answers(mut asked: mpsc::Receiver<HttpRequest>, seen: &RefCell<Vec<Stri
                 let _ = reply.send(Ok(()));
                 "signals"
             }
-            HttpRequest::Calls { reply } => {
+            HttpRequest::RequestTransfer { request, reply, .. } => {
+                let SignalBody::TransferRequest(asked) = &request.body else { panic!("{request:?}") };
+                // Nothing that could be dialled gets through.
+                assert!(asked.target.is_none() && asked.queue.as_deref().is_none_or(|queue| queue == QUEUE));
+                let _ = reply.send(Ok(()));
+                "request transfer"
+            }
+            HttpRequest::CancelTransfer { reply, .. } => {
+                let _ = reply.send(Err(ApiError::Conflict));
+                "cancel transfer"
+            }
+            HttpRequest::Calls { limit, reply, .. } => {
+                assert!(limit <= 201, "{limit} calls");
                 let _ = reply.send(Vec::new());
                 "calls"
+            }
+            HttpRequest::Call { reply, .. } => {
+                let _ = reply.send(Err(ApiError::NotFound));
+                "call"
+            }
+            HttpRequest::Queues { reply } => {
+                let _ = reply.send(Vec::new());
+                "queues"
             }
             HttpRequest::Ready { reply } => {
                 let _ = reply.send(true);
@@ -120,6 +141,8 @@ async fn answers(mut asked: mpsc::Receiver<HttpRequest>, seen: &RefCell<Vec<Stri
     }
 }
 
+/// The only queue of the configuration.
+const QUEUE: &str = "queue_nurse";
 const ANA: &str = "token-of-ana-which-is-long-enough";
 const LEAD: &str = "token-of-the-supervisor-long-enough";
 const WALL: &str = "token-of-the-wallboard-long-enough";
@@ -187,6 +210,14 @@ const WORDS: &[&str] = &[
     "/v1/transcripts/xfer_1",
     "/v1/calls",
     "/v1/calls/call_01/signals",
+    "/v1/calls/call_01/transfer",
+    "/v1/calls?limit=2&after=call_01",
+    "/v1/queues",
+    "/v1/events?call=call_01",
+    "/v1/transfers/xfer_1/cancel",
+    "/v1/transfers/xfer_1/hand-back",
+    "/v1/openapi.json",
+    "Last-Event-ID: 00000000-0\r\n",
     "/healthz",
     "/readyz",
     "?token=token-of-ana-which-is-long-enough",
@@ -214,6 +245,8 @@ const WORDS: &[&str] = &[
     "0\r\n\r\n",
     "ffffffffffffffff\r\n",
     r#"{"v":1,"id":"s1","type":"transfer.cancel"}"#,
+    r#"{"reason":"vip","queue":"queue_nurse","id":"k"}"#,
+    r#"{"reason":"busy"}"#,
     "\u{81}",
     "\u{89}",
     "\r",

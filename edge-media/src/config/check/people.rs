@@ -49,6 +49,12 @@ impl Checker<'_> {
             RING_TIMEOUT_S,
             RING_TIMEOUT_DEFAULT_S,
         );
+        let accept = self.in_range(
+            table.accept_timeout_s.as_ref(),
+            "accept_timeout_s",
+            ACCEPT_TIMEOUT_S,
+            ACCEPT_TIMEOUT_DEFAULT_S,
+        );
         let registered = table.user.is_some();
         let trusted = table.trusted.as_ref().map_or(registered, |trusted| *trusted.get_ref());
         if let (Some(field), true, false) = (&table.trusted, trusted, registered) {
@@ -79,6 +85,7 @@ impl Checker<'_> {
             phone: phone?,
             lang: lang?,
             ring_timeout: Duration::from_secs(ring?.into()),
+            accept_timeout: Duration::from_secs(accept?.into()),
             accept_on_answer,
             trusted,
             desktop_token,
@@ -339,6 +346,11 @@ const SURVIVORS_OF_LOSS: [(&str, Survivor); 4] = [
 const RING_TIMEOUT_S: RangeInclusive<u32> = 5..=120;
 /// Four rings.
 const RING_TIMEOUT_DEFAULT_S: u32 = 20;
+/// Shorter, and a person who reads first is taken for a machine; longer, and the caller waits
+/// for a machine.
+const ACCEPT_TIMEOUT_S: RangeInclusive<u32> = 5..=30;
+/// Time to read a card.
+const ACCEPT_TIMEOUT_DEFAULT_S: u32 = 20;
 /// Every attempt costs the caller a ring timeout, and a trunk may bill it.
 const ATTEMPTS: RangeInclusive<u32> = 1..=3;
 /// What the catalogue can say: five seconds to ten minutes.

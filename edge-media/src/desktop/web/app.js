@@ -19,6 +19,8 @@
   let offers = [];
   let ended = null;
   let shownTranscript = null;
+  let lead = false; // the next rendering takes the focus to the headline
+  let waiting = { total: 0, callers: [], at: 0 };
   const acknowledged = new Set();
 
   /** A token in the fragment never reaches a server's log; it does not stay in the bar. */
@@ -79,10 +81,10 @@
     return undefined;
   }
 
-  /** A browser does not say why a socket was refused; any other route does. */
+  /** A browser does not say why a socket was refused; a route for agents does. */
   async function isRefused() {
     try {
-      const answer = await fetch('/v1/calls', {
+      const answer = await fetch('/v1/queues', {
         headers: { authorization: `Bearer ${token}` },
         signal: AbortSignal.timeout(2000),
       });
@@ -93,7 +95,9 @@
   }
 
   function say(message) {
-    if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+    if (!socket || socket.readyState !== WebSocket.OPEN) return false;
+    socket.send(JSON.stringify(message));
+    return true;
   }
 
   function hear(text) {
@@ -105,7 +109,11 @@
       return;
     }
     if (message.type === 'beat') return;
-    if (message.type === 'refused') return announce(`Not possible: ${message.reason}`);
+    if (message.type === 'refused') return refused(message);
+    if (message.type === 'waiting') {
+      waiting = { total: message.total, callers: message.callers, at: heardAt };
+      return showWaiting();
+    }
     if (message.type !== 'state' && message.seq !== sequence + 1) {
       // Something was missed. The next connection begins with the truth.
       if (socket) socket.close();
@@ -114,13 +122,33 @@
     sequence = message.seq;
     apply(message);
     render();
+    paint(message.type, heardAt);
     acknowledge();
   }
+
+  /** What was asked for is not possible (any more): the button is offered again. */
+  function refused(message) {
+    const offer = current();
+    if (offer) offer.asked = '';
+    announce(`Not possible: ${message.reason}`);
+    render();
+  }
+
+  /** How long a message took to be on the screen: a measure of its name, from its arrival
+      to the frame after the one that shows it. */
+  function paint(name, start) {
+    afterPaint(() => {
+      performance.clearMeasures(name);
+      performance.measure(name, { start, end: performance.now() });
+    });
+  }
+
+  const afterPaint = (then) => requestAnimationFrame(() => requestAnimationFrame(then));
 
   // --- what holds -----------------------------------------------------------------------
 
   function received(offer) {
-    return { ...offer, at: performance.now(), bridgedAt: null };
+    return { ...offer, at: performance.now(), bridgedAt: null, asked: '' };
   }
 
   function apply(message) {
@@ -139,6 +167,7 @@
         offers.push(received(message.offer));
         ended = null;
         announce('Incoming transfer');
+        lead = true;
         break;
       case 'card':
         if (offer) offer.payload = message.payload;
@@ -148,10 +177,10 @@
         if (offer) offer.caption = message.text;
         break;
       case 'accepted':
-        if (offer) Object.assign(offer, { stage: 'accepted', frozen: message.revision });
+        if (offer) Object.assign(offer, { stage: 'accepted', frozen: message.revision, asked: '' });
         break;
       case 'bridged':
-        if (offer) Object.assign(offer, { stage: 'bridged', bridgedAt: performance.now() });
+        if (offer) Object.assign(offer, { stage: 'bridged', bridgedAt: performance.now(), asked: '' });
         announce('Connected to the caller');
         break;
       case 'ended':
@@ -165,7 +194,8 @@
 
   /** After a call the card stays for the notes; an offer that is over leaves a line. */
   function finish(offer, reason) {
-    const text = REASONS[reason] || 'The call is over.';
+    const back = offer && offer.asked === 'hand_back';
+    const text = back ? 'The assistant has the caller again.' : REASONS[reason] || 'The call is over.';
     announce(text);
     ended = { offer: offer && offer.stage === 'bridged' ? offer : null, text };
     const mine = ended;
@@ -186,15 +216,13 @@
     const step = `${transfer} ${payload.revision} ${stage === 'incoming' ? 'offered' : 'accepted'}`;
     if (acknowledged.has(step)) return;
     const asked = socket;
-    requestAnimationFrame(() =>
-      requestAnimationFrame(() => {
-        const shown = current();
-        if (asked !== socket || acknowledged.has(step)) return;
-        if (!shown || shown.transfer !== transfer || shown.payload.revision !== payload.revision) return;
-        acknowledged.add(step);
-        say({ type: 'ack', transfer, revision: payload.revision });
-      }),
-    );
+    afterPaint(() => {
+      const shown = current();
+      if (asked !== socket || acknowledged.has(step)) return;
+      if (!shown || shown.transfer !== transfer || !shown.payload || shown.payload.revision !== payload.revision) return;
+      acknowledged.add(step);
+      say({ type: 'ack', transfer, revision: payload.revision });
+    });
   }
 
   const current = () => offers[offers.length - 1] || null;
@@ -205,23 +233,58 @@
     const offer = current() || (ended && ended.offer);
     const over = Boolean(offer) && !current();
     $('sign-in').hidden = true;
+    $('queue').hidden = false;
     $('idle').hidden = Boolean(offer);
     $('offer').hidden = !offer;
     $('actions').hidden = !offer;
     $('idle-title').textContent = ended && !offer ? ended.text : 'Ready';
     document.title = title(offer, over);
-    if (!offer) return;
+    const stageNow = offer && !over ? offer.stage : '';
+    if (stageNow !== 'incoming' && $('why').open) $('why').close();
+    if (stageNow !== 'bridged' && $('sure').open) $('sure').close();
+    $('about-call').hidden = !offer || !offer.payload;
+    if (!offer) return focusOn('idle-title');
 
     const stage = over ? 'ended' : offer.stage;
     $('strip').className = `strip ${stage}`;
-    setText($('stage'), over ? ended.text : STAGES[stage]);
+    setText($('stage'), over ? ended.text : ASKED[`${stage} ${offer.asked}`] || STAGES[stage]);
     tick();
     $('accept').hidden = stage !== 'incoming';
     $('decline').hidden = stage !== 'incoming';
     $('hand-back').hidden = stage !== 'bridged';
     $('done').hidden = !over;
-    for (const id of ['accept', 'decline', 'hand-back']) $(id).disabled = Boolean(offer.asked);
+    $('accept').disabled = offer.asked !== '';
+    $('decline').disabled = offer.asked === 'decline';
+    $('hand-back').disabled = offer.asked !== '';
     card(offer);
+    focusOn('headline');
+    lead = false;
+    return undefined;
+  }
+
+  /** Takes the focus along when what had it is gone, or a call arrives; never out of a field
+      in which somebody writes, nor out of a dialog. */
+  function focusOn(id) {
+    const at = document.activeElement;
+    const lost = !at || at === document.body || at.closest('[hidden]') || at.disabled;
+    if (lost || (lead && at.tagName !== 'INPUT' && !at.closest('dialog'))) $(id).focus({ preventScroll: true });
+  }
+
+  function showWaiting() {
+    const { total, callers } = waiting;
+    setText($('queue-title'), total === 0 ? 'Nobody is waiting' : total === 1 ? '1 caller is waiting' : `${total} callers are waiting`);
+    fill($('waiting'), callers.map((caller) => {
+      const line = el('li', caller.offered === 'you' ? 'mine' : '');
+      line.append(el('b', '', caller.queue), el('time'), el('span', '', WHY[caller.category] || words(caller.category)), el('span', 'to', OFFERED[caller.offered]));
+      return line;
+    }));
+    tickWaiting();
+  }
+
+  function tickWaiting() {
+    const since = performance.now() - waiting.at;
+    const clocks = $('waiting').querySelectorAll('time');
+    waiting.callers.forEach((caller, at) => setText(clocks[at], minutes(caller.waited_ms + since)));
   }
 
   function card(offer) {
@@ -271,35 +334,81 @@
   function facts(collected) {
     if (!collected.length) {
       const cell = el('td', '', 'Nothing yet.');
+      cell.colSpan = 4;
       return [el('tr', '', cell)];
     }
-    return collected.map((item) => {
-      const value = item.redacted === 'removed' ? 'given, not shown' : item.value;
-      const cell = el('td', 'value', value === null ? '–' : value, el('span', 'from', PROVENANCE[item.provenance] || ''));
+    return collected.map((item, at) => {
+      const shown = item.redacted !== 'removed' && item.value !== null;
+      const value = shown ? item.value : item.redacted === 'removed' ? 'given, not shown' : '–';
+      // What is confirmed needs no word on where it came from.
+      const from = item.confirmed ? '' : PROVENANCE[item.provenance];
+      const cell = el('td', 'value', el('span', '', value));
+      if (from) cell.append(el('span', 'from', from));
       const mark = item.confirmed ? el('td', 'mark-cell yes', '✓ confirmed') : el('td', 'mark-cell', 'not confirmed');
-      const name = el('th', '', item.label || words(item.key));
+      const label = item.label || words(item.key);
+      const name = el('th', '', label);
       name.scope = 'row';
-      return el('tr', '', name, cell, mark);
+      const last = el('td', 'copy-cell');
+      if (shown) last.append(copyButton(label, String(item.value), at + 1));
+      return el('tr', '', name, cell, mark, last);
     });
+  }
+
+  function copyButton(label, value, number) {
+    const button = el('button', 'copy', 'Copy');
+    if (number <= 9) button.append(el('kbd', '', number));
+    button.type = 'button';
+    button.setAttribute('aria-label', `Copy ${label}`);
+    if (number <= 9) button.setAttribute('aria-keyshortcuts', number);
+    button.dataset.number = number;
+    button.addEventListener('click', () => copy(label, value, button));
+    return button;
+  }
+
+  /** The clipboard belongs to pages over https (and on this machine) only. */
+  async function copy(label, value, button) {
+    try {
+      await navigator.clipboard.writeText(value);
+      $('note').textContent = `${label} copied`;
+      if (!button) return;
+      button.classList.add('copied');
+      setTimeout(() => button.classList.remove('copied'), 1500);
+    } catch {
+      announce('The browser does not allow to copy here.');
+    }
+  }
+
+  function copyAll() {
+    const offer = current() || (ended && ended.offer);
+    if (!offer || !offer.payload) return;
+    const lines = offer.payload.structured.collected
+      .filter((item) => item.redacted !== 'removed' && item.value !== null)
+      .map((item) => `${item.label || words(item.key)}: ${item.value}`);
+    if (lines.length) copy('Table', lines.join('\n'));
   }
 
   function about(structured) {
     const { caller, intent, trigger } = structured;
     const rows = [
       ['Caller', number(caller)],
-      ['Why a person', trigger.explanation || words(trigger.code)],
-      ['About', intent.label],
-      ['Record', MATCH[caller.match.status] || caller.match.status],
-      ['Mood', intent.sentiment && intent.sentiment !== 'unknown' ? words(intent.sentiment) : null],
-      ['Already done', (structured.actions_taken || []).map((done) => `${done.tool}: ${done.outcome}`).join(', ')],
+      ['Why a person', WHY[trigger.code] || words(trigger.code), trigger.explanation],
+      ['Record', MATCH[caller.match.status]],
+      ['Mood', MOODS[intent.sentiment]],
+      ['Already done', (structured.actions_taken || []).map((done) => `${words(done.tool)}: ${OUTCOMES[done.outcome] || done.outcome}`).join(' · ')],
       ['Still open', (structured.unresolved || []).join(' · ')],
     ];
     const pop = structured.crm && structured.crm.screen_pop;
     const out = [];
-    for (const [name, value] of rows) if (value) out.push(el('dt', '', name), el('dd', '', value));
+    for (const [name, value, small] of rows) {
+      if (!value) continue;
+      const said = el('dd', '', value);
+      if (small) said.append(el('span', 'from', small));
+      out.push(el('dt', '', name), said);
+    }
     if (pop && /^https:\/\//.test(pop.url || '')) {
       const anchor = el('a', '', `Open ${pop.object}`);
-      Object.assign(anchor, { href: pop.url, target: '_blank', rel: 'noopener noreferrer' });
+      Object.assign(anchor, { id: 'record', href: pop.url, target: '_blank', rel: 'noopener noreferrer' });
+      anchor.setAttribute('aria-keyshortcuts', 'O');
       out.push(el('dt', '', 'In the CRM'), el('dd', '', anchor));
     }
     return out;
@@ -315,8 +424,8 @@
 
   async function showTranscript() {
     const offer = current() || (ended && ended.offer);
-    if (!offer) return;
     const note = $('transcript-note');
+    if (!offer || $('tier-three').hidden || $('transcript-load').hidden) return;
     note.textContent = 'Fetching…';
     try {
       const path = `/v1/transcripts/${encodeURIComponent(offer.transfer)}`;
@@ -353,22 +462,44 @@
 
   // --- asking ---------------------------------------------------------------------------
 
-  function ask(type, stage) {
+  function ask(type, stage, more) {
     const offer = current();
-    if (!offer || offer.stage !== stage || offer.asked) return;
-    offer.asked = true;
-    say({ type, transfer: offer.transfer });
+    if (!offer || offer.stage !== stage || offer.asked === type) return;
+    if (!say({ type, transfer: offer.transfer, ...more })) return announce('Not connected. Use the keys of your phone.');
+    offer.asked = type;
     render();
-    // Whatever becomes of it comes as a message; without one, the button is offered again.
-    setTimeout(() => {
-      offer.asked = false;
-      render();
-    }, 3000);
+    // A yes on the screen waits for the phone to be answered. Whatever becomes of the others
+    // comes as a message; without one, the button is offered again.
+    if (type !== 'accept') {
+      setTimeout(() => {
+        if (offer.asked === type) offer.asked = '';
+        render();
+      }, 3000);
+    }
+    return undefined;
+  }
+
+  function open(dialog, stage) {
+    const offer = current();
+    if (dialog.open || (stage && (!offer || offer.stage !== stage))) return;
+    dialog.showModal();
+  }
+
+  function decline(reason) {
+    $('why').close();
+    ask('decline', 'incoming', { reason });
+  }
+
+  function done() {
+    if (current() || !ended) return;
+    ended = null;
+    render();
   }
 
   function signIn(why) {
     if (socket) socket.onclose = null;
-    for (const id of ['idle', 'offer', 'actions']) $(id).hidden = true;
+    for (const id of ['idle', 'offer', 'actions', 'about-call', 'queue']) $(id).hidden = true;
+    for (const dialog of document.querySelectorAll('dialog[open]')) dialog.close();
     $('sign-in').hidden = false;
     if (why) $('sign-in-why').textContent = why;
     link('Signed out', false);
@@ -412,6 +543,12 @@
     return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
   }
 
+  const ASKED = {
+    'incoming accept': 'Accepted. Answer your phone',
+    'incoming decline': 'Declining',
+    'bridged hand_back': 'Handing back',
+  };
+  const OFFERED = { you: 'ringing at your phone', other: 'ringing at a colleague', nobody: 'looking for somebody' };
   const STAGES = { incoming: 'Incoming transfer', accepted: 'Accepted, connecting', bridged: 'Connected' };
   const REASONS = {
     caller_left: 'The caller hung up.',
@@ -426,12 +563,25 @@
     partial_kba: ['Identity partly confirmed by the assistant.', 'good'],
     verified: ['Identity verified.', 'good'],
   };
+  const WHY = {
+    regulatory: 'A rule requires a person',
+    safety: 'Safety',
+    caller_request: 'Asked for a person',
+    tool_failure: 'A system does not work',
+    routing_rule: 'Such calls go to a person',
+    topic: 'This topic goes to a person',
+    broken_promise: 'Was promised a person',
+    loop: 'Went round in circles',
+    low_confidence: 'The assistant is not sure',
+    elapsed_time: 'It has taken too long',
+  };
+  const MOODS = { negative: 'Unhappy', very_negative: 'Very unhappy', positive: 'Friendly', mixed: 'Mixed' };
+  const OUTCOMES = { ok: 'done', failed: 'did not work', unknown: 'outcome unknown' };
   const MATCH = {
     unique: 'one match',
     multiple: 'several possible matches',
     none: 'no match',
     lookup_failed: 'the look-up failed',
-    not_attempted: 'not looked up',
   };
   const PROVENANCE = {
     caller_stated: 'said by the caller',
@@ -451,17 +601,51 @@
     connect();
   });
   $('accept').addEventListener('click', () => ask('accept', 'incoming'));
-  $('decline').addEventListener('click', () => ask('decline', 'incoming'));
-  $('hand-back').addEventListener('click', () => ask('hand_back', 'bridged'));
-  $('transcript-load').addEventListener('click', showTranscript);
-  $('done').addEventListener('click', () => {
-    ended = null;
-    render();
+  $('decline').addEventListener('click', () => open($('why'), 'incoming'));
+  $('hand-back').addEventListener('click', () => open($('sure'), 'bridged'));
+  $('keys-show').addEventListener('click', () => open($('keys')));
+  $('sure-yes').addEventListener('click', () => {
+    $('sure').close();
+    ask('hand_back', 'bridged');
   });
+  $('transcript-load').addEventListener('click', showTranscript);
+  $('done').addEventListener('click', done);
+  for (const dialog of document.querySelectorAll('dialog')) {
+    dialog.addEventListener('click', (event) => {
+      const button = event.target.closest('button');
+      if (button && button.dataset.reason) decline(button.dataset.reason);
+      if (event.target === dialog || (button && 'close' in button.dataset)) dialog.close();
+    });
+  }
+
+  /** One key for each action; in a dialog the numbers are its choices. */
+  function key(name) {
+    const dialog = document.querySelector('dialog[open]');
+    if (dialog) {
+      const choice = dialog.querySelector(`[aria-keyshortcuts="${name}"]`);
+      if (choice && /^[1-9]$/.test(name)) choice.click();
+      return Boolean(choice) && name !== 'Escape';
+    }
+    const act = {
+      a: () => ask('accept', 'incoming'),
+      d: () => open($('why'), 'incoming'),
+      h: () => open($('sure'), 'bridged'),
+      t: showTranscript,
+      c: copyAll,
+      o: () => $('record') && $('record').click(),
+      s: () => $('headline').focus(),
+      w: () => $('queue-title').focus(),
+      '?': () => open($('keys')),
+      Escape: done,
+    }[name.length === 1 ? name.toLowerCase() : name];
+    if (act) act();
+    const line = /^[1-9]$/.test(name) && $('facts').querySelector(`[data-number="${name}"]`);
+    if (line && !$('offer').hidden) line.click();
+    return Boolean(act || line);
+  }
   document.addEventListener('keydown', (event) => {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === 'INPUT') return;
-    if (event.key === 'a' || event.key === 'A') ask('accept', 'incoming');
-    if (event.key === 'd' || event.key === 'D') ask('decline', 'incoming');
+    if (key(event.key)) event.preventDefault();
   });
   window.addEventListener('online', () => {
     if (socket || !token) return;
@@ -470,6 +654,7 @@
   });
   setInterval(() => {
     tick();
+    tickWaiting();
     watch();
   }, 1000);
   connect();

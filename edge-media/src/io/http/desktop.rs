@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use handoff::clock::Now;
@@ -18,7 +18,8 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::routes::{bearer, unauthorised};
+use super::access::{Holder as Admitted, bearer};
+use super::problem::Denied;
 use super::{HttpRequest, Shared};
 use crate::config::Secret;
 use crate::desktop::DesktopSession;
@@ -45,7 +46,10 @@ pub(super) async fn open(
         .or_else(|| url.token.as_ref().map(|token| token.expose().as_bytes()));
     let config = shared.config();
     let known = presented.and_then(|token| Some((config.agent_by_token(token)?.id.clone(), token)));
-    let Some((agent, token)) = known else { return unauthorised() };
+    let Some((agent, token)) = known else { return Denied::Unknown.into_response() };
+    if let Err(denied) = shared.spend(&Admitted::Agent(agent.clone())) {
+        return denied.into_response();
+    }
     let holder = Holder { agent, token: Secret::new(token.to_vec()) };
     upgrade
         .protocols([SUBPROTOCOL])

@@ -8,8 +8,10 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{SinkExt as _, StreamExt as _};
+use handoff::call::outcome::Phase;
 use handoff::event::Role;
 use handoff::id::LegId;
+use handoff::policy::Category;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -19,6 +21,10 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::*;
+use crate::link::Budget;
+
+mod contract;
+mod following;
 
 const ANA: &str = "token-of-ana-which-is-long-enough";
 const LEAD: &str = "token-of-the-supervisor-long-enough";
@@ -68,10 +74,12 @@ fn config() -> Config {
     Config::parse(&text, &|_: &Path| -> io::Result<String> { Ok(String::new()) }).unwrap()
 }
 
-/// An edge's loop that answers every question in the same way, and keeps the last pages.
+/// An edge's loop that answers by the name of what is asked for, and keeps the last pages:
+/// `…_none` does not exist, `…_other` is somebody else's, `…_late` is over.
 async fn edge(mut requests: mpsc::Receiver<HttpRequest>, seen: mpsc::Sender<String>) {
     let mut sockets = DesktopSockets::default();
     while let Some(request) = requests.recv().await {
+        // Nobody may wait for the answer any more, nor for the line.
         let line = match request {
             HttpRequest::DesktopOpened { agent, session, outbox } => {
                 sockets.open(agent.clone(), session, outbox);
@@ -88,47 +96,117 @@ async fn edge(mut requests: mpsc::Receiver<HttpRequest>, seen: mpsc::Sender<Stri
             }
             HttpRequest::DesktopClosed { agent, .. } => format!("closed {agent}"),
             HttpRequest::Decide { agent, input, reply } => {
-                reply.send(Err(ApiError::Conflict)).unwrap();
+                let _ = reply.send(by_name(input.transfer().as_str(), ()));
                 format!("{agent} {input:?}")
             }
             HttpRequest::Payload { transfer, who, reply } => {
-                reply.send(Ok(Pii::new(r#"{"summary":{}}"#.to_owned()))).unwrap();
+                let _ = reply.send(by_name(transfer.as_str(), Pii::new(r#"{"summary":{}}"#.to_owned())));
                 format!("payload {transfer} {who:?}")
             }
             HttpRequest::Transcript { transfer, who, reply } => {
-                reply.send(Err(ApiError::NotYours)).unwrap();
+                let text = crate::desktop::transcript(&transfer, &[], false);
+                let _ = reply.send(by_name(transfer.as_str(), text));
                 format!("transcript {transfer} {who:?}")
             }
             HttpRequest::Signals { call, signals, reply } => {
-                reply.send(Ok(())).unwrap();
+                let _ = reply.send(by_name(&call, ()));
                 format!("signals {call} {}", signals.len())
             }
-            HttpRequest::Calls { reply } => {
-                let legs = Map::from([(LegId::CALLER, Role::Caller)]);
-                let standing = Standing { state: "bridged", phase: None, transfer: None, legs };
-                reply.send(vec![CallSummary { call: CallId::parse("call_01").unwrap(), standing }]).unwrap();
-                "calls".to_owned()
+            HttpRequest::RequestTransfer { call, request, reply } => {
+                let _ = reply.send(by_name(call.as_str(), ()));
+                format!("{} {:?}", request.id, request.body)
+            }
+            HttpRequest::CancelTransfer { transfer, id, reply } => {
+                let _ = reply.send(by_name(transfer.as_str(), ()));
+                format!("cancel {transfer} {id}")
+            }
+            HttpRequest::Calls { after, limit, reply } => {
+                let _ = reply
+                    .send(["call_01", "call_02", "call_03"].map(summary).into_iter().take(limit).collect());
+                format!("calls {after:?} {limit}")
+            }
+            HttpRequest::Call { call, reply } => {
+                let _ = reply.send(by_name(call.as_str(), summary(call.as_str())));
+                format!("call {call}")
+            }
+            HttpRequest::Queues { reply } => {
+                let waiting = vec![(TransferId::parse("xfer_1").unwrap(), Duration::from_secs(4))];
+                let queue = QueueId::parse("queue_nurse").unwrap();
+                let staffing = Staffing { people: 2, present: 1, available: 1, estimate_s: None };
+                let label = "Nurse line".to_owned();
+                let _ =
+                    reply.send(vec![QueueFigures { queue, label, staffing, wait_default_s: 30, waiting }]);
+                "queues".to_owned()
             }
             HttpRequest::Ready { reply } => {
-                reply.send(false).unwrap();
+                let _ = reply.send(true);
                 "ready".to_owned()
             }
         };
-        seen.send(line).await.unwrap();
+        let _ = seen.try_send(line);
     }
 }
 
-async fn start() -> (SocketAddr, mpsc::Receiver<String>) {
+fn by_name<T>(name: &str, found: T) -> Result<T, ApiError> {
+    match name {
+        _ if name.ends_with("_none") => Err(ApiError::NotFound),
+        _ if name.ends_with("_other") => Err(ApiError::NotYours),
+        _ if name.ends_with("_late") => Err(ApiError::Conflict),
+        _anything_else => Ok(found),
+    }
+}
+
+fn summary(call: &str) -> CallSummary {
+    let legs = Map::from([(LegId::CALLER, Role::Caller)]);
+    let transfer = TransferId::parse("xfer_1").unwrap();
+    let waiting = Waiting {
+        transfer: transfer.clone(),
+        queue: QueueId::parse("queue_nurse").unwrap(),
+        category: Category::CallerRequest,
+        since: Now::ZERO,
+        estimate_s: 30,
+        attempt: 1,
+        offered_to: None,
+    };
+    CallSummary {
+        call: CallId::parse(call).unwrap(),
+        standing: Standing {
+            state: "transferring",
+            phase: Some(Phase::Offering),
+            transfer: Some(transfer),
+            legs,
+        },
+        waiting: Some((waiting, Duration::from_millis(1_500))),
+    }
+}
+
+/// A listener of its own for a test.
+struct Listening {
+    address: SocketAddr,
+    lines: mpsc::Receiver<String>,
+    events: Arc<EventLog>,
+    config: watch::Sender<Arc<Config>>,
+}
+
+async fn listen(rates: Rates, edge_is_up: bool) -> Listening {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = requests();
-    let (seen, lines) = mpsc::channel(64);
-    tokio::spawn(edge(receiver, seen));
-    let (keep, config) = watch::channel(Arc::new(config()));
-    tokio::spawn(async move {
-        serve(listener, config, sender, core::future::pending()).await;
-        drop(keep);
-    });
+    let (seen, lines) = mpsc::channel(1_024);
+    if edge_is_up {
+        tokio::spawn(edge(receiver, seen));
+    }
+    let (config, watched) = watch::channel(Arc::new(config()));
+    let events = Arc::new(EventLog::new(7));
+    let shared = Shared::new(watched, sender, Arc::clone(&events), rates, EVENT_STREAMS_MAX);
+    tokio::spawn(accept(listener, shared, core::future::pending()));
+    Listening { address, lines, events, config }
+}
+
+async fn start() -> (SocketAddr, mpsc::Receiver<String>) {
+    let Listening { address, lines, config, .. } = listen(Rates::default(), true).await;
+    // The listener keeps what it was last given.
+    drop(config);
     (address, lines)
 }
 
@@ -202,32 +280,38 @@ async fn the_page_is_served_with_the_headers_that_confine_it() {
 async fn health_needs_no_token_and_readiness_is_the_edges_own_word() {
     let (address, mut lines) = start().await;
     assert_eq!(send(address, "GET /healthz HTTP/1.1", "").await.0, 200);
-    assert_eq!(send(address, "GET /readyz HTTP/1.1", "").await.0, 503);
+    assert_eq!(send(address, "GET /readyz HTTP/1.1", "").await.0, 200);
     assert_eq!(lines.recv().await.unwrap(), "ready");
+    let down = listen(Rates::default(), false).await;
+    assert_eq!(send(down.address, "GET /healthz HTTP/1.1", "").await.0, 200);
+    assert_eq!(send(down.address, "GET /readyz HTTP/1.1", "").await.0, 503);
 }
 
 #[tokio::test]
 async fn each_role_opens_what_it_may_and_nothing_else() {
     let (address, _lines) = start().await;
     let stranger = "a-token-that-nobody-has-been-given";
+    // By Ana, the supervisor, the wallboard, the voice agent; what gets past the role is 2xx,
+    // 404 or 422.
     for (method, path, expected) in [
-        ("GET", "/v1/calls", [("ANA", 403), ("LEAD", 200), ("WALL", 200), ("none", 401)]),
-        ("GET", "/v1/transfers/xfer_1/payload", [("ANA", 200), ("LEAD", 200), ("WALL", 403), ("none", 401)]),
-        ("GET", "/v1/transcripts/xfer_1", [("ANA", 403), ("LEAD", 403), ("WALL", 403), ("none", 401)]),
-        ("POST", "/v1/transfers/xfer_1/accept", [("ANA", 409), ("LEAD", 403), ("WALL", 403), ("none", 401)]),
-        ("POST", "/v1/transfers/xfer_1/decline", [("ANA", 409), ("LEAD", 403), ("WALL", 403), ("none", 401)]),
-        ("POST", "/v1/calls/call_01/signals", [("ANA", 401), ("LEAD", 401), ("WALL", 401), ("none", 401)]),
-        ("GET", "/v1/transfers/%00/payload", [("ANA", 404), ("LEAD", 404), ("WALL", 403), ("none", 401)]),
+        ("GET", "/v1/calls", [403, 200, 200, 403]),
+        ("GET", "/v1/calls/call_01", [403, 200, 200, 403]),
+        ("GET", "/v1/events?call=x", [403, 422, 422, 403]),
+        ("GET", "/v1/queues", [200, 200, 200, 403]),
+        ("GET", "/v1/transfers/xfer_1/payload", [200, 200, 403, 403]),
+        ("GET", "/v1/transcripts/xfer_1", [200, 200, 403, 403]),
+        ("POST", "/v1/transfers/xfer_1/accept", [202, 403, 403, 403]),
+        ("POST", "/v1/transfers/xfer_1/decline", [202, 403, 403, 403]),
+        ("POST", "/v1/transfers/xfer_1/hand-back", [202, 403, 403, 403]),
+        ("POST", "/v1/transfers/xfer_1/cancel", [403, 202, 403, 202]),
+        ("POST", "/v1/calls/call_01/transfer", [403, 422, 403, 422]),
+        ("POST", "/v1/calls/call_01/signals", [403, 403, 403, 422]),
+        ("GET", "/v1/transfers/%00/payload", [404, 404, 403, 403]),
     ] {
-        for (who, status) in expected {
-            let token = match who {
-                "ANA" => ANA,
-                "LEAD" => LEAD,
-                "WALL" => WALL,
-                _nobody => stranger,
-            };
-            assert_eq!(call(address, method, path, token, "").await.0, status, "{method} {path} as {who}");
+        for (token, status) in [ANA, LEAD, WALL, BOT].into_iter().zip(expected) {
+            assert_eq!(call(address, method, path, token, "").await.0, status, "{method} {path} by {token}");
         }
+        assert_eq!(call(address, method, path, stranger, "").await.0, 401, "{method} {path}");
     }
 }
 
@@ -239,10 +323,75 @@ async fn the_edge_learns_who_looks_before_it_answers() {
     assert_eq!(lines.recv().await.unwrap(), "payload xfer_1 Agent(HumanAgentId(\"agent_ana\"))");
     call(address, "GET", "/v1/transcripts/xfer_1", LEAD, "").await;
     assert_eq!(lines.recv().await.unwrap(), "transcript xfer_1 Supervisor(\"lead\")");
-    let (_, body) = call(address, "GET", "/v1/calls", WALL, "").await;
-    let leg = json!({"leg": 0, "role": "caller"});
-    let line = json!({"call": "call_01", "state": "bridged", "phase": null, "transfer": null, "legs": [leg]});
-    assert_eq!(body, json!({"calls": [line]}));
+}
+
+#[tokio::test]
+async fn calls_come_in_pages_and_say_how_their_callers_wait() {
+    let (address, mut lines) = start().await;
+    let (_, body) = call(address, "GET", "/v1/calls?limit=2", WALL, "").await;
+    assert_eq!(lines.recv().await.unwrap(), "calls None 3");
+    assert_eq!((&body["calls"][1]["call"], &body["next"]), (&json!("call_02"), &json!("call_02")));
+    assert_eq!(body["calls"][0]["legs"], json!([{"leg": 0, "role": "caller"}]));
+    assert_eq!(body["calls"][0]["waiting"]["waited_ms"], 1_500);
+    let (_, body) = call(address, "GET", "/v1/calls?after=call_01", WALL, "").await;
+    assert_eq!(lines.recv().await.unwrap(), "calls Some(CallId(\"call_01\")) 101");
+    assert_eq!(body["next"], Value::Null);
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=x", "limit"),
+        ("after=%2B49", "after"),
+        ("page=2", "query"),
+    ] {
+        let (status, body) = call(address, "GET", &format!("/v1/calls?{query}"), WALL, "").await;
+        assert_eq!((status, &body["field"]), (422, &json!(field)), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_is_asked_for_by_the_name_of_a_queue_and_by_nothing_that_could_be_dialled() {
+    let (address, mut lines) = start().await;
+    let path = "/v1/calls/call_01/transfer";
+    let body = r#"{"reason":"vip","queue":"queue_nurse","summary":"Asks for a refill.","id":"k-1"}"#;
+    let (status, answer) = call(address, "POST", path, LEAD, body).await;
+    assert_eq!((status, answer), (202, json!({"signal": "api:lead:k-1"})));
+    let asked = lines.recv().await.unwrap();
+    assert!(asked.starts_with("api:lead:k-1 TransferRequest") && asked.contains("target: None"), "{asked}");
+    let (_, answer) = call(address, "POST", path, BOT, r#"{"reason":"other"}"#).await;
+    assert!(answer["signal"].as_str().unwrap().starts_with("api:voice_agent:"));
+    for (body, field) in [
+        ("[]", "body"),
+        ("{", "body"),
+        ("", "reason"),
+        (r#"{"reason":"because"}"#, "reason"),
+        (r#"{"reason":"vip","queue":"+88216555"}"#, "queue"),
+        (r#"{"reason":"vip","queue":"sip:x@evil.example"}"#, "queue"),
+        (r#"{"reason":"vip","queue":["queue_nurse"]}"#, "queue"),
+        (r#"{"reason":"vip","target":"+88216555"}"#, "target"),
+        (r#"{"reason":"vip","uri":"sip:x@evil.example"}"#, "uri"),
+        (r#"{"reason":"vip","id":"a b"}"#, "id"),
+        (r#"{"reason":"vip","summary":""}"#, "summary"),
+    ] {
+        let (status, answer) = call(address, "POST", path, LEAD, body).await;
+        assert_eq!((status, &answer["field"]), (422, &json!(field)), "{body}");
+        assert!(!answer.to_string().contains("evil"), "what was sent is not repeated");
+    }
+}
+
+#[tokio::test]
+async fn a_decline_has_a_reason_or_none_and_no_other_member() {
+    let (address, mut lines) = start().await;
+    let path = "/v1/transfers/xfer_1/decline";
+    for (body, choice) in
+        [("", "Other"), (r#"{"reason":"busy"}"#, "Busy"), (r#"{"reason":"wrong_team"}"#, "WrongTeam")]
+    {
+        assert_eq!(call(address, "POST", path, ANA, body).await.0, 202);
+        assert!(lines.recv().await.unwrap().contains(&format!("reason: {choice}")), "{body}");
+    }
+    for (body, field) in [(r#"{"reason":"tired"}"#, "reason"), (r#"{"why":"busy"}"#, "why")] {
+        let (status, answer) = call(address, "POST", path, ANA, body).await;
+        assert_eq!((status, &answer["field"]), (422, &json!(field)));
+    }
 }
 
 #[tokio::test]
@@ -255,14 +404,24 @@ async fn signals_come_alone_in_an_array_or_one_per_line_and_all_or_none() {
         assert_eq!(call(address, "POST", "/v1/calls/call_01/signals", BOT, &body).await.0, 202);
         assert_eq!(lines.recv().await.unwrap(), format!("signals call_01 {count}"));
     }
-    for (body, reason) in [
-        (format!(r#"[{one},{{"v":1,"id":"s2","type":"dance"}}]"#), "type"),
-        ("{".to_owned(), "neither JSON"),
-        (format!("[{}]", vec![one; 101].join(",")), "more than 100"),
+    for (body, field, reason) in [
+        (format!(r#"[{one},{{"v":1,"id":"s2","type":"dance"}}]"#), "[1].type", "none of the allowed"),
+        (
+            format!(
+                r#"{one}
+{{"v":1,"id":"s2","type":"confidence","data":{{"value":7}}}}"#
+            ),
+            "[1].data.value",
+            "range",
+        ),
+        ("[7]".to_owned(), "[0]", "type"),
+        ("{".to_owned(), "body", "neither JSON"),
+        (String::new(), "body", "no signal"),
+        (format!("[{}]", vec![one; 101].join(",")), "body", "more than 100"),
     ] {
         let (status, answer) = call(address, "POST", "/v1/calls/call_01/signals", BOT, &body).await;
-        assert_eq!(status, 422);
-        assert!(answer["error"].as_str().unwrap().contains(reason), "{answer}");
+        assert_eq!((status, &answer["field"]), (422, &json!(field)), "{answer}");
+        assert!(answer["detail"].as_str().unwrap().contains(reason), "{answer}");
     }
     let large = " ".repeat(BODY_BYTES_MAX + 1);
     assert_eq!(call(address, "POST", "/v1/calls/call_01/signals", BOT, &large).await.0, 413);

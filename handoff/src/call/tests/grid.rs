@@ -66,7 +66,10 @@ fn inputs(bench: &Bench) -> Vec<(&'static str, Input)> {
         ("nobody available", Input::NobodyAvailable),
         ("desktop acked", Input::DesktopAcked { agent: agent(), transfer: transfer.clone(), revision: 1 }),
         ("accept", Input::Accept { agent: agent(), transfer: transfer.clone(), means: Means::Ui }),
-        ("decline", Input::Decline { agent: agent(), transfer, means: Means::Ui }),
+        (
+            "decline",
+            Input::Decline { agent: agent(), transfer, means: Means::Ui, reason: DeclineReason::Declined },
+        ),
         ("hand back", Input::HandBack { agent: agent() }),
         ("applied", Input::Media(MediaReport::Applied { epoch, egress: caller })),
         ("caller key 0", Input::Media(MediaReport::Digit { leg: caller, digit: '0' })),

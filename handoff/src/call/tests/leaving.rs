@@ -71,6 +71,57 @@ fn a_person_whose_phone_falls_silent_is_covered_by_music_and_then_replaced() {
     assert_eq!(bench.call.standing().phase, Some(Phase::Announcing));
 }
 
+#[test]
+fn a_person_lost_in_whisper_or_barrier_reopens_the_offer() {
+    for (mut bench, phase) in [(Bench::briefing(), Phase::Briefing), (Bench::barrier(), Phase::Barrier)] {
+        bench.after(20).ended(HUMAN, LegCause::Lost);
+        assert!(bench.has("FindTarget(-1)"));
+        assert_eq!(bench.hears(LegId::CALLER), "hold bed");
+        bench.find(target("bob"));
+        let next = LegId(HUMAN.0 + 1);
+        bench.after(500).answered(next).after(2_000).key(next, '1').report_cut().acked("bob", 1);
+        assert_eq!(bench.hears(LegId::CALLER), next.to_string());
+        let lost = bench
+            .facts()
+            .into_iter()
+            .any(|fact| matches!(fact, Fact::AgentDeclined { reason: DeclineReason::Lost, .. }));
+        assert!(lost, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_person_lost_after_the_bridge_is_replaced_after_an_apology() {
+    let mut bench = Bench::bridged();
+    bench.flows(HUMAN).run(10_000).ended(HUMAN, LegCause::Lost);
+    assert_eq!(bench.hears(LegId::CALLER), "apology.en");
+    assert!(bench.has("FindTarget(-1)") && bench.has("PublishDecision"));
+    assert_eq!(bench.count("transfer.decided"), 2);
+    bench.find(target("bob"));
+    let next = LegId(HUMAN.0 + 1);
+    bench.after(3_000).played(LegId::CALLER).after(500).answered(next);
+    bench.after(2_000).key(next, '1').report_cut().acked("bob", 1);
+    assert_eq!(bench.hears(LegId::CALLER), next.to_string());
+}
+
+#[test]
+fn a_person_who_hangs_up_after_the_bridge_has_ended_the_call() {
+    let mut bench = Bench::bridged();
+    bench.flows(HUMAN).run(10_000).ended(HUMAN, LegCause::RemoteHangUp);
+    assert!(bench.has("HangUp(leg-0 LocalHangUp)"));
+    bench.all_legs_end().balanced();
+}
+
+#[test]
+fn a_silent_or_held_human_leg_never_leaves_the_caller_in_silence() {
+    let mut bench = Bench::bridged();
+    bench.flows(HUMAN).media(MediaReport::SourceLost { leg: HUMAN });
+    assert_eq!(bench.hears(LegId::CALLER), "hold bed");
+    bench.media(MediaReport::SourceBack { leg: HUMAN });
+    assert_eq!(bench.hears(LegId::CALLER), HUMAN.to_string());
+    bench.put(Input::PeerHold { leg: HUMAN, held: true });
+    assert_eq!(bench.hears(LegId::CALLER), "hold bed");
+}
+
 /// A call of these rules, bridged for ten seconds.
 fn bridged_with(bye: Survivor, lost: Survivor) -> Bench {
     let mut rules = rules();

@@ -176,6 +176,7 @@ fn input_of(bench: &Bench, (what, choice, _): Move) -> Input {
             target: Target {
                 agent,
                 trusted: !choice.is_multiple_of(4),
+                accept_timeout: Duration::from_secs(20),
                 accept_on_answer: choice.is_multiple_of(5),
                 desktop: !choice.is_multiple_of(3),
                 ..target("ann")
@@ -185,7 +186,7 @@ fn input_of(bench: &Bench, (what, choice, _): Move) -> Input {
         10 => Input::NobodyAvailable,
         11..=13 => Input::DesktopAcked { agent, transfer, revision: u32::from(choice % 4) },
         14 | 15 => Input::Accept { agent, transfer, means: Means::Ui },
-        16 => Input::Decline { agent, transfer, means: Means::Ui },
+        16 => Input::Decline { agent, transfer, means: Means::Ui, reason: DeclineReason::Declined },
         17 => Input::HandBack { agent },
         18 => Input::Media(MediaReport::Applied { epoch, egress: leg }),
         19 | 20 => Input::Media(MediaReport::AudioSeen { leg, epoch }),

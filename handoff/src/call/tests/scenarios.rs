@@ -374,7 +374,8 @@ fn refusals_are_typed_and_move_on_at_once() {
 fn a_no_is_a_no_by_key_and_by_button_and_the_person_is_not_asked_again() {
     let decline = |bench: &mut Bench| {
         let transfer = bench.transfer();
-        bench.put(Input::Decline { agent: person("ann"), transfer, means: Means::Ui });
+        let reason = DeclineReason::Declined;
+        bench.put(Input::Decline { agent: person("ann"), transfer, means: Means::Ui, reason });
     };
     let mut by_key = Bench::briefing();
     by_key.after(100).key(HUMAN, '2');
@@ -598,56 +599,6 @@ fn skew_is_the_distance_between_the_switch_and_the_paint() {
 }
 
 #[test]
-fn a_person_lost_in_whisper_or_barrier_reopens_the_offer() {
-    for (mut bench, phase) in [(Bench::briefing(), Phase::Briefing), (Bench::barrier(), Phase::Barrier)] {
-        bench.after(20).ended(HUMAN, LegCause::Lost);
-        assert!(bench.has("FindTarget(-1)"));
-        assert_eq!(bench.hears(LegId::CALLER), "hold bed");
-        bench.find(target("bob"));
-        let next = LegId(HUMAN.0 + 1);
-        bench.after(500).answered(next).after(2_000).key(next, '1').report_cut().acked("bob", 1);
-        assert_eq!(bench.hears(LegId::CALLER), next.to_string());
-        let lost = bench.facts().into_iter().any(|fact| {
-            matches!(fact, Fact::AgentDeclined { reason: crate::event::DeclineReason::Lost, .. })
-        });
-        assert!(lost, "{phase:?}");
-    }
-}
-
-#[test]
-fn a_person_lost_after_the_bridge_is_replaced_after_an_apology() {
-    let mut bench = Bench::bridged();
-    bench.flows(HUMAN).run(10_000).ended(HUMAN, LegCause::Lost);
-    assert_eq!(bench.hears(LegId::CALLER), "apology.en");
-    assert!(bench.has("FindTarget(-1)") && bench.has("PublishDecision"));
-    assert_eq!(bench.count("transfer.decided"), 2);
-    bench.find(target("bob"));
-    let next = LegId(HUMAN.0 + 1);
-    bench.after(3_000).played(LegId::CALLER).after(500).answered(next);
-    bench.after(2_000).key(next, '1').report_cut().acked("bob", 1);
-    assert_eq!(bench.hears(LegId::CALLER), next.to_string());
-}
-
-#[test]
-fn a_person_who_hangs_up_after_the_bridge_has_ended_the_call() {
-    let mut bench = Bench::bridged();
-    bench.flows(HUMAN).run(10_000).ended(HUMAN, LegCause::RemoteHangUp);
-    assert!(bench.has("HangUp(leg-0 LocalHangUp)"));
-    bench.all_legs_end().balanced();
-}
-
-#[test]
-fn a_silent_or_held_human_leg_never_leaves_the_caller_in_silence() {
-    let mut bench = Bench::bridged();
-    bench.flows(HUMAN).media(MediaReport::SourceLost { leg: HUMAN });
-    assert_eq!(bench.hears(LegId::CALLER), "hold bed");
-    bench.media(MediaReport::SourceBack { leg: HUMAN });
-    assert_eq!(bench.hears(LegId::CALLER), HUMAN.to_string());
-    bench.put(Input::PeerHold { leg: HUMAN, held: true });
-    assert_eq!(bench.hears(LegId::CALLER), "hold bed");
-}
-
-#[test]
 fn a_lost_voice_agent_is_called_once_more_and_then_a_person_is() {
     let mut bench = Bench::talking();
     bench.run(5_000).ended(LegId::VOICE_AGENT, LegCause::Lost);
@@ -794,40 +745,31 @@ fn a_voice_agent_takes_back_its_own_request_and_nothing_else() {
 }
 
 #[test]
-fn a_recording_spans_a_transfer_that_failed() {
-    let mut bench = Bench::returned();
-    assert_eq!(bench.outcome().map(|end| end.0), Some(Outcome::Busy));
-    let of_caller = |bench: &Bench| {
-        let recorded = |output: &&Output| matches!(output, Output::Record { leg: LegId::CALLER, .. });
-        bench.all.iter().filter(recorded).cloned().collect::<Vec<_>>()
-    };
-    bench.after(3_000).played(LegId::CALLER).run(20_000);
-    assert_eq!(of_caller(&bench), [Output::Record { leg: LegId::CALLER, on: true }]);
-    bench.ended(LegId::CALLER, LegCause::RemoteHangUp).all_legs_end().balanced();
-    assert_eq!(bench.count("recording.stored"), bench.count("recording.started"));
-}
-
-#[test]
-fn the_last_facts_wait_for_the_recordings_and_not_for_ever() {
-    let recording = StoredRecording { pieces: 3, duration_ms: 9, lost_ms: 0, sha256: String::new() };
-    let ended = || {
-        let mut bench = Bench::talking();
-        bench.recorder = false;
-        bench.after(1_000).ended(LegId::CALLER, LegCause::RemoteHangUp).all_legs_end();
-        assert!(!bench.call.is_finished());
-        bench
-    };
-    let mut bench = ended();
-    bench.put(Input::RecordingStored { leg: LegId::CALLER, recording: recording.clone() });
-    assert!(!bench.call.is_finished());
-    bench.put(Input::RecordingStored { leg: LegId::VOICE_AGENT, recording });
-    bench.balanced();
-    assert_eq!(bench.count("recording.stored"), 2);
-    let mut bench = ended();
-    bench.run(2_999);
-    assert!(!bench.call.is_finished());
-    bench.run(1).balanced();
-    assert_eq!(bench.count("recording.stored"), 0);
+fn the_caller_hears_the_language_of_the_call_and_the_person_their_own() {
+    let spanish =
+        CallRules { lang: "es".to_owned(), disclosure: "disclosure.ai_recording.es".to_owned(), ..rules() };
+    let mut bench = Bench::talking_with(spanish);
+    bench.at(20_000).decide().find(Target { ring_timeout: Duration::from_secs(60), ..target("ann") });
+    bench.after(200).media(MediaReport::Drained { leg: LegId::VOICE_AGENT });
+    bench.run(6_000).played(LegId::CALLER).run(40_000).report_cut();
+    bench.answered(HUMAN).run(20_000).played(HUMAN).run(30_000);
+    bench.put(Input::NobodyAvailable).run(20_000);
+    let mut heard = std::collections::BTreeSet::new();
+    for plan in bench.all.iter().filter_map(|output| match output {
+        Output::Media(plan) => Some(plan),
+        _ => None,
+    }) {
+        for (leg, source) in &plan.egress {
+            let Source::Prompt(play) = source else { continue };
+            for clip in spoken(&plan.prompts[play]).split('+').filter(|part| *part != "say") {
+                heard.insert((*leg == LegId::CALLER, clip.to_owned()));
+            }
+        }
+    }
+    assert!(heard.len() > 6, "{heard:?}");
+    for (caller, clip) in heard {
+        assert!(clip.ends_with(if caller { ".es" } else { ".en" }), "{clip}");
+    }
 }
 
 #[test]
