@@ -7,4 +7,5 @@ pub mod net;
 pub mod phone;
 pub mod script;
 pub mod setting;
+pub mod storm;
 pub mod world;

@@ -10,7 +10,7 @@ use crate::call::ending;
 use crate::call::io::{DesktopPush, Output, PayloadAck, Survivor, Target};
 use crate::call::offer::{Accepted, Ack, Offer};
 use crate::call::outcome::{DegradedReason, FailureCause, FallbackTaken, LegCause, Outcome, Phase};
-use crate::call::talk::{self, Conversing};
+use crate::call::talk;
 use crate::call::transfer::{self, Announcement, Transfer};
 use crate::call::{AUDIO_PROOF_LIMIT, DELIVERY_SETTLES};
 use crate::clock::Now;
@@ -267,7 +267,7 @@ pub(super) fn hand_back(core: &mut Core, mut bridge: Box<Bridge>, agent: &HumanA
     if core.voice.leg().is_none() {
         core.connect_voice(true);
     }
-    State::WithVoiceAgent(Conversing::default())
+    talk::back(core, None)
 }
 
 /// A destination has the payload.

@@ -80,9 +80,26 @@ impl Conversing {
 pub(super) fn answered(core: &mut Core) -> State {
     core.caller_answered();
     core.connect_voice(true);
+    disclosing(core)
+}
+
+fn disclosing(core: &mut Core) -> State {
     let play = disclose(core);
     let until = core.at.now + PROMPT_LIMIT;
     State::Disclosing(Disclosing { play, again: false, until, expected: None, ready: None })
+}
+
+/// The voice agent has the caller again, after these words. A safety rule may have cut the
+/// disclosure: then it is heard first, as on the first time, and stands for the words.
+pub(super) fn back(core: &mut Core, words: Option<Prompt>) -> State {
+    if !core.disclosed {
+        return disclosing(core);
+    }
+    let notice = words.map(|prompt| {
+        let play = core.play(Purpose::Unrecorded, prompt);
+        Notice { play, until: core.at.now + NOTICE_LIMIT }
+    });
+    State::WithVoiceAgent(Conversing { notice, expected: None })
 }
 
 fn disclose(core: &mut Core) -> PlayId {
@@ -120,9 +137,8 @@ pub(super) fn come_back(core: &mut Core) -> State {
     if core.voice.leg().is_none() {
         core.connect_voice(true);
     }
-    let play = core.play(Purpose::Unrecorded, message::apology(&core.rules.lang));
-    let notice = Some(Notice { play, until: core.at.now + NOTICE_LIMIT });
-    State::WithVoiceAgent(Conversing { notice, expected: None })
+    let apology = message::apology(&core.rules.lang);
+    back(core, Some(apology))
 }
 
 /// A notice to a caller who came back was heard; now the voice agent is told.

@@ -9,11 +9,11 @@ use crate::call::brief;
 use crate::call::core::{Core, earliest, millis};
 use crate::call::ending;
 use crate::call::io::{DesktopPush, Fallback, Output, QueueRules};
-use crate::call::media::Purpose;
+use crate::call::media::{Prompt, Purpose};
 use crate::call::offer::Offer;
 use crate::call::outcome::{DegradedReason, FailureCause, FallbackTaken, LegCause, Outcome, Phase};
 use crate::call::silence::HeldBy;
-use crate::call::talk::{Conversing, Notice};
+use crate::call::talk;
 use crate::call::{
     DRAIN_LIMIT, EDGE_FALLBACK, HOLD_UPDATE_EVERY, NOTICE_LIMIT, PROMPT_LIMIT, SPOKEN_WAIT_MIN_S,
     TRANSFERS_MAX,
@@ -209,7 +209,7 @@ fn start(
 /// There is no queue to go to, or the call was transferred too often already.
 fn nowhere(core: &mut Core) -> State {
     if core.voice.up().is_some() {
-        return State::WithVoiceAgent(Conversing::default());
+        return talk::back(core, None);
     }
     ending::closing(core)
 }
@@ -381,9 +381,8 @@ pub(super) fn fall_back(core: &mut Core, transfer: Box<Transfer>) -> State {
     let reason = outcome.name().to_owned();
     core.emit(Fact::FallbackChosen { kind: taken, reason });
     if to_voice_agent {
-        let play = core.play(Purpose::Unrecorded, message::returning(&core.rules.lang));
-        let notice = Notice { play, until: core.at.now + NOTICE_LIMIT };
-        give_back(core, transfer, outcome, taken, Some(notice))
+        let words = message::returning(&core.rules.lang);
+        give_back(core, transfer, outcome, taken, Some(words))
     } else {
         end(core, *transfer, outcome, taken, "ended");
         ending::closing(core)
@@ -405,14 +404,14 @@ fn give_back(
     mut transfer: Box<Transfer>,
     outcome: Outcome,
     taken: FallbackTaken,
-    notice: Option<Notice>,
+    words: Option<Prompt>,
 ) -> State {
     unhold(core, &mut transfer);
     end(core, *transfer, outcome, taken, "returned");
-    if notice.is_none() {
+    if words.is_none() || !core.disclosed {
         core.tell_voice("failed", None);
     }
-    State::WithVoiceAgent(Conversing { notice, expected: None })
+    talk::back(core, words)
 }
 
 /// Records how a transfer ended that never reached its bridge. Exactly once per transfer,

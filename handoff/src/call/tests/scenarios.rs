@@ -830,6 +830,23 @@ fn a_quick_bridge_waits_with_its_verdict_for_the_destinations() {
 }
 
 #[test]
+fn a_caller_who_comes_back_from_a_hurried_transfer_hears_the_disclosure_first() {
+    let mut bench = Bench::disclosing();
+    bench.answered(LegId::VOICE_AGENT).after(1_000);
+    let mut decision = bench.decision();
+    decision.trigger.waives_waits = true;
+    bench.command(CommandBody::TransferDecided { decision }).report_cut();
+    bench.put(Input::NobodyAvailable);
+    assert_eq!(bench.hears(LegId::CALLER), "disclosure.ai_recording.en");
+    assert_eq!(bench.call.standing().state, "disclosing");
+    // What is decided now waits for its end, since nothing waives that a second time.
+    bench.after(500).decide();
+    assert_eq!(bench.count("transfer.decided"), 1);
+    bench.run(4_000).played(LegId::CALLER);
+    assert_eq!(bench.count("transfer.decided"), 2);
+}
+
+#[test]
 fn a_safety_rule_hurries_a_decision_that_waits_for_the_disclosure() {
     let mut bench = Bench::disclosing();
     bench.after(10).decide();
