@@ -58,20 +58,7 @@ refused "a misspelt key of the policy" "line $line.*consecutve|consecutve.*line 
 config ''
 refused "a configuration whose policy does not load" 'consecutve' "${check[@]}"
 
-# Scenarios that the help names and that are not built say so; a name that it lacks is an error.
-built=" happy "
-scenarios=$("$BINARY" demo --help | sed -n '/--scenario/,/default/s/^ *- \([a-z-]*\):.*/\1/p')
-[ -n "$scenarios" ] || echo "FAILED scenarios: the help names none"
-for scenario in $scenarios; do
-  [[ "$built" == *" $scenario "* ]] && continue
-  said=$(timeout 10 "$BINARY" demo --scenario "$scenario" --data "$work/unbuilt" 2>/dev/null)
-  code=$?
-  if [ "$code" -eq 64 ] && grep -q "\`$scenario\`" <<<"$said"; then
-    echo "ok scenario $scenario is not built and says so"
-  else
-    echo "FAILED scenario $scenario: exit $code, wanted 64 and its name; once built it belongs into the list here"
-  fi
-done
+# The scenarios themselves are played by scenarios.sh.
 timeout 10 "$BINARY" demo --scenario nonsense >/dev/null 2>&1
 code=$?
 if [ "$code" -eq 2 ]; then echo "ok a scenario that does not exist: exit 2"; else echo "FAILED a scenario that does not exist: exit $code, wanted 2"; fi

@@ -12,7 +12,7 @@ use edge_media::sip::{Destination, Flow, SipCommand, SipConfig, SipOutput, Stack
 use handoff::call::{DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::conversation::Context;
-use handoff::event::{Means, StoredRecording};
+use handoff::event::{DeclineReason, Means, StoredRecording};
 use handoff::id::{CallId, DestinationId, HumanAgentId, LegId, TenantId, TransferId};
 use handoff::payload::{self, BuildInput, Catalog, Payload};
 use handoff::pii::Pii;
@@ -191,7 +191,7 @@ pub(super) fn stored(call: CallId, leg: LegId) -> EdgeInput {
 
 /// A page says no.
 pub(super) fn decline(agent: HumanAgentId, transfer: TransferId) -> EdgeInput {
-    EdgeInput::Decline(agent, transfer, Means::Ui)
+    EdgeInput::Decline(agent, transfer, Means::Ui, DeclineReason::WrongTeam)
 }
 
 /// What a push is, without what is in it.
