@@ -296,7 +296,7 @@ impl Plane {
     /// What is due of a call by now.
     pub fn advance(&mut self, now: Now, call: &CallId, out: &mut Follows) {
         let Some(media) = self.calls.get_mut(call) else { return };
-        let epoch = media.plan.as_ref().map_or(Epoch::default(), |plan| plan.epoch);
+        let epoch = media.plan.as_ref().map_or_else(Epoch::default, |plan| plan.epoch);
         let planned_at = media.planned_at;
         let mut report = |report| out.reports.push(MediaEvent { at: now, call: call.clone(), report });
         for (id, leg) in &mut media.legs {
@@ -347,7 +347,7 @@ impl Plane {
     /// When something is due of a call next.
     pub fn next(&self, call: &CallId) -> Option<Now> {
         let media = self.calls.get(call)?;
-        let epoch = media.plan.as_ref().map_or(Epoch::default(), |plan| plan.epoch);
+        let epoch = media.plan.as_ref().map_or_else(Epoch::default, |plan| plan.epoch);
         media
             .legs
             .values()

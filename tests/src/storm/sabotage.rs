@@ -409,10 +409,8 @@ impl Saboteur {
             }
             Bug::DisclosureSkipped => self.skip(now, &call, starts("disclosure.")),
             Bug::MessageSkipped => self.skip(now, &call, starts("reason.")),
-            Bug::UpdatesForgotten => {
-                if starts("hold.update").is_some() {
-                    plan.egress.insert(LegId::CALLER, Source::HoldBed);
-                }
+            Bug::UpdatesForgotten if starts("hold.update").is_some() => {
+                plan.egress.insert(LegId::CALLER, Source::HoldBed);
             }
             _ => {}
         }

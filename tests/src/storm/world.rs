@@ -963,7 +963,7 @@ impl<'a> World<'a> {
 /// The habit for a phone's n-th call.
 fn habit_of(habits: &[Habit], nth: usize) -> Habit {
     let last = habits.len().saturating_sub(1);
-    habits.get(nth.min(last)).copied().unwrap_or(Habit {
+    habits.get(nth.min(last)).copied().unwrap_or_else(|| Habit {
         first: First::Rings,
         then: super::plan::Then::default(),
         late: false,

@@ -188,7 +188,7 @@ impl Call {
     /// The voice agent's leg, while its link is open.
     fn voice(&self) -> Option<LegId> {
         let open = |leg: &&LegId| self.open.contains(leg) && self.is(**leg, Role::VoiceAgent);
-        self.roles.keys().filter(open).last().copied().filter(|_| self.door)
+        self.roles.keys().rfind(open).copied().filter(|_| self.door)
     }
 
     fn pass(&mut self, at: Now, limit: Duration, call: &CallId, findings: &mut Findings) {
@@ -211,7 +211,7 @@ impl Call {
         let noticed = matches!(self.hears.get(&LegId::CALLER), Some(Ear::Play(..)));
         if listens && (talks || noticed) {
             self.apart_since = None;
-        } else if at.since(*self.apart_since.get_or_insert(since.max(self.looked))) > limit {
+        } else if at.since(*self.apart_since.get_or_insert_with(|| since.max(self.looked))) > limit {
             findings.add("I3", at, "after a failed transfer caller and voice agent are not connected");
         }
         if waited > limit + NOTICE_MAX {

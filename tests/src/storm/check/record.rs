@@ -159,7 +159,7 @@ impl Call {
         }
     }
 
-    fn pass(&mut self, at: Now, slack: Duration, findings: &mut Findings) {
+    fn pass(&self, at: Now, slack: Duration, findings: &mut Findings) {
         let waits = self.under_way.is_some() && !self.ended;
         if waits && !self.message_begun && at.since(self.decided_at) > MESSAGE_BY + slack {
             findings.add("I14", at, "the message did not begin");
@@ -211,10 +211,10 @@ impl Watch for Record {
                 let recording = self.recording;
                 self.calls.entry(event.call.clone()).or_default().fact(at, event, recording, findings);
             }
-            Seen::Media(MediaCommand::Record { call, on: true, .. }) => {
-                if self.calls.get(call).is_none_or(|call| !call.disclosed || call.refused) {
-                    findings.add("I13", at, "the media plane records before the disclosure was heard");
-                }
+            Seen::Media(MediaCommand::Record { call, on: true, .. })
+                if self.calls.get(call).is_none_or(|call| !call.disclosed || call.refused) =>
+            {
+                findings.add("I13", at, "the media plane records before the disclosure was heard");
             }
             Seen::Media(MediaCommand::Apply(plan)) => {
                 let known = self.calls.entry(plan.call.clone()).or_default();

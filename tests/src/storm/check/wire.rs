@@ -21,12 +21,13 @@ pub(super) struct Wire {
 impl Watch for Wire {
     fn see(&mut self, _: Now, seen: &Seen<'_>, _: &mut Findings) {
         match seen {
-            Seen::In(_, message) if message.method == "INVITE" => {
-                if message.status.is_some_and(|status| (200..300).contains(&status)) {
-                    let answer = (message.call_id.to_owned(), message.to_tag().to_owned(), message.cseq);
-                    if self.known.insert(answer.clone()) {
-                        self.waiting.insert(answer);
-                    }
+            Seen::In(_, message)
+                if message.method == "INVITE"
+                    && message.status.is_some_and(|status| (200..300).contains(&status)) =>
+            {
+                let answer = (message.call_id.to_owned(), message.to_tag().to_owned(), message.cseq);
+                if self.known.insert(answer.clone()) {
+                    self.waiting.insert(answer);
                 }
             }
             Seen::Out(_, message) if message.status.is_none() && message.method == "ACK" => {
