@@ -484,6 +484,8 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
         | MediaReport::Digit { .. }
         | MediaReport::FirstRtp { .. }
         | MediaReport::AudioSeen { .. }
+        | MediaReport::Spoke { .. }
+        | MediaReport::Quiet { .. }
         | MediaReport::Drained { .. } => {}
     }
     match (state, report) {
@@ -533,6 +535,8 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
             | MediaReport::AudioSeen { .. }
             | MediaReport::SourceLost { .. }
             | MediaReport::SourceBack { .. }
+            | MediaReport::Spoke { .. }
+            | MediaReport::Quiet { .. }
             | MediaReport::Drained { .. },
         ) => state,
     }

@@ -26,6 +26,9 @@ pub enum Source {
     HoldBed,
     /// Silence frames, contiguous.
     Silence,
+    /// Soft noise: the line is open, and it is the listener's turn to speak. Meanwhile the media
+    /// plane reports whether they do.
+    Comfort,
     /// The sum of several legs, never including the listener's own.
     Mix(Vec<LegId>),
 }
@@ -127,6 +130,18 @@ pub enum MediaReport {
         /// Whose.
         leg: LegId,
     },
+    /// `leg` spoke: sound came from it while its own egress sends [`Source::Comfort`]. Sent once
+    /// per plan that begins so.
+    Spoke {
+        /// Who.
+        leg: LegId,
+    },
+    /// Nothing that can be heard came from `leg` for five seconds while its own egress sends
+    /// [`Source::Comfort`]. Sent once per pause.
+    Quiet {
+        /// Who.
+        leg: LegId,
+    },
     /// The queued speech of a stream leg has been played out (or cut).
     Drained {
         /// Whose.
@@ -197,7 +212,7 @@ impl Sound {
             .values()
             .filter_map(|source| match source {
                 Source::Prompt(play) => Some((*play, self.plays.get(play)?.prompt.clone())),
-                Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Mix(_) => None,
+                Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Comfort | Source::Mix(_) => None,
             })
             .collect();
         Some(MediaPlan { call: call.clone(), epoch: self.epoch, egress, prompts })

@@ -192,7 +192,7 @@ impl Bench {
     fn play_at(&self, leg: LegId) -> Option<PlayId> {
         match self.plan.as_ref()?.egress.get(&leg)? {
             Source::Prompt(play) => Some(*play),
-            Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Mix(_) => None,
+            Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Comfort | Source::Mix(_) => None,
         }
     }
 
@@ -437,6 +437,7 @@ impl Bench {
         match source {
             Source::Leg(leg) => leg.to_string(),
             Source::HoldBed => "hold bed".to_owned(),
+            Source::Comfort => "comfort noise".to_owned(),
             Source::Silence => "silence".to_owned(),
             Source::Mix(legs) => format!("{legs:?}"),
             Source::Prompt(play) => {

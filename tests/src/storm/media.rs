@@ -27,6 +27,8 @@ pub enum Ear {
     Nothing,
     /// Hold music.
     Bed,
+    /// Soft noise: it is the listener's turn.
+    Comfort,
     /// A prompt.
     Play(PlayId, Prompt),
     /// Another leg, and whether audio comes from it.
@@ -268,7 +270,7 @@ impl Plane {
             let listened = plan.egress.iter().any(|(listener, source)| match source {
                 Source::Leg(source) => source == id && listener != id,
                 Source::Mix(sources) => sources.contains(id) && listener != id,
-                Source::Prompt(_) | Source::HoldBed | Source::Silence => false,
+                Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Comfort => false,
             });
             match (listened, leg.listened_since) {
                 (true, None) => leg.listened_since = Some(now),
@@ -375,6 +377,7 @@ impl Leg {
         match &self.source {
             None | Some(Source::Silence) => Ear::Nothing,
             Some(Source::HoldBed) => Ear::Bed,
+            Some(Source::Comfort) => Ear::Comfort,
             Some(Source::Prompt(_)) => match &self.playing {
                 Some(playing) if !playing.over && playing.until > playing.from => {
                     Ear::Play(playing.play, playing.prompt.clone())

@@ -124,6 +124,7 @@ impl Judge {
                     assert!(!human || *from != LegId::CALLER || self.bridged == Some(*leg));
                 }
                 Source::HoldBed | Source::Mix(_) => {}
+                Source::Comfort => assert!(to_caller, "only the caller is given a turn"),
             }
             match self.roles.get(leg) {
                 Some(Role::VoiceAgent) => {
