@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use edge_media::media::prompt::ClipStore;
-use edge_media::media::tone;
 use handoff::call::outcome::{FallbackTaken, LegCause};
 use handoff::call::{OnVoiceAgentBye, Survivor};
 use handoff::clock::Now;
@@ -16,11 +14,6 @@ use tests::world::World;
 const ANSWERS: Habit = Habit::Answers(Duration::from_millis(500));
 const SECOND: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(20);
-
-/// Whether a phone heard this clip.
-fn heard_clip(phone: &tests::phone::Phone, clip: &str) -> bool {
-    tone::correlates(&ClipStore::embedded().samples(clip), &phone.sound)
-}
 
 /// The second person takes the call, and it ends well.
 fn the_next_takes_it(world: &mut World) {
@@ -92,7 +85,7 @@ fn a_person_whose_caller_left_hears_a_fixed_sentence_and_no_more_of_the_whisper(
         world.until("caller.abandoned", SECOND);
         let left = world.now;
         world.judge();
-        assert!(heard_clip(&world.humans[0], "caller_left.en"));
+        assert!(world.humans[0].heard_clip("caller_left.en"));
         assert!(!world.humans[0].heard_alone(tones::WHISPER, left + SECOND / 10, world.now));
         let ended = world.nth("leg.closed", world.count("leg.closed"));
         assert!(ended.since(left) <= 6 * SECOND, "{:?} after the caller", ended.since(left));
@@ -148,7 +141,7 @@ fn who_is_lost_after_the_bridge_is_followed_by_what_the_queue_chose() {
             world.judge_whisper();
             world.judge_silence();
             assert_eq!(world.outcomes()[0], ("completed", FallbackTaken::None), "{survivor:?}");
-            assert!(clip.is_none_or(|clip| heard_clip(&world.caller, clip)), "{survivor:?}, {vanishes}");
+            assert!(clip.is_none_or(|clip| world.caller.heard_clip(clip)), "{survivor:?}, {vanishes}");
         }
     }
 }
@@ -208,7 +201,7 @@ fn a_voice_agent_that_never_comes_up_with_nobody_there_ends_in_a_closing_message
     world.call_and_disclose();
     world.judge();
     world.judge_silence();
-    assert!(heard_clip(&world.caller, "closing.en"));
+    assert!(world.caller.heard_clip("closing.en"));
     assert_eq!(world.outcomes(), [("failed", FallbackTaken::Closing)]);
 }
 

@@ -257,6 +257,10 @@ pub(super) fn routes(state: &State, legs: &Ledger, voice: VoiceLink) -> BTreeMap
                 hears(leg, speech.map_or(Source::Silence, Source::Prompt));
             }
         }
+        State::FallingBack(falling) => {
+            hears(LegId::CALLER, falling.heard());
+            voice_agent.into_iter().for_each(|leg| hears(leg, Source::Silence));
+        }
         State::Bridged(bridge) => {
             let mute = bridge.held || bridge.silent;
             hears(LegId::CALLER, if mute { Source::HoldBed } else { Source::Leg(bridge.leg) });
