@@ -300,7 +300,7 @@ impl Call {
         self.state = tap::settle(core, state);
         if !matches!(self.state, State::Finished) {
             core.follow_recordings();
-            let egress = media::routes(&self.state, &core.legs, core.voice);
+            let egress = media::routes(&self.state, &core.legs, core.voice, core.voice_silent);
             if let Some(plan) = core.sound.plan(&core.arrival.call, egress) {
                 core.out.push(Output::Media(plan));
             }
@@ -494,6 +494,11 @@ fn given_up(core: &mut Core, state: State, leg: LegId) -> State {
 
 /// The media plane reports.
 fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
+    if let MediaReport::SourceLost { leg } | MediaReport::SourceBack { leg } = report
+        && core.voice.up() == Some(leg)
+    {
+        core.voice_silent = matches!(report, MediaReport::SourceLost { .. });
+    }
     match report {
         MediaReport::SourceLost { leg } if core.legs.is_up(leg) => core.silences.lost(leg, core.at.now),
         MediaReport::SourceBack { leg } => core.silences.back(leg),

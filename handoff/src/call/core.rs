@@ -34,6 +34,8 @@ pub(super) struct Core {
     pub(super) silences: Silences,
     pub(super) conversation: Conversation,
     pub(super) voice: VoiceLink,
+    /// Nothing comes by that link, though it is open.
+    pub(super) voice_silent: bool,
     /// Transfers so far; the ordinal of the last.
     pub(super) transfers: u32,
     /// A payload that came before the transfer it is for: its decision is late, or waits for
@@ -139,6 +141,7 @@ impl Core {
             silences,
             conversation,
             voice: VoiceLink::Gone,
+            voice_silent: false,
             transfers: 0,
             early_payload: None,
             answered_at: None,
@@ -209,6 +212,7 @@ impl Core {
     pub(super) fn connect_voice(&mut self, retry: bool) {
         let leg = self.open_leg(Role::VoiceAgent);
         self.out.push(Output::ConnectVoiceAgent { leg });
+        self.voice_silent = false;
         self.voice = VoiceLink::Connecting { leg, until: self.at.now + VOICE_CONNECT_LIMIT, retry };
     }
 

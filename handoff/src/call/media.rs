@@ -120,7 +120,8 @@ pub enum MediaReport {
         /// Since which plan.
         epoch: Epoch,
     },
-    /// Nothing valid came from `leg` for 500 ms while somebody listens to it.
+    /// Nothing valid came from `leg` for 500 ms while somebody listens to it; of a voice agent's
+    /// stream: it answers nothing any more.
     SourceLost {
         /// Whose.
         leg: LegId,
@@ -219,11 +220,17 @@ impl Sound {
     }
 }
 
-/// Who hears whom, as a pure function of the state. Legs that are not up hear nothing, and
+/// Who hears whom, as a pure function of the state. Whoever would hear a voice agent by whose
+/// open link nothing comes hears the hold bed. Legs that are not up hear nothing, and
 /// what a state does not name is closed.
-pub(super) fn routes(state: &State, legs: &Ledger, voice: VoiceLink) -> BTreeMap<LegId, Source> {
+pub(super) fn routes(
+    state: &State,
+    legs: &Ledger,
+    voice: VoiceLink,
+    voice_silent: bool,
+) -> BTreeMap<LegId, Source> {
     let voice_agent = voice.up();
-    let assistant = voice_agent.map_or(Source::HoldBed, Source::Leg);
+    let assistant = voice_agent.filter(|_| !voice_silent).map_or(Source::HoldBed, Source::Leg);
     let mut egress = BTreeMap::new();
     let mut hears = |leg: LegId, source: Source| {
         if legs.is_up(leg) {
