@@ -9,5 +9,6 @@ mod network;
 mod pii;
 mod recording;
 mod ringing;
+mod storm;
 mod tidy;
 mod transfer;
