@@ -10,5 +10,6 @@ mod network;
 mod pii;
 mod recording;
 mod ringing;
+mod storm;
 mod tidy;
 mod transfer;

@@ -352,6 +352,31 @@ fn webhooks_stay_outside_the_private_network_unless_it_is_named() {
 }
 
 #[test]
+fn an_edge_without_a_udp_listener_is_refused_before_it_is_started() {
+    let why = "[edge] needs sip_udp: phones are dialled over it (sip_tcp is beside it)";
+    for instead in ["", "sip_tcp = \"127.0.0.1:5060\""] {
+        let found = parse(&with("sip_udp = \"127.0.0.1:5060\"", instead)).unwrap_err();
+        assert!(found.iter().any(|problem| problem.message == why), "{found:?}");
+    }
+}
+
+#[test]
+fn a_webhook_signs_with_the_key_before_while_it_is_named() {
+    let webhook = |rest: &str| {
+        format!(
+            "{MINIMAL}[[webhook]]\nid = \"crm\"\nurl = \"https://crm.example/\"\nsecret_file = \"crm.webhook\"\n{rest}"
+        )
+    };
+    assert!(parse(&webhook("")).unwrap().webhooks[0].old_secret.is_none());
+    let both = parse(&webhook("old_secret_file = \"crm.webhook\"\n")).unwrap();
+    assert!(both.webhooks[0].old_secret.is_some());
+    refused(
+        &webhook("old_secret = \"horse\"\n"),
+        &["line 30: old_secret must be whsec_ followed by 24 to 64 bytes in base64"],
+    );
+}
+
+#[test]
 fn a_queue_acknowledges_by_the_desktop_or_by_a_webhook_that_exists() {
     refused(
         &with("spoken =", "payload_ack = \"crm\"\nspoken ="),

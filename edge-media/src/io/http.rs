@@ -46,6 +46,15 @@ use crate::edge::directory::Staffing;
 use crate::io::http::access::Rates;
 use crate::io::http::events::EventLog;
 
+/// A message for a page.
+#[derive(Debug)]
+pub struct Note {
+    /// What it says.
+    pub text: Pii<String>,
+    /// Told once it is written to the socket; dropped where it cannot be.
+    pub written: Option<oneshot::Sender<()>>,
+}
+
 /// What the listener asks of the edge's loop.
 #[derive(Debug)]
 pub enum HttpRequest {
@@ -57,7 +66,7 @@ pub enum HttpRequest {
         /// Which page.
         session: DesktopSession,
         /// Messages for it.
-        outbox: mpsc::Sender<Pii<String>>,
+        outbox: mpsc::Sender<Note>,
     },
     /// A page said something, not yet parsed.
     DesktopSaid {
@@ -227,12 +236,12 @@ impl ApiError {
 /// up is closed; it comes back and is shown the truth.
 #[derive(Debug, Default)]
 pub struct DesktopSockets {
-    open: BTreeMap<(HumanAgentId, DesktopSession), mpsc::Sender<Pii<String>>>,
+    open: BTreeMap<(HumanAgentId, DesktopSession), mpsc::Sender<Note>>,
 }
 
 impl DesktopSockets {
     /// Keeps the outbox of a page.
-    pub fn open(&mut self, agent: HumanAgentId, session: DesktopSession, outbox: mpsc::Sender<Pii<String>>) {
+    pub fn open(&mut self, agent: HumanAgentId, session: DesktopSession, outbox: mpsc::Sender<Note>) {
         self.open.insert((agent, session), outbox);
     }
 
@@ -242,16 +251,36 @@ impl DesktopSockets {
     }
 
     /// Sends to one page.
-    pub fn send(&mut self, agent: &HumanAgentId, session: DesktopSession, message: Pii<String>) {
+    pub fn send(&mut self, agent: &HumanAgentId, session: DesktopSession, text: Pii<String>) {
         let key = (agent.clone(), session);
-        if self.open.get(&key).is_some_and(|outbox| outbox.try_send(message).is_err()) {
+        if self.open.get(&key).is_some_and(|outbox| outbox.try_send(Note { text, written: None }).is_err()) {
             self.open.remove(&key);
         }
     }
 
     /// Sends to every page of one person.
-    pub fn send_all(&mut self, agent: &HumanAgentId, message: &Pii<String>) {
-        self.open.retain(|(owner, _), outbox| owner != agent || outbox.try_send(message.clone()).is_ok());
+    pub fn send_all(&mut self, agent: &HumanAgentId, text: &Pii<String>) {
+        self.open.retain(|(owner, _), outbox| {
+            owner != agent || outbox.try_send(Note { text: text.clone(), written: None }).is_ok()
+        });
+    }
+
+    /// Sends to every page of one person; each says when it is written.
+    pub fn send_all_watched(
+        &mut self,
+        agent: &HumanAgentId,
+        text: &Pii<String>,
+    ) -> Vec<oneshot::Receiver<()>> {
+        let mut watched = Vec::new();
+        self.open.retain(|(owner, _), outbox| {
+            if owner != agent {
+                return true;
+            }
+            let (written, told) = oneshot::channel();
+            watched.push(told);
+            outbox.try_send(Note { text: text.clone(), written: Some(written) }).is_ok()
+        });
+        watched
     }
 }
 

@@ -136,6 +136,9 @@ impl Transfer {
         let said = match &self.announcement {
             Announcement::Draining { until } | Announcement::Playing { until, .. } => Some(*until),
             Announcement::Played(Bed { update, .. }) => match update {
+                // Who is about to be connected is told nothing; should that fail, what is
+                // overdue is told at once.
+                Update::Due(_) if self.is_accepted() => None,
                 Update::Due(until) | Update::Playing { until, .. } => Some(*until),
             },
         };
@@ -334,12 +337,11 @@ fn update(core: &mut Core, transfer: &mut Transfer) {
     let now = core.at.now;
     let waited_s = u32::try_from(now.since(transfer.entered_at).as_secs()).unwrap_or(u32::MAX);
     let remaining_s = transfer.estimate_s.saturating_sub(waited_s).max(SPOKEN_WAIT_MIN_S);
-    let accepted = matches!(transfer.offer, Offer::Accepted(_));
+    let accepted = transfer.is_accepted();
     let spoken = core.queue(transfer.queue).map(|queue| queue.spoken.clone()).unwrap_or_default();
     let Announcement::Played(bed) = &mut transfer.announcement else { return };
     match bed.update {
-        Update::Due(due) if now >= due && accepted => bed.update = Update::Due(now + HOLD_UPDATE_EVERY),
-        Update::Due(due) if now >= due => {
+        Update::Due(due) if now >= due && !accepted => {
             let prompt = message::hold_update(&spoken, remaining_s, &core.rules.lang);
             let play = core.play(Purpose::Unrecorded, prompt);
             bed.update = Update::Playing { play, until: now + NOTICE_LIMIT };

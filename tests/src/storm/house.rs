@@ -26,6 +26,10 @@ pub(super) const CRM: &str = "crm";
 /// Most people of a plan.
 const PEOPLE_MAX: usize = 4;
 
+/// Sessions are refreshed at half of this: the only sign of life of a caller who is held by
+/// their own side, and short enough that the end of every call lies within the storm's limit.
+const SESSION_SECS: u32 = 240;
+
 /// Calls at once; more than any plan has.
 const CALLS_MAX: usize = 50;
 
@@ -96,6 +100,7 @@ fn built(base: &EdgeConfig, plan: &Plan, extra: u32, ring_factor: u32) -> EdgeCo
     }
     let mut sip = base.sip.clone();
     sip.users.truncate(plan.people.len());
+    sip.session_expires_secs = SESSION_SECS;
     let mut people = base.people.clone();
     people.truncate(plan.people.len());
     for (place, (person, planned)) in people.iter_mut().zip(&plan.people).enumerate() {

@@ -90,7 +90,14 @@ async fn edge(mut requests: mpsc::Receiver<HttpRequest>, seen: mpsc::Sender<Stri
                 if text.expose() == "close" {
                     sockets.close(&agent, session);
                 } else {
-                    sockets.send_all(&agent, &text);
+                    let watched = sockets.send_all_watched(&agent, &text);
+                    let seen = seen.clone();
+                    tokio::spawn(async move {
+                        for page in watched {
+                            let word = if page.await.is_ok() { "written" } else { "lost" };
+                            let _ = seen.send(word.to_owned()).await;
+                        }
+                    });
                 }
                 format!("said {agent} {}", text.expose())
             }
@@ -434,7 +441,9 @@ async fn a_page_opens_with_its_persons_token_and_carries_text_both_ways() {
     assert_eq!(lines.recv().await.unwrap(), "opened agent_ana");
     assert_eq!(hear(&mut page).await.unwrap(), r#"{"type":"state"}"#);
     page.send(Message::text("hello")).await.unwrap();
-    assert_eq!(lines.recv().await.unwrap(), "said agent_ana hello");
+    let mut told = [lines.recv().await.unwrap(), lines.recv().await.unwrap()];
+    told.sort_unstable();
+    assert_eq!(told, ["said agent_ana hello", "written"], "the edge knows that the page has it");
     assert_eq!(hear(&mut page).await.unwrap(), "hello");
     drop(page);
     assert_eq!(lines.recv().await.unwrap(), "closed agent_ana");

@@ -520,6 +520,19 @@ fn a_waiting_caller_hears_how_long_it_still_takes_every_thirty_seconds() {
 }
 
 #[test]
+fn an_update_that_came_due_after_a_yes_is_told_once_that_yes_comes_to_nothing() {
+    let mut bench = Bench::draining();
+    bench.find(Target { ring_timeout: Duration::from_secs(100), ..target("ann") });
+    bench.after(10).media(MediaReport::Drained { leg: LegId::VOICE_AGENT });
+    bench.run(5_000).played(LegId::CALLER);
+    bench.run(24_000).answered(HUMAN).run(5_000).key(HUMAN, '1').run(2_000);
+    assert_eq!(bench.call.standing().phase, Some(Phase::Barrier));
+    assert_eq!(bench.hears(LegId::CALLER), "hold bed", "not between a yes and the first word");
+    bench.ended(HUMAN, LegCause::RemoteHangUp).run(0);
+    assert_eq!(bench.hears(LegId::CALLER), "hold.update.nurse.en+hold.time.5.en");
+}
+
+#[test]
 fn a_desktop_that_never_acknowledges_degrades_the_transfer_after_the_limit() {
     let mut bench = Bench::barrier();
     bench.run(2_999);

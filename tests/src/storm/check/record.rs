@@ -51,6 +51,7 @@ struct Call {
     message_heard: bool,
     accepted: bool,
     bed_since: Option<Now>,
+    offered_at: Now,
 }
 
 /// See the module.
@@ -98,7 +99,7 @@ impl Call {
             }
             Fact::RecordingConsent { value, .. } if value == "refused" => self.refused = true,
             Fact::AgentOffered { .. } => {
-                self.accepted = false;
+                (self.accepted, self.offered_at) = (false, at);
                 if !self.disclosed && !self.waived {
                     findings.add("I13", at, "a transfer is offered before the disclosure was heard");
                 }
@@ -178,7 +179,7 @@ impl Call {
         if let Some(since) = self.bed_since
             && waits
             && !self.accepted
-            && at.since(since.max(self.decided_at)) > BED_MAX + slack
+            && at > (since.max(self.decided_at) + BED_MAX).max(self.offered_at) + slack
         {
             findings.add("I14", at, "the caller waits without an update");
         }
