@@ -623,6 +623,10 @@ impl Shell {
         match event {
             DoorEvent::Opened => self.step(EdgeInput::DoorOpened(stream)),
             DoorEvent::Signal(signal) => self.step(EdgeInput::DoorSignal(stream, signal)),
+            DoorEvent::Silent(silent) => {
+                info!(silent, "the voice agent's link answers nothing, or does again");
+                self.step(EdgeInput::DoorSilent(stream, silent));
+            }
             DoorEvent::Malformed(why) => warn!(?why, "the voice agent sent something unusable"),
             DoorEvent::Closed { reason, tally, dropped } => {
                 info!(?reason, ?tally, ?dropped, "the voice agent's link is closed");

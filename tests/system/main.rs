@@ -2,6 +2,7 @@
 //! and what its documents say of them.
 
 mod cloud;
+mod fallback;
 mod grid;
 mod leaving;
 mod minds;

@@ -171,7 +171,7 @@ fn is_internal(ip: IpAddr) -> bool {
 const NAT64: [u16; 2] = [0x64, 0xff9b];
 
 /// Every kind, for a receiver that names none.
-const KINDS: [WebhookKind; 9] = [
+const KINDS: [WebhookKind; 11] = [
     WebhookKind::Decided,
     WebhookKind::Offered,
     WebhookKind::Accepted,
@@ -179,6 +179,8 @@ const KINDS: [WebhookKind; 9] = [
     WebhookKind::Abandoned,
     WebhookKind::Failed,
     WebhookKind::Fallback,
+    WebhookKind::VoicemailLeft,
+    WebhookKind::CallbackRequested,
     WebhookKind::PayloadRevised,
     WebhookKind::CallClosed,
 ];

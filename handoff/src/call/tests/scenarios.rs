@@ -76,7 +76,7 @@ fn the_happy_path_is_one_warm_transfer_from_start_to_end() {
 type Reach = fn() -> Bench;
 
 /// Every state, by name.
-pub(super) const STATES: [(&str, Reach); 15] = [
+pub(super) const STATES: [(&str, Reach); 18] = [
     ("arriving", Bench::new),
     ("disclosing", Bench::disclosing),
     ("talking", Bench::talking),
@@ -90,6 +90,9 @@ pub(super) const STATES: [(&str, Reach); 15] = [
     ("barrier", Bench::barrier),
     ("bridged", Bench::bridged),
     ("returned", Bench::returned),
+    ("inviting", Bench::inviting),
+    ("recording", Bench::recording),
+    ("asking", Bench::asking),
     ("closing", Bench::closing),
     ("farewell", Bench::farewell),
 ];
@@ -121,6 +124,9 @@ fn who_hears_whom() {
         barrier: caller < hold bed | voice agent < silence | human < connecting.en
         bridged: caller < leg-2 | voice agent < - | human < leg-0
         returned: caller < returning.en | voice agent < leg-0 | human < -
+        inviting: caller < voicemail.en+message_tone | voice agent < silence | human < -
+        recording: caller < comfort noise | voice agent < silence | human < -
+        asking: caller < callback.en | voice agent < silence | human < -
         closing: caller < closing.en | voice agent < - | human < -
         farewell: caller < - | voice agent < - | human < caller_left.en
     "#]].assert_eq(&table);

@@ -80,7 +80,7 @@ fn sources(source: &Source) -> Vec<LegId> {
     match source {
         Source::Leg(leg) => vec![*leg],
         Source::Mix(legs) => legs.clone(),
-        Source::Prompt(_) | Source::HoldBed | Source::Silence => Vec::new(),
+        Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Comfort => Vec::new(),
     }
 }
 
@@ -172,7 +172,7 @@ impl Call {
     fn listen(&mut self, at: Now) {
         let audible = match self.hears.get(&LegId::CALLER) {
             None | Some(Ear::Nothing) => false,
-            Some(Ear::Bed | Ear::Play(..) | Ear::Legs(_)) => true,
+            Some(Ear::Bed | Ear::Comfort | Ear::Play(..) | Ear::Legs(_)) => true,
             Some(Ear::Leg(_, flows)) => *flows,
         };
         if audible {
