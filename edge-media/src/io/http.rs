@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -45,6 +45,7 @@ use crate::desktop::{DesktopInput, DesktopSession};
 use crate::edge::directory::Staffing;
 use crate::io::http::access::Rates;
 use crate::io::http::events::EventLog;
+use crate::io::http::problem::Denied;
 
 /// A message for a page.
 #[derive(Debug)]
@@ -437,9 +438,11 @@ fn router(shared: Arc<Shared>) -> Router {
 /// that keep a browser from doing anything else with it.
 async fn guarded(request: Request, next: Next) -> Response {
     let of_api = request.uri().path().starts_with("/v1/");
-    let mut response = match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
-        Ok(response) => response,
-        Err(_elapsed) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    let mut response = if promises_too_much(request.headers()) {
+        Denied::TooLarge.into_response()
+    } else {
+        let answered = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
+        answered.unwrap_or_else(|_elapsed| StatusCode::REQUEST_TIMEOUT.into_response())
     };
     if of_api {
         response = problem::in_one_form(response);
@@ -452,6 +455,14 @@ async fn guarded(request: Request, next: Next) -> Response {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     response
+}
+
+/// A body that would be refused is not waited for (RFC 9110 section 15.5.14). One without a
+/// length is refused once it has grown too large.
+fn promises_too_much(headers: &HeaderMap) -> bool {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|length| length > BODY_BYTES_MAX as u64)
 }
 
 /// The page loads its own four files and talks to its own origin; nothing else runs in it,

@@ -432,6 +432,14 @@ async fn signals_come_alone_in_an_array_or_one_per_line_and_all_or_none() {
     }
     let large = " ".repeat(BODY_BYTES_MAX + 1);
     assert_eq!(call(address, "POST", "/v1/calls/call_01/signals", BOT, &large).await.0, 413);
+    // What is promised is refused before it comes.
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = "POST /v1/calls/call_01/signals HTTP/1.1\r\nhost: edge\r\n";
+    let promise = format!("{head}content-length: {}\r\n\r\n", BODY_BYTES_MAX + 1);
+    socket.write_all(promise.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 413");
 }
 
 #[tokio::test]
