@@ -35,3 +35,13 @@ fn a_directory_that_never_answers_is_waited_for_two_seconds() {
     bench.run(1);
     assert_eq!(bench.count("fallback.taken"), 1, "the chain begins, as if nobody were there");
 }
+
+#[test]
+fn an_answer_of_a_phone_that_was_given_up_is_not_taken_for_that_of_the_next() {
+    let mut bench = Bench::calling();
+    bench.run(20_000).find(target("bob"));
+    bench.answered(HUMAN);
+    assert_eq!(bench.count("agent.answered"), 0);
+    bench.answered(LegId(HUMAN.0 + 1));
+    assert_eq!(bench.count("agent.answered"), 1);
+}
