@@ -146,6 +146,8 @@ carrier_scenario() {
 PASSWORD=interop-softphone-password
 PAGE_TOKEN=interop-desktop-token-0123456789
 CRM_SECRET=whsec_aW50ZXJvcC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5
+# Tables that a script adds at the end.
+MORE_LINES=
 # The softphone, baresip 1.0, knows MD5 digests alone.
 PHONE_LINES="user = \"dana\"
 password = \"$PASSWORD\"
@@ -197,6 +199,7 @@ secret = "$CRM_SECRET"
 mode = "full"
 allow_private = ["$AGENT_IP/32"]
 grants = ["pii", "phi"]
+$MORE_LINES
 TOML
 }
 
