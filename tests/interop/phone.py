@@ -3,7 +3,7 @@ on a line that loses what it sends, and RTP both ways every 20 ms. It shares no 
 edge and believes nothing of it: what it was told is in `log`, with the time. As a program it
 is one phone for one call; its audio is the business of an rtp_peer.py at the same address.
 
-  phone.py calls|answers IP EDGE_IP:PORT AUDIO_PORT LOG [RING]
+  phone.py calls|answers IP[:PORT] EDGE_IP:PORT AUDIO_PORT LOG [RING]
 
 It calls, or answers after so many seconds of ringing, and hangs up at SIGTERM. One JSON line for
 each thing it was told."""
@@ -242,7 +242,8 @@ class Phone:
 async def main(role, ip, edge, audio_port, path, ring="1"):
     host, _, port = edge.rpartition(":")
     calls = role == "calls"
-    phone = Phone(ip, 5060, (host, int(port)), "+15555550142" if calls else None, int(audio_port))
+    ip, _, own_port = ip.partition(":")
+    phone = Phone(ip, int(own_port or 5060), (host, int(port)), "+15555550142" if calls else None, int(audio_port))
     log = open(path, "w", encoding="utf-8", buffering=1)
     told, note = phone.note, lambda what: log.write(json.dumps({"at_ms": round(time.time() * 1000), "what": what}) + "\n")
     phone.note = lambda what: (note(what), told(what))

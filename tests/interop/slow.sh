@@ -48,7 +48,7 @@ wait_for 30 grep -q '"mark"' "$WORK/agent.jsonl" || failed "the call does not co
 fds() { find "/proc/$EDGE_PID/fd" -mindepth 1 | wc -l; }
 memory() { awk '/VmRSS/ { print int($2 / 1024) }' "/proc/$EDGE_PID/status"; }
 fds_before=$(fds) memory_before=$(memory)
-start agent slow python3 "$HERE/slow.py" "$EDGE_IP" 42 "$SLOW_TOKEN" "$WALL_TOKEN" "$EDGE_PID" "$WORK/slow.json"
+start agent slow python3 "$HERE/slow.py" "$EDGE_IP" 38 "$SLOW_TOKEN" "$WALL_TOKEN" "$EDGE_PID" "$WORK/slow.json"
 slow=$STARTED
 sleep 5
 
