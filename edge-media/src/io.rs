@@ -6,6 +6,7 @@
 //! behind a fact wait for its commit. Media routing and SIP retransmissions never wait.
 
 pub mod clock;
+mod descriptors;
 pub mod http;
 pub mod media;
 pub mod names;
@@ -29,7 +30,6 @@ use handoff::call::outcome::LegCause;
 use handoff::clock::Timestamp;
 use handoff::event::StoredRecording;
 use handoff::id::{CallId, LegId};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -76,9 +76,6 @@ const SHOWN_MAX: usize = 1_024;
 /// end at once. A call whose report is lost ends a few seconds later, without its digest.
 const RECORDINGS_MAX: usize = 1_024;
 
-/// All listeners' connections, and two sockets for each port of the widest range.
-const DESCRIPTORS_MAX: u64 = 65_536 + 4_096;
-
 /// Runs the edge until it is told to stop. The exit code of a drain is 0.
 pub async fn serve(path: PathBuf) -> Result<ExitCode> {
     let config = match Config::load(&path) {
@@ -88,7 +85,7 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     let server = Server::start(config).await?;
     info!(sip = %server.sip, http = %server.http, "ready");
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -107,19 +104,6 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
     server.drain(GRACE).await;
     server.stop().await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Every connection and every media port is a descriptor, and each of these has a maximum of its
-/// own. The usual soft limit of 1,024 is far below them, so that idle connections would take the
-/// ports of new calls; it is there for programs that use `select`, and this one does not.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        let enough = hard.min(DESCRIPTORS_MAX);
-        if soft < enough { setrlimit(Resource::RLIMIT_NOFILE, enough, hard) } else { Ok(()) }
-    });
-    if let Err(error) = raised {
-        warn!(%error, "the limit of open files stays as it is");
-    }
 }
 
 /// A running edge with its functions.
