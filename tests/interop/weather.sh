@@ -18,7 +18,7 @@ ip -n "$NET-carrier" address add "$CARRIER_IP/32" dev uplink
 ip -n "$NET-carrier" link set dev uplink up
 ip -n "$NET-carrier" route add "$EDGE_IP/32" dev uplink
 for name in near far; do ip -n "$NET-weather" link set dev "$name" up promisc on; done
-start weather weather python3 "$HERE/weather.py" near far "$WORK/weather.json" --loss 20 --jitter 100 --double 10 --seed "$seed"
+start weather weather python3 "$HERE/weather.py" near far "$WORK/weather.json" --loss 20 --jitter 100 --double 30 --seed "$seed"
 weather=$STARTED
 wait_for 10 grep -q ready "$WORK/weather.log" || failed "there is no weather"
 
@@ -71,6 +71,8 @@ for name, way in weather.items():
     c = way["rtp"]
     assert c["came"] > 1000 and c["lost"] * 100 > 15 * c["came"] and c["doubled"] and c["overtook"], (name, c)
 print(f"seed {sys.argv[2]}")
+both = [way["sip"] for way in weather.values()]
+assert sum(c["lost"] for c in both) and sum(c["doubled"] for c in both), both
 PY
 expect "what the caller misses, the line lost" python3 - "$WORK" <<'PY'
 import json
