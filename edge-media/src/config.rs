@@ -276,6 +276,8 @@ pub struct Webhook {
     pub url: String,
     /// Signing key, decoded: 24 to 64 bytes.
     pub secret: Secret,
+    /// The key before it: both sign until it is removed.
+    pub old_secret: Option<Secret>,
     /// What it receives.
     pub events: BTreeSet<WebhookKind>,
     /// How much.
@@ -294,6 +296,7 @@ impl fmt::Debug for Webhook {
             .field("id", &self.id)
             .field("url", &Origin(&self.url))
             .field("secret", &self.secret)
+            .field("old_secret", &self.old_secret)
             .field("events", &self.events)
             .field("mode", &self.mode)
             .field("required", &self.required)

@@ -74,6 +74,8 @@ pub enum EdgeInput {
     DoorSignal(StreamKey, Box<Signal>),
     /// A signal about a call that did not come by its voice agent's link.
     CallSignal(CallId, Box<Signal>),
+    /// Nothing comes by the voice agent's link any more, or it comes again.
+    DoorSilent(StreamKey, bool),
     /// The voice agent's link is gone.
     DoorClosed(StreamKey, LegCause),
     /// A person's desktop came or went.
@@ -257,6 +259,10 @@ impl Edge {
             EdgeInput::DoorSignal(stream, signal) => {
                 self.feed_stream(at, stream, &mut out, |_| Input::Signal(*signal));
             }
+            EdgeInput::DoorSilent(stream, silent) => self.feed_stream(at, stream, &mut out, |leg| {
+                let lost = MediaReport::SourceLost { leg };
+                Input::Media(if silent { lost } else { MediaReport::SourceBack { leg } })
+            }),
             EdgeInput::CallSignal(call, signal) => {
                 self.feed(at, &call, Input::Signal(*signal), &mut out);
             }

@@ -7,6 +7,7 @@
 
 pub mod clock;
 mod descriptors;
+mod held;
 pub mod http;
 pub mod media;
 pub mod names;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use handoff::call::DesktopPush;
 use handoff::call::outcome::LegCause;
 use handoff::clock::Timestamp;
 use handoff::event::StoredRecording;
@@ -38,18 +40,18 @@ use crate::config::Config;
 use crate::desktop::Desktops;
 use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput, PORT_STOCK};
 use crate::io::clock::Clock;
+use crate::io::held::{Came, Held, Waits, came};
 use crate::io::http::events::{EventLog, Told};
 use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::{MediaCounters, MediaHandle};
 use crate::io::net::{Net, NetEvent};
 use crate::io::recording::{RECORDINGS, Recorder, RecordingQueue};
-use crate::io::spool::{Spool, Stored};
+use crate::io::spool::Spool;
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::local::Local;
 use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
-use functions::sqlite::StoreError;
 
 /// Calls that may still run after SIGTERM before they are ended.
 const GRACE: Duration = Duration::from_secs(15 * 60);
@@ -319,14 +321,6 @@ struct Sources {
     commands: mpsc::Receiver<handoff::command::Command>,
 }
 
-/// What waits for the disk.
-struct Held {
-    stored: Stored,
-    effects: Vec<EdgeOutput>,
-    /// The facts themselves, for those who follow them.
-    told: Vec<Told>,
-}
-
 struct Shell {
     edge: Edge,
     clock: Clock,
@@ -367,7 +361,7 @@ impl Shell {
             let wait = timer.map(|due| due.since(self.clock.now()));
             tokio::select! {
                 biased;
-                stored = committed(self.held.front_mut()) => self.release(stored),
+                came = came(self.held.front_mut()) => self.release(came),
                 () = sleep(wait), if wait.is_some() => self.step(EdgeInput::Timeout),
                 Some(event) = from.media.recv() => {
                     self.step(EdgeInput::Media(event));
@@ -432,7 +426,7 @@ impl Shell {
         let deadline = self.clock.now() + Duration::from_millis(500);
         while self.clock.now() < deadline && self.edge.standings().next().is_some() {
             tokio::select! {
-                stored = committed(self.held.front_mut()) => self.release(stored),
+                came = came(self.held.front_mut()) => self.release(came),
                 Some(event) = from.net.recv() => self.on_net(event),
                 Some((call, leg, recording)) = from.recordings.recv() => {
                     self.step(EdgeInput::RecordingStored(call, leg, recording));
@@ -444,7 +438,7 @@ impl Shell {
         if !self.spool.is_empty() {
             // What the disk refused has one more try.
             let again = self.spool.flush();
-            self.held.push_back(Held { stored: again, effects: Vec::new(), told: Vec::new() });
+            self.held.push_back(Held::behind(again, VecDeque::new(), Vec::new()));
             self.settle().await;
         }
         self.tell_counted();
@@ -453,8 +447,8 @@ impl Shell {
     /// Waits until nothing waits for the disk.
     async fn settle(&mut self) {
         while !self.held.is_empty() {
-            let stored = committed(self.held.front_mut()).await;
-            self.release(stored);
+            let came = came(self.held.front_mut()).await;
+            self.release(came);
         }
     }
 
@@ -475,7 +469,7 @@ impl Shell {
     /// speech. Anything behind effects that already wait for an earlier fact of the same
     /// call keeps its order, because commits come in order.
     fn take(&mut self, outputs: Vec<EdgeOutput>) {
-        let mut effects = Vec::new();
+        let mut effects = VecDeque::new();
         let mut journalled = false;
         let mut shown = Vec::new();
         let mut told = Vec::new();
@@ -506,7 +500,7 @@ impl Shell {
                 | EdgeOutput::CloseDoor(_)
                 | EdgeOutput::Desktop(..)) => {
                     if journalled {
-                        effects.push(effect);
+                        effects.push_back(effect);
                     } else {
                         self.carry(effect);
                     }
@@ -520,7 +514,7 @@ impl Shell {
                 let _ = self.shown.send(fact);
             }
             if self.held.len() < HELD_MAX {
-                self.held.push_back(Held { stored, effects, told });
+                self.held.push_back(Held::behind(stored, effects, told));
             } else {
                 warn!("the disk is gone: effects go out before their facts are stored");
                 effects.into_iter().for_each(|effect| self.carry(effect));
@@ -529,16 +523,29 @@ impl Shell {
     }
 
     /// The facts at the front are on disk, or refused by it, which must not silence a call:
-    /// their effects go out.
-    fn release(&mut self, stored: std::result::Result<(), StoreError>) {
-        let Some(Held { stored: rows, effects, told }) = self.held.pop_front() else { return };
-        if let Err(error) = stored {
+    /// their effects go out. What is to be sent once a page announces it waits for that page.
+    fn release(&mut self, came: Came) {
+        let Some(Held { waits, mut effects, told }) = self.held.pop_front() else { return };
+        if let (Waits::Disk(rows), Came::Stored(Err(error))) = (waits, came) {
             warn!(%error, "facts could not be stored; they are tried again");
             let again = self.spool.refused(&rows, &error);
-            let bare = |stored| Held { stored, effects: Vec::new(), told: Vec::new() };
+            let bare = |stored| Held::behind(stored, VecDeque::new(), Vec::new());
             self.held.extend(again.into_iter().map(bare));
         }
-        effects.into_iter().for_each(|effect| self.carry(effect));
+        let mut announced = Vec::new();
+        while let Some(effect) = effects.pop_front() {
+            if let EdgeOutput::Desktop(agent, push @ DesktopPush::Incoming { .. }) = &effect {
+                if let Some(message) = self.desktops.push(self.clock.now(), agent, push) {
+                    announced.extend(self.pages.send_all_watched(agent, &message));
+                }
+            } else if matches!(effect, EdgeOutput::Send(..)) && !announced.is_empty() {
+                effects.push_front(effect);
+                self.held.push_front(Held::behind_pages(announced, effects, told));
+                return;
+            } else {
+                self.carry(effect);
+            }
+        }
         let queues_moved = told.iter().any(|told| moves_queues(told.kind));
         told.into_iter().for_each(|told| self.events.push(told));
         if queues_moved {
@@ -618,6 +625,10 @@ impl Shell {
         match event {
             DoorEvent::Opened => self.step(EdgeInput::DoorOpened(stream)),
             DoorEvent::Signal(signal) => self.step(EdgeInput::DoorSignal(stream, signal)),
+            DoorEvent::Silent(silent) => {
+                info!(silent, "the voice agent's link answers nothing, or does again");
+                self.step(EdgeInput::DoorSilent(stream, silent));
+            }
             DoorEvent::Malformed(why) => warn!(?why, "the voice agent sent something unusable"),
             DoorEvent::Closed { reason, tally, dropped } => {
                 info!(?reason, ?tally, ?dropped, "the voice agent's link is closed");
@@ -659,13 +670,6 @@ impl Shell {
 /// Facts after which another caller waits, one less, or for somebody else.
 fn moves_queues(kind: &str) -> bool {
     ["transfer.", "agent.", "bridge.", "caller.", "call."].iter().any(|family| kind.starts_with(family))
-}
-
-async fn committed(front: Option<&mut Held>) -> std::result::Result<(), StoreError> {
-    match front {
-        Some(held) => held.stored.committed().await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn sleep(wait: Option<Duration>) {

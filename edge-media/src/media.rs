@@ -5,6 +5,7 @@
 
 mod clip_table;
 pub mod codec;
+pub mod comfort;
 pub mod dtmf;
 pub mod egress;
 pub mod engine;

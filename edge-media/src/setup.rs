@@ -145,7 +145,11 @@ fn destination(webhook: &crate::config::Webhook) -> Result<Destination> {
         id: webhook.id.clone(),
         url: webhook.url.clone(),
         secret: handoff::webhook::Secret::from_bytes(webhook.secret.reveal())?,
-        old_secret: None,
+        old_secret: webhook
+            .old_secret
+            .as_ref()
+            .map(|secret| handoff::webhook::Secret::from_bytes(secret.reveal()))
+            .transpose()?,
         content: match webhook.mode {
             WebhookMode::Thin => Content::Thin,
             WebhookMode::Full => Content::Full,

@@ -15,7 +15,7 @@ use handoff::policy::Decision;
 use handoff::seal::{DataKey, NONCE_LEN};
 use handoff::webhook::{DataSchema, Message};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::batch::Failure;
 use crate::config::FunctionsConfig;
@@ -269,6 +269,7 @@ impl CallOutbox {
             if let Some(revision) = self.revision {
                 members.insert("revision".to_owned(), json!(revision));
             }
+            members.extend(particulars(&event.fact));
         }
         let message = Message {
             tenant: &event.tenant,
@@ -305,6 +306,22 @@ impl CallOutbox {
     }
 }
 
+/// What a message says beside the ids of its transfer: by references, never in words.
+fn particulars(fact: &Fact) -> Map<String, Value> {
+    let mut members = Map::new();
+    if let Fact::VoicemailLeft { leg, from_ms, to_ms, ended_by, .. } = fact {
+        let recording = json!({"leg": leg, "from_ms": from_ms, "to_ms": to_ms, "ended_by": ended_by});
+        members.insert("recording".to_owned(), recording);
+    }
+    if let Fact::CallbackRequested { callback_id, .. } = fact {
+        members.insert("callback_id".to_owned(), json!(callback_id));
+    }
+    if let Fact::FallbackChosen { kind, .. } = fact {
+        members.insert("fallback".to_owned(), json!(kind));
+    }
+    members
+}
+
 /// The page of a transfer: a place to look it up, not a capability.
 pub fn pop_url(public_url: &str, transfer: &TransferId) -> String {
     format!("{}/desktop/?transfer={transfer}", public_url.trim_end_matches('/'))
@@ -326,8 +343,8 @@ fn bounded_json(event: &CallEvent) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use handoff::call::outcome::FallbackTaken;
-    use handoff::event::Means;
-    use handoff::id::{LegId, QueueId};
+    use handoff::event::{Means, MessageEnd};
+    use handoff::id::{CallbackId, LegId, QueueId};
     use handoff::pii::Pii;
     use handoff::policy::{Category, Origin, Trigger};
     use handoff::seal::SealKey;
@@ -392,7 +409,11 @@ mod tests {
             method: Means::Ui,
             revision: 2,
         };
-        let fallback = Fact::FallbackChosen { kind: FallbackTaken::Closing, reason: "no_answer".to_owned() };
+        let fallback = Fact::FallbackChosen {
+            kind: FallbackTaken::Closing,
+            reason: "no_answer".to_owned(),
+            queue: None,
+        };
         assert_eq!(queues(&outbox.rows(&event(0, fallback.clone()), [0; NONCE_LEN]).unwrap()), [AUDIT]);
         assert_eq!(
             queues(&outbox.rows(&event(1, decided()), [0; NONCE_LEN]).unwrap()),
@@ -413,6 +434,37 @@ mod tests {
         let job = WebhookJob::from_json(&sent(&rows)[1].body).unwrap();
         let body: Value = serde_json::from_str(&job.body).unwrap();
         assert_eq!((body["subject"].as_str(), body["data"].get("transfer_id")), (Some("call_0001"), None));
+    }
+
+    #[test]
+    fn what_a_caller_left_behind_is_named_by_references_in_a_durable_message() {
+        let mut outbox = outbox();
+        outbox.rows(&event(1, decided()), [0; NONCE_LEN]).unwrap();
+        let left = Fact::VoicemailLeft {
+            transfer_id: transfer(),
+            leg: LegId::CALLER,
+            from_ms: 61_000,
+            to_ms: 73_500,
+            ended_by: MessageEnd::Pause,
+        };
+        let wanted =
+            Fact::CallbackRequested { transfer_id: transfer(), callback_id: CallbackId::of(&transfer()) };
+        for (seq, fact, member, value) in [
+            (
+                2,
+                left,
+                "recording",
+                json!({"leg": 0, "from_ms": 61_000, "to_ms": 73_500, "ended_by": "pause"}),
+            ),
+            (3, wanted, "callback_id", json!(CallbackId::of(&transfer()))),
+        ] {
+            let rows = outbox.rows(&event(seq, fact), [0; NONCE_LEN]).unwrap();
+            assert_eq!(queues(&rows), [AUDIT, WEBHOOKS_DURABLE]);
+            let job = WebhookJob::from_json(&sent(&rows)[1].body).unwrap();
+            let body: Value = serde_json::from_str(&job.body).unwrap();
+            assert_eq!(body["data"][member], value);
+            assert_eq!(body["subject"], transfer().as_str());
+        }
     }
 
     #[test]

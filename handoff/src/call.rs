@@ -9,6 +9,7 @@ mod command;
 mod core;
 mod decide;
 mod ending;
+mod fallback;
 mod io;
 mod legs;
 pub mod media;
@@ -30,6 +31,7 @@ pub use self::io::{
 use self::bridge::Bridge;
 use self::core::{Core, VoiceLink, earliest};
 use self::ending::Ending;
+use self::fallback::FallingBack;
 use self::legs::Answered;
 use self::media::MediaReport;
 use self::outcome::{LegCause, Phase};
@@ -96,6 +98,13 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(35);
 /// finished call in memory; without the confirmation its record names no digest.
 const STORE_LIMIT: Duration = Duration::from_secs(3);
 
+/// Longest message that is recorded. Longer fills the disk by one forgotten handset; shorter
+/// cuts off somebody who explains.
+const MESSAGE_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the key that answers a question may take after the question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+
 /// Longest goodbye to a human agent whose caller left.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -139,10 +148,12 @@ enum State {
     WithVoiceAgent(Conversing),
     /// A person is on the way.
     Transferring(Box<Transfer>),
+    /// Nobody took the call: the caller is offered a message or a call back.
+    FallingBack(Box<FallingBack>),
     /// Caller and human agent talk.
     Bridged(Box<Bridge>),
-    /// The caller hears the closing message.
-    Closing { play: PlayId, until: Now },
+    /// The caller hears the last words of the call, which ends for this cause.
+    Closing { play: PlayId, until: Now, cause: &'static str },
     /// The legs are being closed.
     Ending(Ending),
     /// Nothing follows.
@@ -183,6 +194,7 @@ impl Call {
             State::Disclosing(disclosing) => disclosing.next_timeout(&self.core),
             State::WithVoiceAgent(conversing) => conversing.next_timeout(&self.core),
             State::Transferring(transfer) => transfer.next_timeout(),
+            State::FallingBack(falling) => Some(falling.next_timeout()),
             State::Bridged(bridge) => bridge.next_timeout(),
             State::Ending(ending) => return self.core.store_due().or_else(|| ending.next_timeout()),
         };
@@ -217,7 +229,7 @@ impl Call {
             queue: self.core.queue(transfer.queue)?.id.clone(),
             category: transfer.decision.trigger.category,
             since: transfer.decided_at.now,
-            estimate_s: transfer.estimate_s,
+            estimate_s: transfer.announced_s(),
             attempt: transfer.attempts,
             offered_to: transfer.offer.target().map(|target| target.agent.clone()),
         })
@@ -237,6 +249,7 @@ impl Call {
     pub fn payload(&self) -> Option<&Payload> {
         match &self.state {
             State::Transferring(transfer) => transfer.payload.as_ref(),
+            State::FallingBack(falling) => falling.transfer.payload.as_ref(),
             State::Bridged(bridge) => bridge.payload.as_ref(),
             State::Arriving { .. }
             | State::Disclosing(_)
@@ -251,6 +264,7 @@ impl Call {
     pub fn transfer_id(&self) -> Option<TransferId> {
         match &self.state {
             State::Transferring(transfer) => Some(transfer.id.clone()),
+            State::FallingBack(falling) => Some(falling.transfer.id.clone()),
             State::Bridged(bridge) => Some(bridge.transfer.clone()),
             State::Arriving { .. }
             | State::Disclosing(_)
@@ -270,6 +284,7 @@ impl Call {
             State::Arriving { .. }
             | State::Disclosing(_)
             | State::WithVoiceAgent(_)
+            | State::FallingBack(_)
             | State::Closing { .. }
             | State::Ending(_)
             | State::Finished => None,
@@ -285,7 +300,7 @@ impl Call {
         self.state = tap::settle(core, state);
         if !matches!(self.state, State::Finished) {
             core.follow_recordings();
-            let egress = media::routes(&self.state, &core.legs, core.voice);
+            let egress = media::routes(&self.state, &core.legs, core.voice, core.voice_silent);
             if let Some(plan) = core.sound.plan(&core.arrival.call, egress) {
                 core.out.push(Output::Media(plan));
             }
@@ -308,6 +323,7 @@ impl State {
             Self::Disclosing(_) => "disclosing",
             Self::WithVoiceAgent(_) => "with_voice_agent",
             Self::Transferring(_) => "transferring",
+            Self::FallingBack(_) => "falling_back",
             Self::Bridged(_) => "bridged",
             Self::Closing { .. } => "closing",
             Self::Ending(_) => "ending",
@@ -333,6 +349,7 @@ impl State {
             Self::Arriving { .. }
             | Self::Disclosing(_)
             | Self::WithVoiceAgent(_)
+            | Self::FallingBack(_)
             | Self::Closing { .. }
             | Self::Ending(_)
             | Self::Finished => None,
@@ -440,6 +457,7 @@ fn leg_ended(core: &mut Core, state: State, leg: LegId, cause: LegCause, status:
         State::Arriving { .. }
         | State::Disclosing(_)
         | State::WithVoiceAgent(_)
+        | State::FallingBack(_)
         | State::Closing { .. }
         | State::Ending(_)
         | State::Finished => state,
@@ -467,6 +485,7 @@ fn given_up(core: &mut Core, state: State, leg: LegId) -> State {
         | State::Disclosing(_)
         | State::WithVoiceAgent(_)
         | State::Transferring(_)
+        | State::FallingBack(_)
         | State::Closing { .. }
         | State::Ending(_)
         | State::Finished => state,
@@ -475,6 +494,11 @@ fn given_up(core: &mut Core, state: State, leg: LegId) -> State {
 
 /// The media plane reports.
 fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
+    if let MediaReport::SourceLost { leg } | MediaReport::SourceBack { leg } = report
+        && core.voice.up() == Some(leg)
+    {
+        core.voice_silent = matches!(report, MediaReport::SourceLost { .. });
+    }
     match report {
         MediaReport::SourceLost { leg } if core.legs.is_up(leg) => core.silences.lost(leg, core.at.now),
         MediaReport::SourceBack { leg } => core.silences.back(leg),
@@ -484,6 +508,8 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
         | MediaReport::Digit { .. }
         | MediaReport::FirstRtp { .. }
         | MediaReport::AudioSeen { .. }
+        | MediaReport::Spoke { .. }
+        | MediaReport::Quiet { .. }
         | MediaReport::Drained { .. } => {}
     }
     match (state, report) {
@@ -521,6 +547,13 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
         (State::Transferring(transfer), MediaReport::Digit { leg, digit }) => {
             offer::key(core, transfer, leg, digit)
         }
+        (State::FallingBack(falling), MediaReport::Digit { leg: LegId::CALLER, digit }) => {
+            fallback::key(core, falling, digit)
+        }
+        (State::FallingBack(falling), MediaReport::Spoke { leg: LegId::CALLER }) => fallback::spoke(falling),
+        (State::FallingBack(falling), MediaReport::Quiet { leg: LegId::CALLER }) => {
+            fallback::quiet(core, falling)
+        }
         (
             state @ (State::Disclosing(_) | State::WithVoiceAgent(_)),
             MediaReport::Digit { leg: LegId::CALLER, digit },
@@ -533,6 +566,8 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
             | MediaReport::AudioSeen { .. }
             | MediaReport::SourceLost { .. }
             | MediaReport::SourceBack { .. }
+            | MediaReport::Spoke { .. }
+            | MediaReport::Quiet { .. }
             | MediaReport::Drained { .. },
         ) => state,
     }
@@ -544,8 +579,9 @@ fn play_ended(core: &mut Core, state: State, play: PlayId) -> State {
         State::Disclosing(disclosing) if disclosing.play == play => talk::disclosure_ended(core, disclosing),
         State::WithVoiceAgent(conversing) => talk::notice_ended(core, conversing, play),
         State::Transferring(transfer) => transfer::play_ended(core, transfer, play),
-        State::Closing { play: closing, .. } if closing == play => {
-            ending::end(core, "failed", "system", LegCause::LocalHangUp)
+        State::FallingBack(falling) => fallback::play_ended(core, falling, play),
+        State::Closing { play: closing, cause, .. } if closing == play => {
+            ending::end(core, cause, "system", LegCause::LocalHangUp)
         }
         State::Ending(ending) => ending::play_ended(core, ending, play),
         State::Arriving { .. }
@@ -579,12 +615,13 @@ fn timeout(core: &mut Core, state: State) -> State {
         State::Arriving { until } if now >= until => {
             ending::end(core, "failed", "system", LegCause::Unreachable)
         }
-        State::Closing { play, until } if now >= until => {
+        State::Closing { play, until, cause } if now >= until => {
             core.play_ended(play, 0);
-            ending::end(core, "failed", "system", LegCause::LocalHangUp)
+            ending::end(core, cause, "system", LegCause::LocalHangUp)
         }
         state @ (State::Disclosing(_) | State::WithVoiceAgent(_)) => talk::tick(core, state),
         State::Transferring(transfer) => transfer::tick(core, transfer),
+        State::FallingBack(falling) => fallback::tick(core, falling),
         State::Bridged(bridge) => bridge::tick(core, bridge),
         State::Ending(ending) => ending::tick(core, ending),
         state @ (State::Arriving { .. } | State::Closing { .. } | State::Finished) => state,

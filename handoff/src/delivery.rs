@@ -74,6 +74,8 @@ impl Lane {
             | WebhookKind::Abandoned
             | WebhookKind::Failed
             | WebhookKind::Fallback
+            | WebhookKind::VoicemailLeft
+            | WebhookKind::CallbackRequested
             | WebhookKind::CallClosed => Self::Durable,
         }
     }

@@ -14,7 +14,7 @@ use crate::call::outcome::{FallbackTaken, LegCause, Outcome};
 use crate::clock::Timestamp;
 use crate::conversation::{Context, Snapshot, Stimulus};
 use crate::id::{
-    CallId, DestinationId, EdgeId, HumanAgentId, LegId, PayloadId, QueueId, TenantId, TransferId,
+    CallId, CallbackId, DestinationId, EdgeId, HumanAgentId, LegId, PayloadId, QueueId, TenantId, TransferId,
 };
 use crate::pii::Pii;
 use crate::policy::{Decision, Trigger};
@@ -77,6 +77,20 @@ pub enum DeclineReason {
     NeverAccepted,
     /// Lost after the answer.
     Lost,
+}
+
+/// What ended a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageEnd {
+    /// A key of the caller.
+    Key,
+    /// Nothing more was said.
+    Pause,
+    /// The call ended.
+    HangUp,
+    /// It had lasted as long as any may.
+    Limit,
 }
 
 /// The recording of one leg as it lies on disk.
@@ -231,7 +245,7 @@ pub enum Fact {
     HoldEnded {
         /// Which leg.
         leg: LegId,
-        /// `bridged`, `returned`, `ended`, `answered`.
+        /// `bridged`, `returned`, `ended`, `fallback`.
         reason: String,
     },
     /// The edge built a payload revision (the template).
@@ -414,6 +428,32 @@ pub enum Fact {
         kind: FallbackTaken,
         /// Why.
         reason: String,
+        /// Which queue, where it is another one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        queue: Option<QueueId>,
+    },
+    /// The caller left a message. It is a stretch of the recording of their leg.
+    #[serde(rename = "voicemail.left")]
+    VoicemailLeft {
+        /// Which transfer nobody took.
+        transfer_id: TransferId,
+        /// Whose recording holds it.
+        leg: LegId,
+        /// Start, since the caller was answered.
+        from_ms: u64,
+        /// End, since the caller was answered.
+        to_ms: u64,
+        /// What ended it.
+        ended_by: MessageEnd,
+    },
+    /// The caller asked by a key to be called back. Whoever does so finds the number in the
+    /// payload of the transfer; it is not repeated here.
+    #[serde(rename = "callback.requested")]
+    CallbackRequested {
+        /// Which transfer nobody took.
+        transfer_id: TransferId,
+        /// Names the request.
+        callback_id: CallbackId,
     },
     /// The edge produces no more facts for this call. Exactly one, the last.
     #[serde(rename = "producer.final")]
@@ -485,6 +525,12 @@ pub enum WebhookKind {
     /// `warmbridge.transfer.fallback.v1`
     #[serde(rename = "warmbridge.transfer.fallback.v1")]
     Fallback,
+    /// `warmbridge.voicemail.left.v1`
+    #[serde(rename = "warmbridge.voicemail.left.v1")]
+    VoicemailLeft,
+    /// `warmbridge.callback.requested.v1`
+    #[serde(rename = "warmbridge.callback.requested.v1")]
+    CallbackRequested,
     /// `warmbridge.payload.revised.v1` (from build-payload)
     #[serde(rename = "warmbridge.payload.revised.v1")]
     PayloadRevised,

@@ -82,6 +82,11 @@ text_id!(
     PayloadId
 );
 text_id!(
+    /// One request to be called back, derived from the transfer that nobody took. It names the
+    /// request and says nothing about the caller.
+    CallbackId
+);
+text_id!(
     /// A person in the agent directory.
     HumanAgentId
 );
@@ -119,6 +124,13 @@ impl PayloadId {
     /// The payload of `transfer`: `hp_` and 26 Crockford base-32 digits.
     pub fn of(transfer: &TransferId) -> Self {
         Self(format!("hp_{}", derived(&["payload", transfer.as_str()])))
+    }
+}
+
+impl CallbackId {
+    /// The request of the caller of `transfer`: `cb_` and 26 Crockford base-32 digits.
+    pub fn of(transfer: &TransferId) -> Self {
+        Self(format!("cb_{}", derived(&["callback", transfer.as_str()])))
     }
 }
 

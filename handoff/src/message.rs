@@ -23,14 +23,19 @@ pub const LANGUAGES: [&str; 2] = ["en", "es"];
 pub const DESTINATIONS: [&str; 7] =
     ["team", "billing", "support", "sales", "nurse", "scheduling", "specialist"];
 
+/// The clip after which a message is recorded. It is a sound and has no words.
+pub const MESSAGE_TONE: &str = "message_tone";
+
 /// Prompts that are one clip.
-const FIXED: [&str; 11] = [
+const FIXED: [&str; 13] = [
     "disclosure.ai_recording",
     "connecting",
     "apology",
     "returning",
     "voicemail",
+    "voicemail.kept",
     "callback",
+    "callback.promised",
     "closing",
     "presence",
     "press_to_accept",
@@ -147,14 +152,30 @@ pub fn returning(lang: &str) -> Prompt {
     fixed("returning", lang)
 }
 
-/// To a caller who is sent to voicemail.
+/// To a caller who goes on to the people of another queue: destination and time.
+pub fn redirect(queue_spoken: &str, seconds: u32, lang: &str) -> Prompt {
+    let (lang, place) = (language(lang), destination(queue_spoken));
+    prompt([clip(&format!("dest.{place}"), lang), clip(&format!("time.{}", spoken_anchor(seconds)), lang)])
+}
+
+/// To a caller who may leave a message: how, and the tone after which it is recorded.
 pub fn voicemail(lang: &str) -> Prompt {
-    fixed("voicemail", lang)
+    prompt([clip("voicemail", language(lang)), ClipId(MESSAGE_TONE.to_owned())])
+}
+
+/// To a caller who has left a message.
+pub fn message_kept(lang: &str) -> Prompt {
+    fixed("voicemail.kept", lang)
+}
+
+/// To a caller who may ask to be called back: the question and its keys.
+pub fn callback(lang: &str) -> Prompt {
+    fixed("callback", lang)
 }
 
 /// To a caller who will be called back.
-pub fn callback(lang: &str) -> Prompt {
-    fixed("callback", lang)
+pub fn callback_promised(lang: &str) -> Prompt {
+    fixed("callback.promised", lang)
 }
 
 /// The smallest spoken time that is not shorter than `seconds`; the largest where there is
@@ -193,7 +214,7 @@ pub fn text_of(prompt: &Prompt) -> String {
             Part::Clip(clip) | Part::Say { fallback: clip, .. } => text_of_clip(clip),
         })
         .collect();
-    texts.join(" ")
+    texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// SHA-256 of [`text_of`], hexadecimal: the proof of which fixed text was played.
@@ -475,7 +496,9 @@ mod tests {
             press_to_accept,
             returning,
             voicemail,
+            message_kept,
             callback,
+            callback_promised,
         ];
         for lang in LANGUAGES {
             let digests: std::collections::BTreeSet<String> =

@@ -54,6 +54,8 @@ impl WebhookKind {
             Self::Abandoned => "warmbridge.transfer.abandoned.v1",
             Self::Failed => "warmbridge.transfer.failed.v1",
             Self::Fallback => "warmbridge.transfer.fallback.v1",
+            Self::VoicemailLeft => "warmbridge.voicemail.left.v1",
+            Self::CallbackRequested => "warmbridge.callback.requested.v1",
             Self::PayloadRevised => "warmbridge.payload.revised.v1",
             Self::CallClosed => "warmbridge.call.closed.v1",
         }

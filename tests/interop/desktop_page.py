@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -236,12 +237,30 @@ async def voice_agent(reader, writer):
         pass
 
 
+class Pushed(list):
+    """When was what pushed to a page?"""
+
+    socket = None
+
+    def has(self, kind):
+        """Whether a message was pushed by now, read or not."""
+        if any(message["type"] == kind for _, message in self):
+            return True
+        unread = bytes(self.socket.reader._buffer)
+        with socket.socket(fileno=os.dup(self.socket.writer.get_extra_info("socket").fileno())) as raw:
+            try:
+                unread += raw.recv(1 << 16, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+        return json.dumps({"type": kind})[1:-1].replace(" ", "").encode() in unread
+
+
 async def watcher(port, seen):
-    """A second page of the same person, which says nothing: when was what pushed?"""
+    """A second page of the same person, which says nothing."""
     bearer = base64.urlsafe_b64encode(AGENT.encode()).decode().rstrip("=")
-    socket = await ws.connect("127.0.0.1", port, "/v1/desktop/ws", ["warmbridge.desktop.v1", f"bearer.{bearer}"])
+    seen.socket = await ws.connect("127.0.0.1", port, "/v1/desktop/ws", ["warmbridge.desktop.v1", f"bearer.{bearer}"])
     while True:
-        message = json.loads(await socket.receive())
+        message = json.loads(await seen.socket.receive())
         seen.append((time.time() * 1000, message))
 
 
@@ -318,10 +337,12 @@ async def measure(page, name):
 
 async def play(edge, page, phones, tasks, picture, work):
     desk, colleague, caller, second = phones
-    events, proxy, pushed = Events(edge.http), Proxy(edge.http), []
+    events, proxy, pushed = Events(edge.http), Proxy(edge.http), Pushed()
     await proxy.start()
     tasks.append(asyncio.create_task(events.follow()))
     tasks.append(asyncio.create_task(watcher(edge.http, pushed)))
+    announced = []
+    desk.on_invite = lambda: announced.append(pushed.has("incoming"))
     origin = f"http://127.0.0.1:{proxy.port}"
 
     async def shown(path):
@@ -387,6 +408,7 @@ async def play(edge, page, phones, tasks, picture, work):
     lead, invited = desk.when("180") * 1000 - indicated, desk.when("INVITE") * 1000
     said = f"{lead:.0f} ms before; its INVITE {invited - told:+.1f} ms from the push, {invited - indicated:+.1f} ms from the browser's having it"
     check("the call is indicated before the phone rings", lead > 0, said)
+    check("the page has the call before the INVITE leaves", announced[:1] == [True], announced)
     check("the card is painted", took <= PAINT_MAX_MS, f"{took:.1f} ms after it arrived, at most {PAINT_MAX_MS}")
     late = carded + took - arrived
     check("the card is painted after its push", late <= PAINT_MAX_MS, f"{late:.1f} ms after another page had it, at most {PAINT_MAX_MS}")

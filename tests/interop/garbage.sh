@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Garbage from three sides while a call is running: from the carrier's own address, from a
-# stranger's, and from the voice agent. The process lives, and the caller hears nothing of it.
+# Garbage from all sides while a call is running: from the carrier's own address, from a
+# stranger's, from the voice agent, and at the HTTP port. The process lives, and the caller hears nothing of it.
 . "$(dirname "$0")/lib.sh"
 set_up
 start edge idle python3 "$HERE/idle.py" "$WORK/idle.json"
@@ -29,6 +29,8 @@ start phone garbage-2 python3 "$HERE/garbage.py" "$EDGE_IP" 5060 20000 20198 "$(
 two=$STARTED
 wait "$one"
 wait "$two"
+expect "HTTP that nobody should send is refused, each with its status" at phone \
+  python3 "$HERE/http_garbage.py" "$EDGE_IP" 8080 "$PAGE_TOKEN" 1000
 wait_for 20 grep -q 'garbage sent' "$WORK/agent.jsonl" || failed "the voice agent could not send its garbage: $(tail -n 3 "$WORK/agent.jsonl")"
 after=$(memory)
 

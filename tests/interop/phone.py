@@ -57,6 +57,7 @@ class Phone:
         self.changed = asyncio.Event()
         self.call = None
         self.packets = 0
+        self.on_invite = None
 
     async def start(self):
         loop = asyncio.get_running_loop()
@@ -182,6 +183,8 @@ class Phone:
         if method == "INVITE" and not tagged:
             if self.call and self.call.get("id") == get(fields, "call-id"):
                 return  # Sent again.
+            if self.on_invite:
+                self.on_invite()
             tag = f";tag={secrets.token_hex(6)}"
             contact = re.search(r"<([^>]+)>", get(fields, "contact"))
             self.call = {

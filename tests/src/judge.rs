@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use edge_media::media::prompt::ClipStore;
+use edge_media::media::tone;
 use edge_media::sip::SipEvent;
 use handoff::clock::Now;
 use handoff::event::Fact;
@@ -33,6 +35,11 @@ impl Phone {
         let inside = self.heard.iter().filter(|(at, _)| (from..to).contains(at));
         let alone: Vec<bool> = inside.map(|(_, tones)| tones == &[hz]).collect();
         alone.windows(FRAMES_OF_A_SOURCE).any(|run| run.iter().all(|alone| *alone))
+    }
+
+    /// Whether the words of this clip were heard.
+    pub fn heard_clip(&self, clip: &str) -> bool {
+        tone::correlates(&ClipStore::embedded().samples(clip), &self.sound)
     }
 
     /// Calls that reached this phone or left it, and those of them that are over.

@@ -72,6 +72,7 @@ pub struct Phone {
     pub loud: Vec<Now>,
     /// Breaks of the received stream.
     pub breaks: u32,
+    /// What it says, over and over: whole frames.
     voice: Vec<i16>,
     spoken: usize,
     remote: Option<RemoteMedia>,
@@ -121,6 +122,7 @@ impl Phone {
             sound: Vec::new(),
             loud: Vec::new(),
             breaks: 0,
+            // A second of the tone holds whole periods.
             voice: tone::sine(frequency, 8_000, FRAME_SAMPLES * 50),
             spoken: 0,
             remote: None,
@@ -162,6 +164,13 @@ impl Phone {
         }
         let outputs = self.stack.command(now, command);
         self.carry(now, outputs)
+    }
+
+    /// Says this from now on, over and over; nothing is silence.
+    pub fn says(&mut self, mut samples: Vec<i16>) {
+        samples.resize(samples.len().div_ceil(FRAME_SAMPLES).max(1) * FRAME_SAMPLES, 0);
+        self.voice = samples;
+        self.spoken = 0;
     }
 
     /// Presses a key for 100 ms (RFC 4733).
@@ -220,8 +229,7 @@ impl Phone {
         let remote = self.remote?;
         let timestamp = self.timestamp;
         self.timestamp = self.timestamp.wrapping_add(160);
-        // A second of the tone, over and over: 50 frames hold whole periods of each tone.
-        let from = self.spoken % 50 * FRAME_SAMPLES;
+        let from = self.spoken % (self.voice.len() / FRAME_SAMPLES).max(1) * FRAME_SAMPLES;
         self.spoken += 1;
         let samples = self.voice.get(from..from + FRAME_SAMPLES).unwrap_or_default().to_vec();
         if !matches!(remote.direction, Direction::SendRecv | Direction::SendOnly) {

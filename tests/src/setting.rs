@@ -5,10 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_media::edge::EdgeConfig;
-use handoff::call::{CallRules, Fallback, OnVoiceAgentBye, Survivor};
+use edge_media::edge::directory::Members;
+use handoff::call::{CallRules, Fallback, OnVoiceAgentBye, QueueRules, Survivor};
+use handoff::id::QueueId;
 
 use crate::phone::Habit;
 use crate::world::Cloud;
+
+/// The second queue of a setting that has one.
+pub const SECOND_QUEUE: &str = "front_desk";
 
 /// A human agent.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +48,8 @@ impl Someone {
 pub struct Setting {
     /// The people of the one queue, in order.
     pub people: Vec<Someone>,
+    /// How many of them, the last, are in a second queue, `front_desk`, instead.
+    pub second_queue: usize,
     /// The cloud.
     pub cloud: Cloud,
     /// Where the caller goes when nobody takes the call.
@@ -68,6 +75,7 @@ impl Setting {
     pub fn new(people: &[Someone]) -> Self {
         Self {
             people: people.to_vec(),
+            second_queue: 0,
             cloud: Cloud::Decides(Duration::from_millis(40)),
             fallback: vec![Fallback::VoiceAgent],
             attempts_max: 3,
@@ -92,6 +100,9 @@ impl Setting {
             queue.on_agent_bye = self.on_agent_bye;
             queue.on_agent_lost = self.on_agent_lost;
         }
+        if self.second_queue > 0 {
+            self.divide(config, &mut rules);
+        }
         config.rules = Arc::new(rules);
         for trunk in &mut config.sip.trunks {
             trunk.hold_by_reinvite = self.hold_by_reinvite;
@@ -100,5 +111,15 @@ impl Setting {
             person.ring_timeout = someone.ring;
             person.trusted = someone.trusted;
         }
+    }
+
+    /// The last people leave the first queue for the second.
+    fn divide(&self, config: &mut EdgeConfig, rules: &mut CallRules) {
+        let Some((members, first)) = config.queues.first_mut().zip(rules.queues.first()) else { return };
+        let queue = QueueId::parse(SECOND_QUEUE).expect("a valid id");
+        let people = members.people.split_off(self.people.len() - self.second_queue);
+        let second = QueueRules { id: queue.clone(), spoken: "dest.support".to_owned(), ..first.clone() };
+        rules.queues.push(second);
+        config.queues.push(Members { queue, people });
     }
 }

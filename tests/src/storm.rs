@@ -1,6 +1,6 @@
 //! The storm: seeds by the million against the whole signalling of the product, judged by
-//! independent checks of its invariants (I1 to I18 and I20 of `ARCHITECTURE.md`'s list, by
-//! their numbers). The real router, call machines and SIP stack run; messages are bytes and
+//! independent checks of its invariants (I1 to I18 and I20 of the list in
+//! `tests/README.md`). The real router, call machines and SIP stack run; messages are bytes and
 //! time is virtual. Callers, phones, voice agents, pages, functions, the CRM and the network
 //! do what one number says, and the same number does it again.
 //!

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use edge_media::edge::directory::{Dial, Members, Person};
 use edge_media::edge::{Edge, EdgeConfig, EdgeInput, EdgeOutput};
+use edge_media::io::stream::{SILENCE_MAX, UNANSWERED_MAX};
 use edge_media::media::engine::{Engine, RecordedFrame, Sink};
 use edge_media::media::hold::HoldBed;
 use edge_media::media::prompt::{Audio, ClipStore, SpeechKey};
@@ -41,6 +42,19 @@ pub enum Cloud {
     Decides(Duration),
     /// Says nothing.
     Gone,
+}
+
+/// How the link to the voice agent fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkFault {
+    /// The connection is reset.
+    Reset,
+    /// It stays open, and nothing comes any more.
+    Stall,
+    /// A byte comes every second, and no message is ever complete.
+    Drip,
+    /// What comes is no WebSocket any more.
+    Garbage,
 }
 
 /// When a recorded frame was, and the tones in what the leg said and in what it heard.
@@ -88,6 +102,8 @@ pub struct World {
     pub recorded: BTreeMap<LegId, Vec<RecordedTones>>,
     stream: Option<StreamKey>,
     voice_agent_speaks: bool,
+    /// Since when the link brings no whole message, and whether the edge was told.
+    unanswered: Option<(Now, bool)>,
     commands: VecDeque<(Now, Command)>,
     media: Plane,
     next_port: u16,
@@ -209,6 +225,7 @@ impl World {
             recorded: BTreeMap::new(),
             stream: None,
             voice_agent_speaks: true,
+            unanswered: None,
             commands: VecDeque::new(),
             media: Plane::default(),
             next_port: 20_000,
@@ -268,7 +285,28 @@ impl World {
     /// The link to the voice agent breaks, or its far end closes it.
     pub fn voice_agent_goes(&mut self, cause: LegCause) {
         if let Some(stream) = self.stream.take() {
+            self.unanswered = None;
             self.give(EdgeInput::DoorClosed(stream, cause));
+        }
+    }
+
+    /// The link to the voice agent fails. What the door makes of it (a reset or garbage is the
+    /// end, a link that brings no message is silent and then gone) is the door's own rule.
+    pub fn voice_agent_fails(&mut self, fault: LinkFault) {
+        match fault {
+            LinkFault::Reset | LinkFault::Garbage => self.voice_agent_goes(LegCause::Lost),
+            LinkFault::Stall | LinkFault::Drip => self.unanswered = Some((self.now, false)),
+        }
+    }
+
+    /// The door's watch over a link that brings no message.
+    fn watch_door(&mut self) {
+        let (Some((since, told)), Some(stream)) = (self.unanswered, self.stream) else { return };
+        if self.now.since(since) >= SILENCE_MAX {
+            self.voice_agent_goes(LegCause::Lost);
+        } else if !told && self.now.since(since) >= UNANSWERED_MAX {
+            self.unanswered = Some((since, true));
+            self.give(EdgeInput::DoorSilent(stream, true));
         }
     }
 
@@ -381,6 +419,7 @@ impl World {
     fn step(&mut self) {
         self.now = self.now + STEP;
         self.deliver();
+        self.watch_door();
         while let Some((at, _)) = self.commands.front() {
             if *at > self.now {
                 break;
@@ -404,7 +443,7 @@ impl World {
     }
 
     fn tick(&mut self) {
-        if let Some(stream) = self.stream.filter(|_| self.voice_agent_speaks) {
+        if let Some(stream) = self.stream.filter(|_| self.voice_agent_speaks && self.unanswered.is_none()) {
             let frame = tone::sine(tones::VOICE_AGENT, 8_000, 160);
             let bytes = frame.iter().map(|sample| codec::encode(Codec::Pcmu, *sample)).collect();
             self.engine.stream_in(self.now, stream, StreamIn::Audio(bytes), &mut self.media);
@@ -520,7 +559,10 @@ impl World {
                         self.give(EdgeInput::DoorClosed(stream, LegCause::Unreachable));
                     }
                 }
-                EdgeOutput::CloseDoor(_) => self.stream = None,
+                EdgeOutput::CloseDoor(_) => {
+                    self.stream = None;
+                    self.unanswered = None;
+                }
                 EdgeOutput::Desktop(agent, push) => self.push(agent, push),
                 EdgeOutput::Fact(event) => {
                     self.decide(&event);

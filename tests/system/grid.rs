@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::Duration;
 
+use handoff::call::Fallback;
 use handoff::call::outcome::{FallbackTaken, LegCause, Outcome};
 use handoff::event::{DeclineReason, Fact, Role};
 use tests::net::Fate;
@@ -35,7 +36,7 @@ const IMPOSSIBLE: &str = "-";
 type Reach = fn() -> World;
 
 /// The rows.
-const STATES: [(&str, &str, Reach); 12] = [
+const STATES: [(&str, &str, Reach); 15] = [
     ("arriving", "arriving", arriving),
     ("disclosing", "disclosing", disclosing),
     ("with the voice agent", "with_voice_agent", talking),
@@ -46,6 +47,9 @@ const STATES: [(&str, &str, Reach); 12] = [
     ("barrier", "transferring/barrier", barrier),
     ("bridged", "bridged/bridged", bridged),
     ("returned: the notice plays", "with_voice_agent", returned),
+    ("falling back: how to leave a message", "falling_back", inviting),
+    ("falling back: the message is left", "falling_back", message),
+    ("falling back: whether to call back", "falling_back", asking),
     ("closing", "closing", closing),
     ("ending: the person is told", "ending", farewell),
 ];
@@ -167,6 +171,30 @@ fn closing() -> World {
     world
 }
 
+fn inviting() -> World {
+    fell(vec![Fallback::Voicemail, Fallback::Callback])
+}
+
+fn message() -> World {
+    let mut world = inviting();
+    world.until("recording.started", 10 * SECOND);
+    world.pass(2 * SECOND);
+    world
+}
+
+fn asking() -> World {
+    fell(vec![Fallback::Callback])
+}
+
+/// Nobody took the call, and the first link of this chain speaks.
+fn fell(fallback: Vec<Fallback>) -> World {
+    let refuses = Setting::new(&[Someone::new(Habit::Refuses(486))]);
+    let mut world = World::asked(&Setting { fallback, ..refuses });
+    world.until("fallback.taken", SECOND);
+    world.pass(SECOND);
+    world
+}
+
 fn farewell() -> World {
     let mut world = briefing();
     world.caller_hangs_up();
@@ -240,6 +268,7 @@ fn deadline(world: &mut World, state: &str) {
         "offering: the caller is on hold" => RING,
         "briefing" => 46 * SECOND,
         "barrier" => 4 * SECOND,
+        "falling back: the message is left" => 121 * SECOND,
         _ => 16 * SECOND,
     };
     world.pass(longest);
@@ -274,8 +303,13 @@ fn told(world: &World, from: usize, state: &str) -> String {
             Fact::FallbackChosen { kind, .. } => say(match kind {
                 FallbackTaken::VoiceAgent => "back to the voice agent",
                 FallbackTaken::Closing => "closing message",
-                FallbackTaken::None | FallbackTaken::Voicemail | FallbackTaken::Callback => "fallback",
+                FallbackTaken::Queue => "another queue",
+                FallbackTaken::Voicemail => "a message may be left",
+                FallbackTaken::Callback => "a call back is offered",
+                FallbackTaken::None => "nowhere",
             }),
+            Fact::VoicemailLeft { .. } => say("the message is kept"),
+            Fact::CallbackRequested { .. } => say("a call back is promised"),
             Fact::HoldStarted { .. } if state.starts_with("announcing") => say("on hold"),
             Fact::BridgeCompleted { .. } => say("bridged"),
             Fact::TransferEnded { outcome, .. } => say(&format!("`{}`", named(*outcome))),

@@ -3,24 +3,18 @@
 
 use std::time::Duration;
 
-use edge_media::media::prompt::ClipStore;
-use edge_media::media::tone;
+use edge_media::io::stream::{SILENCE_MAX, UNANSWERED_MAX};
 use handoff::call::outcome::{FallbackTaken, LegCause};
-use handoff::call::{OnVoiceAgentBye, Survivor};
+use handoff::call::{Fallback, OnVoiceAgentBye, Survivor};
 use handoff::clock::Now;
-use handoff::event::Fact;
+use handoff::event::{CallEvent, Fact, Role};
 use tests::phone::{Habit, tones};
 use tests::setting::{Setting, Someone};
-use tests::world::World;
+use tests::world::{LinkFault, World};
 
 const ANSWERS: Habit = Habit::Answers(Duration::from_millis(500));
 const SECOND: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(20);
-
-/// Whether a phone heard this clip.
-fn heard_clip(phone: &tests::phone::Phone, clip: &str) -> bool {
-    tone::correlates(&ClipStore::embedded().samples(clip), &phone.sound)
-}
 
 /// The second person takes the call, and it ends well.
 fn the_next_takes_it(world: &mut World) {
@@ -92,7 +86,7 @@ fn a_person_whose_caller_left_hears_a_fixed_sentence_and_no_more_of_the_whisper(
         world.until("caller.abandoned", SECOND);
         let left = world.now;
         world.judge();
-        assert!(heard_clip(&world.humans[0], "caller_left.en"));
+        assert!(world.humans[0].heard_clip("caller_left.en"));
         assert!(!world.humans[0].heard_alone(tones::WHISPER, left + SECOND / 10, world.now));
         let ended = world.nth("leg.closed", world.count("leg.closed"));
         assert!(ended.since(left) <= 6 * SECOND, "{:?} after the caller", ended.since(left));
@@ -148,7 +142,7 @@ fn who_is_lost_after_the_bridge_is_followed_by_what_the_queue_chose() {
             world.judge_whisper();
             world.judge_silence();
             assert_eq!(world.outcomes()[0], ("completed", FallbackTaken::None), "{survivor:?}");
-            assert!(clip.is_none_or(|clip| heard_clip(&world.caller, clip)), "{survivor:?}, {vanishes}");
+            assert!(clip.is_none_or(|clip| world.caller.heard_clip(clip)), "{survivor:?}, {vanishes}");
         }
     }
 }
@@ -208,7 +202,7 @@ fn a_voice_agent_that_never_comes_up_with_nobody_there_ends_in_a_closing_message
     world.call_and_disclose();
     world.judge();
     world.judge_silence();
-    assert!(heard_clip(&world.caller, "closing.en"));
+    assert!(world.caller.heard_clip("closing.en"));
     assert_eq!(world.outcomes(), [("failed", FallbackTaken::Closing)]);
 }
 
@@ -254,6 +248,104 @@ fn a_voice_agent_lost_at_any_moment_of_a_transfer_does_not_stop_it() {
             world.ends_well();
             world.judge_silence();
             assert_eq!(world.outcomes(), [("completed", FallbackTaken::None)], "{moment}");
+        }
+    }
+}
+
+const FAULTS: [LinkFault; 4] = [LinkFault::Reset, LinkFault::Stall, LinkFault::Drip, LinkFault::Garbage];
+
+/// From the moment at which a link is known to answer nothing, or is gone.
+fn known_at(fault: LinkFault, failed: Now) -> Now {
+    match fault {
+        LinkFault::Reset | LinkFault::Garbage => failed,
+        LinkFault::Stall | LinkFault::Drip => failed + UNANSWERED_MAX,
+    }
+}
+
+/// The caller hears a sound within half a second of `since`, and at all times from then on.
+fn heard_soon(world: &World, since: Now, what: &str) {
+    let silence = world.caller.longest_silence(since, world.now);
+    assert!(silence <= SECOND / 2, "{what}: the caller was in silence for {silence:?}");
+}
+
+#[test]
+fn a_link_that_fails_before_a_trigger_is_opened_anew_and_the_caller_hears_something_meanwhile() {
+    for fault in FAULTS {
+        let mut world = World::talking(&Setting::new(&[Someone::new(ANSWERS)]));
+        world.pass(2 * SECOND);
+        let failed = world.now;
+        world.voice_agent_fails(fault);
+        world.pass(20 * SECOND);
+        assert_eq!(world.count("transfer.decided"), 0, "{fault:?}");
+        let voice = |fact: &&CallEvent| matches!(fact.fact, Fact::LegOpened { role: Role::VoiceAgent, .. });
+        assert_eq!(world.facts.iter().filter(voice).count(), 2, "{fault:?}: one more link");
+        let end = world.now;
+        assert!(world.caller.heard_alone(tones::VOICE_AGENT, failed + 16 * SECOND, end), "{fault:?}");
+        heard_soon(&world, known_at(fault, failed), &format!("{fault:?}"));
+        world.ends_well();
+    }
+}
+
+#[test]
+fn a_link_that_fails_twice_before_a_trigger_is_followed_by_a_person_or_by_the_chain() {
+    for fault in FAULTS {
+        for present in [true, false] {
+            let people = [Someone { present, ..Someone::new(ANSWERS) }];
+            let fallback = vec![Fallback::VoiceAgent, Fallback::Callback];
+            let mut world = World::talking(&Setting { fallback, ..Setting::new(&people) });
+            for _ in 0..2 {
+                world.pass(2 * SECOND);
+                world.voice_agent_fails(fault);
+                world.pass(SILENCE_MAX);
+            }
+            world.until("transfer.decided", 2 * SECOND);
+            let Some(Fact::TransferDecided { decision, .. }) = world.fact("transfer.decided") else {
+                panic!()
+            };
+            assert_eq!(decision.trigger.rule_id, "voice_agent_lost", "{fault:?}");
+            let since = world.nth("transfer.decided", 1);
+            if present {
+                world.until("whisper.ended", 30 * SECOND);
+                world.everybody_accepts();
+                world.pass(8 * SECOND);
+                world.ends_well();
+                assert_eq!(world.outcomes(), [("completed", FallbackTaken::None)], "{fault:?}");
+            } else {
+                world.until("fallback.taken", SECOND);
+                world.pass(SECOND);
+                world.caller.press('1');
+                world.judge();
+                let callback = ("callback_scheduled", FallbackTaken::Callback);
+                assert_eq!(world.outcomes(), [callback], "{fault:?}");
+            }
+            let last = world.caller.loud.last().copied().unwrap_or(since);
+            let silence = world.caller.longest_silence(since, last);
+            assert!(silence <= SECOND / 2, "{fault:?}: {silence:?}");
+        }
+    }
+}
+
+#[test]
+fn a_link_that_fails_in_any_state_of_a_transfer_does_not_stop_it() {
+    for moment in
+        ["transfer.decided", "agent.ringing", "transition.played", "agent.answered", "whisper.ended"]
+    {
+        for fault in FAULTS {
+            let slow = Someone::new(Habit::Answers(8 * SECOND));
+            let mut world = World::asked(&Setting::new(&[slow]));
+            world.until(moment, 30 * SECOND);
+            world.voice_agent_reachable = false;
+            let failed = world.now;
+            world.voice_agent_fails(fault);
+            world.until("whisper.ended", 30 * SECOND);
+            world.everybody_accepts();
+            world.pass(8 * SECOND);
+            // The message begins when the queued speech has been played, whatever the link does.
+            heard_soon(&world, failed, &format!("{fault:?} at {moment}"));
+            assert!(world.humans[0].heard_alone(tones::WHISPER, Now::ZERO, world.now));
+            world.ends_well();
+            world.judge_silence();
+            assert_eq!(world.outcomes(), [("completed", FallbackTaken::None)], "{fault:?} at {moment}");
         }
     }
 }

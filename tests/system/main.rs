@@ -2,6 +2,7 @@
 //! and what its documents say of them.
 
 mod cloud;
+mod fallback;
 mod grid;
 mod leaving;
 mod minds;
@@ -9,5 +10,6 @@ mod network;
 mod pii;
 mod recording;
 mod ringing;
+mod storm;
 mod tidy;
 mod transfer;

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use edge_media::media::prompt::ClipStore;
+use edge_media::media::tone;
 use edge_media::sip::SipEvent;
 use handoff::call::DesktopPush;
 use handoff::call::outcome::{FallbackTaken, LegCause};
@@ -168,6 +170,76 @@ fn a_machine_that_answers_is_never_bridged_whatever_it_says() {
         let end = world.now;
         assert!(!world.humans[0].heard_alone(tones::CALLER, Now::ZERO, end), "it heard the caller");
     }
+}
+
+/// Twenty seconds of music.
+fn hold_music(clips: &ClipStore) -> Vec<i16> {
+    let mut place = 0;
+    (0..1_000).flat_map(|_| clips.hold().frame(&mut place).linear()).collect()
+}
+
+/// What an answering machine, or what else picks up, says over and over.
+fn machines() -> Vec<(&'static str, Vec<i16>)> {
+    let clips = ClipStore::embedded();
+    let (greeting, pause) = (clips.samples("human.voicemail"), vec![0; 16_000]);
+    let keys = |keys: &[(u32, u32)]| -> Vec<i16> {
+        let key = |tones: (u32, u32)| (0..10).flat_map(move |n| tone::dual(tones, n * 160).linear());
+        keys.iter().flat_map(|tones| key(*tones).chain([0; 800])).collect()
+    };
+    let one = (697, 1_209);
+    let beep = || tone::sine(1_000, 9_000, 4_000);
+    let long = || vec![0; 60 * 8_000];
+    vec![
+        ("a short greeting and a beep", [greeting[..8_000].to_vec(), beep(), long()].concat()),
+        ("a long greeting and a beep", [greeting.repeat(10), beep(), long()].concat()),
+        ("a greeting over and over", [greeting.clone(), pause.clone()].concat()),
+        ("a beep alone", [beep(), long()].concat()),
+        ("silence", Vec::new()),
+        ("music on hold", hold_music(&clips)),
+        ("keys in its audio", [greeting.clone(), keys(&[one, one, one]), pause.clone()].concat()),
+        ("keys in its audio all the while", keys(&[one])),
+        ("an announcement that says press one", [clips.samples("press_to_accept.en"), pause].concat()),
+        ("our own words back", clips.samples("presence.en")),
+        ("a fax that calls", [tone::sine(1_100, 9_000, 4_000), vec![0; 24_000]].concat()),
+        ("a fax that answers", tone::sine(2_100, 9_000, 24_000)),
+    ]
+}
+
+#[test]
+fn twelve_machines_with_voices_of_their_own_are_never_bridged() {
+    for (name, voice) in machines() {
+        for trusted in [true, false] {
+            let people = [Someone { trusted, ..Someone::new(ANSWERS) }];
+            let mut world = World::talking(&Setting::new(&people));
+            world.humans[0].says(voice.clone());
+            world.asks();
+            ends_as_a_machine(&mut world, name);
+        }
+    }
+}
+
+#[test]
+fn keys_of_the_caller_are_no_yes_of_a_machine_on_another_leg() {
+    let mut world = World::asked(&Setting::new(&[Someone::new(ANSWERS)]));
+    world.until("agent.answered", Duration::from_secs(20));
+    for _ in 0..6 {
+        world.pass(Duration::from_secs(2));
+        world.caller.press('1');
+    }
+    ends_as_a_machine(&mut world, "keys of another leg");
+}
+
+/// Nobody says yes: no bridge, and the machine hears nothing of the caller.
+fn ends_as_a_machine(world: &mut World, name: &str) {
+    world.until("transfer.ended", Duration::from_secs(80));
+    assert_eq!(world.count("bridge.completed"), 0, "{name}");
+    assert_eq!(world.count("agent.accepted"), 0, "{name}");
+    assert_eq!(world.outcomes(), [("voicemail", FallbackTaken::VoiceAgent)], "{name}");
+    world.pass(Duration::from_secs(5));
+    world.ends_well();
+    world.judge_silence();
+    let end = world.now;
+    assert!(!world.humans[0].heard_alone(tones::CALLER, Now::ZERO, end), "{name} heard the caller");
 }
 
 #[test]

@@ -106,7 +106,6 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "edge-media/src/local.rs",
             "edge-media/src/setup.rs",
-            "edge-media/src/io.rs",
             "edge-media/src/io/",
             "edge-media/src/cli/",
             "edge-media/src/demo/",

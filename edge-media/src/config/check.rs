@@ -88,8 +88,11 @@ impl<'a> Checker<'a> {
         let sip_udp = table.sip_udp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_udp"));
         let sip_tcp = table.sip_tcp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_tcp"));
         let http = self.parsed::<SocketAddr>(&table.http, "http");
-        if sip_udp.is_none() && sip_tcp.is_none() {
-            self.refuse(&table.id.span(), "[edge] needs sip_udp or sip_tcp: no call could arrive");
+        if sip_udp.is_none() {
+            self.refuse(
+                &table.id.span(),
+                "[edge] needs sip_udp: phones are dialled over it (sip_tcp is beside it)",
+            );
         }
         let allow_loopback = table.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
         let listeners = [sip_udp.flatten(), sip_tcp.flatten(), http];

@@ -124,6 +124,8 @@ pub(super) struct WebhookTable {
     pub(super) url: Spanned<String>,
     pub(super) secret: Option<Spanned<String>>,
     pub(super) secret_file: Option<Spanned<PathBuf>>,
+    pub(super) old_secret: Option<Spanned<String>>,
+    pub(super) old_secret_file: Option<Spanned<PathBuf>>,
     pub(super) events: Option<Vec<Spanned<String>>>,
     pub(super) mode: Option<Spanned<String>>,
     #[serde(default)]

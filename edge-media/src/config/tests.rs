@@ -62,7 +62,9 @@ fn the_annotated_example_is_valid_and_gives_no_warning_about_itself() {
     let text = include_str!("../../../warmbridge.example.toml");
     let config = parse(text).unwrap();
     assert_eq!(config.agents.len(), 2);
-    assert_eq!(config.queues[0].fallback, [Fallback::VoiceAgent, Fallback::Closing]);
+    let front = Fallback::Queue(QueueId::parse("queue_front").unwrap());
+    let chain = [front, Fallback::VoiceAgent, Fallback::Voicemail, Fallback::Callback, Fallback::Closing];
+    assert_eq!(config.queues[0].fallback, chain);
     assert_eq!(config.edge.public_url, "https://handoff.example");
     assert!(config.audit.tag_key.is_some());
     assert_eq!(config.warnings, []);
@@ -94,6 +96,27 @@ fn where_a_caller_goes_after_the_bridge_and_when_a_leg_is_given_up_are_chosen_wi
     assert_eq!(config.queues[0].on_agent_lost, Survivor::Closing);
     let silent = with("tenant = \"t_acme\"\n", "tenant = \"t_acme\"\nrtp_timeout_s = 1\n");
     refused(&silent, &["line 5: rtp_timeout_s is 1: 5 to 300 allowed"]);
+}
+
+#[test]
+fn a_fallback_chain_is_refused_by_the_line_of_the_link_that_cannot_be() {
+    let chain = |links: &str| {
+        with("label = \"Nurse line\"\n", &format!("label = \"Nurse line\"\nfallback = [\n{links}\n]\n"))
+    };
+    for (links, line, problem) in [
+        (
+            "\"voicemail\",\n\"pager\",",
+            24,
+            "fallback is \"pager\": choose \"queue:ID\" or \"voice_agent\" or \"voicemail\" or \"callback\" or \
+             \"closing\"",
+        ),
+        ("\"queue:nowhere\"", 23, "fallback: there is no queue \"nowhere\""),
+        ("\"queue:queue_nurse\"", 23, "fallback: queue \"queue_nurse\" is this queue itself"),
+        ("\"callback\",\n\"voicemail\",\n\"callback\"", 25, "fallback: \"callback\" could never be reached"),
+        ("\"closing\",\n\"voicemail\"", 24, "fallback: \"voicemail\" could never be reached"),
+    ] {
+        refused(&chain(links), &[&format!("line {line}: {problem}")]);
+    }
 }
 
 #[test]
@@ -325,6 +348,31 @@ fn webhooks_stay_outside_the_private_network_unless_it_is_named() {
             "line 30: events: there is no \"warmbridge.transfer.won.v1\" (such as warmbridge.call.closed.v1)",
             "line 31: mode is \"fat\": choose \"thin\" or \"full\"",
         ],
+    );
+}
+
+#[test]
+fn an_edge_without_a_udp_listener_is_refused_before_it_is_started() {
+    let why = "[edge] needs sip_udp: phones are dialled over it (sip_tcp is beside it)";
+    for instead in ["", "sip_tcp = \"127.0.0.1:5060\""] {
+        let found = parse(&with("sip_udp = \"127.0.0.1:5060\"", instead)).unwrap_err();
+        assert!(found.iter().any(|problem| problem.message == why), "{found:?}");
+    }
+}
+
+#[test]
+fn a_webhook_signs_with_the_key_before_while_it_is_named() {
+    let webhook = |rest: &str| {
+        format!(
+            "{MINIMAL}[[webhook]]\nid = \"crm\"\nurl = \"https://crm.example/\"\nsecret_file = \"crm.webhook\"\n{rest}"
+        )
+    };
+    assert!(parse(&webhook("")).unwrap().webhooks[0].old_secret.is_none());
+    let both = parse(&webhook("old_secret_file = \"crm.webhook\"\n")).unwrap();
+    assert!(both.webhooks[0].old_secret.is_some());
+    refused(
+        &webhook("old_secret = \"horse\"\n"),
+        &["line 30: old_secret must be whsec_ followed by 24 to 64 bytes in base64"],
     );
 }
 

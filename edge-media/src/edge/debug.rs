@@ -17,6 +17,9 @@ impl fmt::Debug for EdgeInput {
                 f.debug_tuple("DoorSignal").field(stream).field(signal).finish()
             }
             Self::CallSignal(call, signal) => f.debug_tuple("CallSignal").field(call).field(signal).finish(),
+            Self::DoorSilent(stream, silent) => {
+                f.debug_tuple("DoorSilent").field(stream).field(silent).finish()
+            }
             Self::DoorClosed(stream, cause) => {
                 f.debug_tuple("DoorClosed").field(stream).field(cause).finish()
             }

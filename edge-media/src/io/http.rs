@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -46,6 +46,16 @@ use crate::desktop::{DesktopInput, DesktopSession};
 use crate::edge::directory::Staffing;
 use crate::io::http::access::Rates;
 use crate::io::http::events::EventLog;
+use crate::io::http::problem::Denied;
+
+/// A message for a page.
+#[derive(Debug)]
+pub struct Note {
+    /// What it says.
+    pub text: Pii<String>,
+    /// Told once it is written to the socket; dropped where it cannot be.
+    pub written: Option<oneshot::Sender<()>>,
+}
 
 /// What the listener asks of the edge's loop.
 #[derive(Debug)]
@@ -58,7 +68,7 @@ pub enum HttpRequest {
         /// Which page.
         session: DesktopSession,
         /// Messages for it.
-        outbox: mpsc::Sender<Pii<String>>,
+        outbox: mpsc::Sender<Note>,
     },
     /// A page said something, not yet parsed.
     DesktopSaid {
@@ -228,12 +238,12 @@ impl ApiError {
 /// up is closed; it comes back and is shown the truth.
 #[derive(Debug, Default)]
 pub struct DesktopSockets {
-    open: BTreeMap<(HumanAgentId, DesktopSession), mpsc::Sender<Pii<String>>>,
+    open: BTreeMap<(HumanAgentId, DesktopSession), mpsc::Sender<Note>>,
 }
 
 impl DesktopSockets {
     /// Keeps the outbox of a page.
-    pub fn open(&mut self, agent: HumanAgentId, session: DesktopSession, outbox: mpsc::Sender<Pii<String>>) {
+    pub fn open(&mut self, agent: HumanAgentId, session: DesktopSession, outbox: mpsc::Sender<Note>) {
         self.open.insert((agent, session), outbox);
     }
 
@@ -243,16 +253,36 @@ impl DesktopSockets {
     }
 
     /// Sends to one page.
-    pub fn send(&mut self, agent: &HumanAgentId, session: DesktopSession, message: Pii<String>) {
+    pub fn send(&mut self, agent: &HumanAgentId, session: DesktopSession, text: Pii<String>) {
         let key = (agent.clone(), session);
-        if self.open.get(&key).is_some_and(|outbox| outbox.try_send(message).is_err()) {
+        if self.open.get(&key).is_some_and(|outbox| outbox.try_send(Note { text, written: None }).is_err()) {
             self.open.remove(&key);
         }
     }
 
     /// Sends to every page of one person.
-    pub fn send_all(&mut self, agent: &HumanAgentId, message: &Pii<String>) {
-        self.open.retain(|(owner, _), outbox| owner != agent || outbox.try_send(message.clone()).is_ok());
+    pub fn send_all(&mut self, agent: &HumanAgentId, text: &Pii<String>) {
+        self.open.retain(|(owner, _), outbox| {
+            owner != agent || outbox.try_send(Note { text: text.clone(), written: None }).is_ok()
+        });
+    }
+
+    /// Sends to every page of one person; each says when it is written.
+    pub fn send_all_watched(
+        &mut self,
+        agent: &HumanAgentId,
+        text: &Pii<String>,
+    ) -> Vec<oneshot::Receiver<()>> {
+        let mut watched = Vec::new();
+        self.open.retain(|(owner, _), outbox| {
+            if owner != agent {
+                return true;
+            }
+            let (written, told) = oneshot::channel();
+            watched.push(told);
+            outbox.try_send(Note { text: text.clone(), written: Some(written) }).is_ok()
+        });
+        watched
     }
 }
 
@@ -417,9 +447,11 @@ fn router(shared: Arc<Shared>) -> Router {
 /// that keep a browser from doing anything else with it.
 async fn guarded(request: Request, next: Next) -> Response {
     let of_api = request.uri().path().starts_with("/v1/");
-    let mut response = match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
-        Ok(response) => response,
-        Err(_elapsed) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    let mut response = if promises_too_much(request.headers()) {
+        Denied::TooLarge.into_response()
+    } else {
+        let answered = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
+        answered.unwrap_or_else(|_elapsed| StatusCode::REQUEST_TIMEOUT.into_response())
     };
     if of_api {
         response = problem::in_one_form(response);
@@ -432,6 +464,14 @@ async fn guarded(request: Request, next: Next) -> Response {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     response
+}
+
+/// A body that would be refused is not waited for (RFC 9110 section 15.5.14). One without a
+/// length is refused once it has grown too large.
+fn promises_too_much(headers: &HeaderMap) -> bool {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|length| length > BODY_BYTES_MAX as u64)
 }
 
 /// The page loads its own four files and talks to its own origin; nothing else runs in it,

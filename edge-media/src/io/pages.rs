@@ -12,7 +12,7 @@ use tracing::info;
 use super::Shell;
 use crate::desktop::{self, DesktopInput, DesktopSession, Refusal, WaitingCaller};
 use crate::edge::EdgeInput;
-use crate::io::http::{Accessor, ApiError, CallSummary, HttpRequest, QueueFigures};
+use crate::io::http::{Accessor, ApiError, CallSummary, HttpRequest, Note, QueueFigures};
 use crate::io::spool::Stored;
 
 /// What is shown to somebody.
@@ -95,7 +95,7 @@ impl Shell {
         &mut self,
         agent: HumanAgentId,
         session: DesktopSession,
-        outbox: tokio::sync::mpsc::Sender<Pii<String>>,
+        outbox: tokio::sync::mpsc::Sender<Note>,
     ) {
         let name = self
             .config

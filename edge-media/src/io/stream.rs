@@ -1,7 +1,7 @@
 //! The shell of a voice agent's WebSocket: dials it, pumps audio between it and the media
 //! plane, and tells the edge what it says. One task per stream, which nobody waits for: a
 //! bot that reads slowly loses audio, a bot that floods is no longer heard, a bot that says
-//! nothing for [`SILENCE_MAX`] is gone. What the messages mean is decided by
+//! nothing for [`UNANSWERED_MAX`] is told as silent and for [`SILENCE_MAX`] is gone. What the messages mean is decided by
 //! [`Session`]; nothing here looks into them. RFC 6455.
 
 mod pump;
@@ -34,6 +34,9 @@ pub enum DoorEvent {
     Signal(Box<Signal>),
     /// The voice agent said something unusable; reported at a bounded rate.
     Malformed(Malformed),
+    /// Nothing comes any more, not even answers to pings, or it comes again. The link is still
+    /// there.
+    Silent(bool),
     /// The link is over, or never came up. Exactly one per stream, and the last.
     Closed {
         /// Why.
@@ -114,6 +117,15 @@ pub struct Dialer {
     url: Pii<String>,
     signature: Option<HeaderValue>,
     tls: Option<Arc<ClientConfig>>,
+    watch: Watch,
+}
+
+/// How a link is watched.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    ping_every: Duration,
+    unanswered_max: Duration,
+    silence_max: Duration,
 }
 
 /// Why no stream could ever be dialled.
@@ -143,7 +155,7 @@ impl Dialer {
             }
         };
         let tls = if url.starts_with("wss:") { Some(Arc::new(trusted_roots()?)) } else { None };
-        Ok(Self { url: Pii::new(url), signature, tls })
+        Ok(Self { url: Pii::new(url), signature, tls, watch: WATCH })
     }
 
     fn request(&self) -> Result<Request<()>, CloseReason> {
@@ -199,10 +211,14 @@ pub fn connect(
 ) -> Door {
     let (orders, commands) = mpsc::channel(COMMANDS_MAX);
     let dialer = dialer.clone();
+    let watch = dialer.watch;
     let media = DoorEnd { to_media: audio_in, from_media: audio_out };
     tokio::spawn(async move {
         let closed = match dialer.dial().await {
-            Ok(socket) => Pump::new(stream, socket, session, media, events.clone(), commands).run().await,
+            Ok(socket) => {
+                let pump = Pump::new(stream, socket, session, media, events.clone(), commands);
+                pump.run(watch).await
+            }
             Err(reason) => DoorEvent::Closed { reason, tally: session.tally(), dropped: Dropped::default() },
         };
         // The edge that is gone needs no report.
@@ -213,10 +229,16 @@ pub fn connect(
 
 /// A bot that has not answered by then would answer into a caller's impatience.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Three pings unanswered.
+/// A bot that answers no ping for so long is gone. Longer lets the caller wait for a dead one;
+/// shorter loses a bot over a pause of its machine, and with it what it knows of the call.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Every library answers pings by itself; a closer beat would tell nothing more.
-const PING_EVERY: Duration = Duration::from_secs(5);
+/// Three pings unanswered: whoever listens to the bot hears something else until it is back.
+pub const UNANSWERED_MAX: Duration = Duration::from_secs(3);
+/// Every library answers pings by itself, and a ping a second costs nothing beside the audio.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// The watch of every link but those of tests, which have less time.
+const WATCH: Watch =
+    Watch { ping_every: PING_EVERY, unanswered_max: UNANSWERED_MAX, silence_max: SILENCE_MAX };
 /// Time for the last words and the peer's own close frame.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// The edge says a handful of things per transfer.

@@ -1,6 +1,7 @@
 //! Every committed clip, embedded. Written by `edge-media/clips/render`; not edited by hand.
 
-/// Clips by id, sorted: the sentences of the catalogue and the lines of the demo.
+/// Clips by id, sorted: the sentences of the catalogue, the lines of the demo, and the tone of
+/// the voicemail.
 pub(super) static CLIPS: &[(&str, &[u8])] = &[
     ("agent.confirm_name", include_bytes!("../../clips/demo/agent.confirm_name.ulaw")),
     ("agent.greeting", include_bytes!("../../clips/demo/agent.greeting.ulaw")),
@@ -9,6 +10,8 @@ pub(super) static CLIPS: &[(&str, &[u8])] = &[
     ("apology.es", include_bytes!("../../clips/apology.es.ulaw")),
     ("callback.en", include_bytes!("../../clips/callback.en.ulaw")),
     ("callback.es", include_bytes!("../../clips/callback.es.ulaw")),
+    ("callback.promised.en", include_bytes!("../../clips/callback.promised.en.ulaw")),
+    ("callback.promised.es", include_bytes!("../../clips/callback.promised.es.ulaw")),
     ("caller.medication_question", include_bytes!("../../clips/demo/caller.medication_question.ulaw")),
     ("caller.name", include_bytes!("../../clips/demo/caller.name.ulaw")),
     ("caller.refill", include_bytes!("../../clips/demo/caller.refill.ulaw")),
@@ -79,6 +82,7 @@ pub(super) static CLIPS: &[(&str, &[u8])] = &[
     ("hold.update.team.es", include_bytes!("../../clips/hold.update.team.es.ulaw")),
     ("human.hello", include_bytes!("../../clips/demo/human.hello.ulaw")),
     ("human.voicemail", include_bytes!("../../clips/demo/human.voicemail.ulaw")),
+    ("message_tone", include_bytes!("../../clips/message_tone.ulaw")),
     ("presence.en", include_bytes!("../../clips/presence.en.ulaw")),
     ("presence.es", include_bytes!("../../clips/presence.es.ulaw")),
     ("press_to_accept.en", include_bytes!("../../clips/press_to_accept.en.ulaw")),
@@ -135,6 +139,8 @@ pub(super) static CLIPS: &[(&str, &[u8])] = &[
     ("time.90.es", include_bytes!("../../clips/time.90.es.ulaw")),
     ("voicemail.en", include_bytes!("../../clips/voicemail.en.ulaw")),
     ("voicemail.es", include_bytes!("../../clips/voicemail.es.ulaw")),
+    ("voicemail.kept.en", include_bytes!("../../clips/voicemail.kept.en.ulaw")),
+    ("voicemail.kept.es", include_bytes!("../../clips/voicemail.kept.es.ulaw")),
     ("whisper.generic.en", include_bytes!("../../clips/whisper.generic.en.ulaw")),
     ("whisper.generic.es", include_bytes!("../../clips/whisper.generic.es.ulaw")),
 ];

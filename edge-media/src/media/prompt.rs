@@ -364,7 +364,9 @@ mod tests {
             );
             count += 1;
         }
-        assert_eq!(store.ids().count(), count, "the table has clips that no text explains");
+        let tone = store.samples(handoff::message::MESSAGE_TONE);
+        assert!(tone::level(&tone, 1_200) > -12.0 && tone.len() == 3_200, "0.4 s of one tone");
+        assert_eq!(store.ids().count(), count + 1, "the table has clips that no text explains");
     }
 
     #[test]

@@ -121,6 +121,8 @@ fn body_of(fact: &Fact) -> Map<String, Value> {
         | Fact::CallEnded { .. }
         | Fact::CommandRejected { .. }
         | Fact::FallbackChosen { .. }
+        | Fact::VoicemailLeft { .. }
+        | Fact::CallbackRequested { .. }
         | Fact::ProducerFinal { .. } => {
             let mut tagged = object(json!(fact));
             tagged.remove("body").map(object).unwrap_or_default()
@@ -139,7 +141,11 @@ fn actor_of(event: &CallEvent) -> Actor {
     let voice_agent = || leg(ActorKind::Ai, LegId::VOICE_AGENT);
     let edge = || Actor::system(event.edge.as_str());
     match &event.fact {
-        Fact::CallReceived { .. } | Fact::CallerAbandoned { .. } | Fact::RecordingConsent { .. } => caller(),
+        Fact::CallReceived { .. }
+        | Fact::CallerAbandoned { .. }
+        | Fact::RecordingConsent { .. }
+        | Fact::VoicemailLeft { .. }
+        | Fact::CallbackRequested { .. } => caller(),
         Fact::SignalReceived { .. } => voice_agent(),
         Fact::Utterance { speaker, .. } => match speaker {
             Speaker::Caller => caller(),

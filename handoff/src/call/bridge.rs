@@ -17,6 +17,7 @@ use crate::clock::Now;
 use crate::conversation::Stimulus;
 use crate::event::Fact;
 use crate::id::{Epoch, HumanAgentId, LegId, TransferId};
+use crate::message;
 use crate::payload::Payload;
 use crate::policy::{Decision, Trigger};
 
@@ -122,7 +123,7 @@ fn connect(core: &mut Core, mut transfer: Transfer, accepted: Accepted) -> State
     core.tell_voice("connected", None);
     core.release_voice(Some(transfer.id.clone()), "bridged");
     if let Some(queue) = core.queue(transfer.queue).map(|queue| queue.id.clone()) {
-        let waited = now.since(transfer.decided_at.now).as_secs();
+        let waited = now.since(transfer.entered_at).as_secs();
         core.out.push(Output::Learn { queue, waited_s: u32::try_from(waited).unwrap_or(u32::MAX) });
     }
     State::Bridged(Box::new(Bridge {
@@ -238,7 +239,7 @@ pub(super) fn human_gone(core: &mut Core, mut bridge: Box<Bridge>, leg: LegId, c
         }
         Survivor::Reoffer => reoffer(core, *bridge, agent),
         Survivor::VoiceAgent => talk::come_back(core),
-        Survivor::Closing => ending::closing(core),
+        Survivor::Closing => ending::closing(core, message::closing(&core.rules.lang.clone()), "failed"),
     }
 }
 

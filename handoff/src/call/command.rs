@@ -101,6 +101,7 @@ fn decided(core: &mut Core, state: State, id: String, decision: Decision) -> Sta
         | State::Disclosing(_)
         | State::WithVoiceAgent(_)
         | State::Transferring(_)
+        | State::FallingBack(_)
         | State::Bridged(_)
         | State::Closing { .. }
         | State::Ending(_)

@@ -34,6 +34,8 @@ pub(super) struct Core {
     pub(super) silences: Silences,
     pub(super) conversation: Conversation,
     pub(super) voice: VoiceLink,
+    /// Nothing comes by that link, though it is open.
+    pub(super) voice_silent: bool,
     /// Transfers so far; the ordinal of the last.
     pub(super) transfers: u32,
     /// A payload that came before the transfer it is for: its decision is late, or waits for
@@ -53,6 +55,8 @@ pub(super) struct Core {
     pub(super) tap: Tap,
     /// The voice agent takes a payment: nothing is recorded meanwhile.
     pub(super) paying: bool,
+    /// The caller leaves a message: their leg is recorded for it.
+    pub(super) message: bool,
     /// Legs that are recorded, and whether that is paused.
     recorded: BTreeMap<LegId, bool>,
     /// Ended recordings that are not reported to lie on disk yet.
@@ -137,6 +141,7 @@ impl Core {
             silences,
             conversation,
             voice: VoiceLink::Gone,
+            voice_silent: false,
             transfers: 0,
             early_payload: None,
             answered_at: None,
@@ -147,6 +152,7 @@ impl Core {
             commands: Recent::default(),
             tap: Tap::new(),
             paying: false,
+            message: false,
             recorded: BTreeMap::new(),
             unstored: BTreeSet::new(),
             store_until: None,
@@ -206,6 +212,7 @@ impl Core {
     pub(super) fn connect_voice(&mut self, retry: bool) {
         let leg = self.open_leg(Role::VoiceAgent);
         self.out.push(Output::ConnectVoiceAgent { leg });
+        self.voice_silent = false;
         self.voice = VoiceLink::Connecting { leg, until: self.at.now + VOICE_CONNECT_LIMIT, retry };
     }
 
@@ -311,21 +318,34 @@ impl Core {
         self.conversation.next_timeout(&self.rules.policy)
     }
 
+    /// A message of the caller may be kept: they know that a machine speaks, have not refused to
+    /// be recorded, and say no card number.
+    pub(super) const fn may_keep_message(&self) -> bool {
+        self.disclosed && !self.refused && !self.paying
+    }
+
+    /// The caller shows a number to call back.
+    pub(super) const fn may_call_back(&self) -> bool {
+        self.arrival.caller.e164.is_some() && !self.arrival.caller.restricted
+    }
+
+    /// Whether `leg` is to be recorded: every one where calls are, the caller's for a message.
+    fn is_recorded(&self, leg: LegId) -> bool {
+        let wanted = self.rules.recording || (self.message && leg == LegId::CALLER);
+        wanted && self.disclosed && !self.refused && self.legs.is_up(leg)
+    }
+
     /// Recordings follow the legs: on while a leg is up, the disclosure was heard whole and
     /// nobody refused; interrupted while a payment is taken.
     pub(super) fn follow_recordings(&mut self) {
-        let allowed = self.rules.recording && self.disclosed && !self.refused;
         for leg in self.recorded.keys().copied().collect::<Vec<_>>() {
-            if !allowed || !self.legs.is_up(leg) {
+            if !self.is_recorded(leg) {
                 self.stop_recording(leg);
                 self.out.push(Output::Record { leg, on: false });
             }
         }
-        if !allowed {
-            return;
-        }
         for leg in self.legs.ids() {
-            if !self.legs.is_up(leg) {
+            if !self.is_recorded(leg) {
                 continue;
             }
             let offset_ms = self.offset_ms(self.at.now);
@@ -347,8 +367,9 @@ impl Core {
     /// The caller refused to be recorded: what was recorded before the refusal goes too.
     pub(super) fn refuse_recording(&mut self) {
         let first = !std::mem::replace(&mut self.refused, true);
+        let recorded = self.rules.recording || !self.recorded.is_empty() || !self.unstored.is_empty();
         self.follow_recordings();
-        if first && self.rules.recording {
+        if first && recorded {
             self.unstored.clear();
             self.out.push(Output::DiscardRecordings);
         }

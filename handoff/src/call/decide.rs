@@ -32,7 +32,7 @@ impl Expected {
 /// Records a stimulus with all that is needed to judge it elsewhere, and judges it here.
 pub(super) fn stimulate(core: &mut Core, mut state: State, stimulus: Stimulus, fact: Fact) -> State {
     let (standing, transfer_id) = match &state {
-        State::Transferring(_) => (TransferStanding::Active, core.last_transfer()),
+        State::Transferring(_) | State::FallingBack(_) => (TransferStanding::Active, core.last_transfer()),
         State::Bridged(_) => (TransferStanding::Bridged, core.last_transfer()),
         State::Arriving { .. }
         | State::Disclosing(_)
@@ -71,6 +71,7 @@ fn expected_in(state: &mut State, waives_waits: bool) -> Option<&mut Option<Box<
         State::WithVoiceAgent(conversing) => Some(&mut conversing.expected),
         State::Arriving { .. }
         | State::Transferring(_)
+        | State::FallingBack(_)
         | State::Bridged(_)
         | State::Closing { .. }
         | State::Ending(_)
@@ -114,6 +115,7 @@ pub(super) fn withdraw(core: &mut Core, mut state: State) -> (State, bool) {
         State::Arriving { .. }
         | State::WithVoiceAgent(_)
         | State::Transferring(_)
+        | State::FallingBack(_)
         | State::Bridged(_)
         | State::Closing { .. }
         | State::Ending(_)
@@ -167,6 +169,7 @@ pub(super) fn decided(core: &mut Core, state: State, adoption: Adoption) -> Stat
         State::Disclosing(_) | State::WithVoiceAgent(_) => transfer::begin(core, adoption),
         State::Arriving { .. }
         | State::Transferring(_)
+        | State::FallingBack(_)
         | State::Bridged(_)
         | State::Closing { .. }
         | State::Ending(_)

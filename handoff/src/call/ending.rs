@@ -4,8 +4,9 @@
 use crate::call::State;
 use crate::call::bridge;
 use crate::call::core::{Core, earliest};
+use crate::call::fallback;
 use crate::call::io::{DesktopPush, Output};
-use crate::call::media::Purpose;
+use crate::call::media::{Prompt, Purpose};
 use crate::call::offer::Offer;
 use crate::call::outcome::{FailureCause, FallbackTaken, LegCause, Outcome};
 use crate::call::transfer;
@@ -97,6 +98,10 @@ pub(super) fn without_caller(core: &mut Core, state: State, cause: LegCause) -> 
             core.desktop(&agent, DesktopPush::Ended { transfer: bridge.transfer.clone(), reason: "ended" });
             end(core, normal, "caller", LegCause::LocalHangUp)
         }
+        State::FallingBack(falling) => {
+            fallback::leave(core, falling, None);
+            end(core, normal, "caller", LegCause::LocalHangUp)
+        }
         State::Arriving { .. } | State::Disclosing(_) | State::WithVoiceAgent(_) | State::Closing { .. } => {
             end(core, normal, "caller", LegCause::LocalHangUp)
         }
@@ -121,6 +126,9 @@ pub(super) fn stop(core: &mut Core, state: State, cause: &'static str, leg_cause
             let outcome = Outcome::Failed { cause: FailureCause::Drained };
             transfer::end(core, *transfer, outcome, FallbackTaken::None, "ended");
         }
+        State::FallingBack(falling) => {
+            fallback::leave(core, falling, Some(Outcome::Failed { cause: FailureCause::Drained }));
+        }
         State::Bridged(mut bridge) => {
             bridge::settle(core, &mut bridge);
             let agent = bridge.target.agent.clone();
@@ -139,16 +147,17 @@ pub(super) fn stop(core: &mut Core, state: State, cause: &'static str, leg_cause
     end(core, cause, "system", leg_cause)
 }
 
-/// The last link of every fallback chain: the caller hears a closing message.
-pub(super) fn closing(core: &mut Core) -> State {
+/// The end of every fallback chain: the caller hears the last words, then the call ends for
+/// this cause.
+pub(super) fn closing(core: &mut Core, words: Prompt, cause: &'static str) -> State {
     core.release_voice(None, "ended");
     for leg in core.legs.ids() {
         if leg != LegId::CALLER {
             core.hang_up(leg, LegCause::LocalHangUp);
         }
     }
-    let play = core.play(Purpose::Unrecorded, message::closing(&core.rules.lang));
-    State::Closing { play, until: core.at.now + NOTICE_LIMIT }
+    let play = core.play(Purpose::Unrecorded, words);
+    State::Closing { play, until: core.at.now + NOTICE_LIMIT, cause }
 }
 
 /// The farewell was heard.

@@ -60,11 +60,18 @@ pub enum OnVoiceAgentBye {
     TransferDefault,
 }
 
-/// A link of the fallback chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A link of the fallback chain. One that cannot be taken, or comes to nothing, gives way to
+/// the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fallback {
+    /// The people of another queue, by this queue's own rules but for its chain.
+    Queue(QueueId),
     /// Back to the voice agent, while its leg is up.
     VoiceAgent,
+    /// The caller may leave a message.
+    Voicemail,
+    /// The caller may ask to be called back.
+    Callback,
     /// Closing message, then the end. The implicit last link.
     Closing,
 }

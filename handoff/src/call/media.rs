@@ -26,6 +26,9 @@ pub enum Source {
     HoldBed,
     /// Silence frames, contiguous.
     Silence,
+    /// Soft noise: the line is open, and it is the listener's turn to speak. Meanwhile the media
+    /// plane reports whether they do.
+    Comfort,
     /// The sum of several legs, never including the listener's own.
     Mix(Vec<LegId>),
 }
@@ -117,7 +120,8 @@ pub enum MediaReport {
         /// Since which plan.
         epoch: Epoch,
     },
-    /// Nothing valid came from `leg` for 500 ms while somebody listens to it.
+    /// Nothing valid came from `leg` for 500 ms while somebody listens to it; of a voice agent's
+    /// stream: it answers nothing any more.
     SourceLost {
         /// Whose.
         leg: LegId,
@@ -125,6 +129,18 @@ pub enum MediaReport {
     /// `leg` sends again.
     SourceBack {
         /// Whose.
+        leg: LegId,
+    },
+    /// `leg` spoke: sound came from it while its own egress sends [`Source::Comfort`]. Sent once
+    /// per plan that begins so.
+    Spoke {
+        /// Who.
+        leg: LegId,
+    },
+    /// Nothing that can be heard came from `leg` for five seconds while its own egress sends
+    /// [`Source::Comfort`]. Sent once per pause.
+    Quiet {
+        /// Who.
         leg: LegId,
     },
     /// The queued speech of a stream leg has been played out (or cut).
@@ -197,18 +213,24 @@ impl Sound {
             .values()
             .filter_map(|source| match source {
                 Source::Prompt(play) => Some((*play, self.plays.get(play)?.prompt.clone())),
-                Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Mix(_) => None,
+                Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Comfort | Source::Mix(_) => None,
             })
             .collect();
         Some(MediaPlan { call: call.clone(), epoch: self.epoch, egress, prompts })
     }
 }
 
-/// Who hears whom, as a pure function of the state. Legs that are not up hear nothing, and
+/// Who hears whom, as a pure function of the state. Whoever would hear a voice agent by whose
+/// open link nothing comes hears the hold bed. Legs that are not up hear nothing, and
 /// what a state does not name is closed.
-pub(super) fn routes(state: &State, legs: &Ledger, voice: VoiceLink) -> BTreeMap<LegId, Source> {
+pub(super) fn routes(
+    state: &State,
+    legs: &Ledger,
+    voice: VoiceLink,
+    voice_silent: bool,
+) -> BTreeMap<LegId, Source> {
     let voice_agent = voice.up();
-    let assistant = voice_agent.map_or(Source::HoldBed, Source::Leg);
+    let assistant = voice_agent.filter(|_| !voice_silent).map_or(Source::HoldBed, Source::Leg);
     let mut egress = BTreeMap::new();
     let mut hears = |leg: LegId, source: Source| {
         if legs.is_up(leg) {
@@ -241,6 +263,10 @@ pub(super) fn routes(state: &State, legs: &Ledger, voice: VoiceLink) -> BTreeMap
             if let Some((leg, speech)) = transfer.offer.speech() {
                 hears(leg, speech.map_or(Source::Silence, Source::Prompt));
             }
+        }
+        State::FallingBack(falling) => {
+            hears(LegId::CALLER, falling.heard());
+            voice_agent.into_iter().for_each(|leg| hears(leg, Source::Silence));
         }
         State::Bridged(bridge) => {
             let mute = bridge.held || bridge.silent;

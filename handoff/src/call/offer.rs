@@ -6,6 +6,7 @@ use crate::call::State;
 use crate::call::bridge;
 use crate::call::brief;
 use crate::call::core::{Core, earliest};
+use crate::call::fallback;
 use crate::call::io::{DesktopPush, Output, PayloadAck, QueueRules, Target};
 use crate::call::media::Purpose;
 use crate::call::outcome::{DegradedReason, FailureCause, LegCause, Outcome};
@@ -209,9 +210,11 @@ pub(super) fn found(
         return State::Transferring(transfer);
     }
     transfer.estimate_s = estimate_s.unwrap_or(transfer.estimate_s);
+    transfer::redirect(core, &mut transfer);
     let agent = target.agent.clone();
     transfer.tried.push(agent.clone());
     transfer.attempts += 1;
+    transfer.attempts_here += 1;
     let attempt = transfer.attempts;
     let leg = core.open_leg(Role::HumanAgent);
     core.emit(Fact::AgentOffered { agent_id: agent.clone(), attempt, leg });
@@ -230,7 +233,7 @@ pub(super) fn found(
 /// The directory has nobody (else).
 pub(super) fn nobody(core: &mut Core, transfer: Box<Transfer>) -> State {
     if matches!(transfer.offer, Offer::Searching { .. }) {
-        return transfer::fall_back(core, transfer);
+        return fallback::begin(core, transfer);
     }
     State::Transferring(transfer)
 }
@@ -539,7 +542,7 @@ fn refused(
 pub(super) fn tick(core: &mut Core, mut transfer: Box<Transfer>) -> State {
     let now = core.at.now;
     match &mut transfer.offer {
-        Offer::Searching { until } if now >= *until => transfer::fall_back(core, transfer),
+        Offer::Searching { until } if now >= *until => fallback::begin(core, transfer),
         Offer::Calling(Calling { until, .. }) if now >= *until => {
             record_no_answer(core, &transfer);
             transfer.offer.withdraw(core, &transfer.id, LegCause::NoAnswer, "no_answer");
@@ -578,10 +581,11 @@ pub(super) fn tick(core: &mut Core, mut transfer: Box<Transfer>) -> State {
 fn failed(core: &mut Core, mut transfer: Box<Transfer>, outcome: Outcome) -> State {
     transfer.last = Some(outcome);
     let Some(queue) = core.queue(transfer.queue).cloned() else {
-        return transfer::fall_back(core, transfer);
+        return fallback::begin(core, transfer);
     };
-    if !outcome.is_retried() || transfer.attempts >= queue.attempts_max.clamp(1, ATTEMPTS_LIMIT) {
-        return transfer::fall_back(core, transfer);
+    let enough = transfer.attempts_here >= queue.attempts_max.max(1) || transfer.attempts >= ATTEMPTS_LIMIT;
+    if !outcome.is_retried() || enough {
+        return fallback::begin(core, transfer);
     }
     transfer.offer = Offer::search(core, &queue, &transfer.tried);
     State::Transferring(transfer)

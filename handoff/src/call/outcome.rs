@@ -231,6 +231,8 @@ pub enum FallbackTaken {
     /// Nowhere: there was no need.
     #[default]
     None,
+    /// To the people of another queue; never the last word of a transfer.
+    Queue,
     /// Back to the voice agent.
     VoiceAgent,
     /// Voicemail.

@@ -239,6 +239,7 @@ pub(super) fn tick(core: &mut Core, state: State) -> State {
         State::WithVoiceAgent(conversing) => conversing.is_idle(),
         State::Arriving { .. }
         | State::Transferring(_)
+        | State::FallingBack(_)
         | State::Bridged(_)
         | State::Closing { .. }
         | State::Ending(_)
@@ -268,6 +269,7 @@ fn prompt_due(core: &mut Core, state: State) -> State {
         State::Arriving { .. }
         | State::Disclosing(_)
         | State::Transferring(_)
+        | State::FallingBack(_)
         | State::Bridged(_)
         | State::Closing { .. }
         | State::Ending(_)
@@ -296,6 +298,7 @@ pub(super) fn voice_gone(core: &mut Core, state: State, cause: LegCause) -> Stat
         State::Disclosing(_) | State::WithVoiceAgent(_) => {}
         State::Transferring(transfer) => return transfer::drained(core, transfer),
         State::Arriving { .. }
+        | State::FallingBack(_)
         | State::Bridged(_)
         | State::Closing { .. }
         | State::Ending(_)

@@ -15,6 +15,7 @@ use crate::pii::Pii;
 use crate::policy::{Category, Decision, Origin, Policy, Trigger};
 use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 
+mod fallback;
 mod grid;
 mod leaving;
 mod random;
@@ -97,11 +98,20 @@ impl Bench {
     }
 
     fn with(rules: CallRules) -> Self {
+        Self::of(rules, CallerIdentity::default())
+    }
+
+    /// A caller who shows a number.
+    fn number() -> CallerIdentity {
+        CallerIdentity { e164: Some(Pii::new("+15555550142".to_owned())), restricted: false }
+    }
+
+    fn of(rules: CallRules, caller: CallerIdentity) -> Self {
         let arrival = Arrival {
             call: CallId::from_random(7),
             trunk: "carrier".to_owned(),
             caller_tag: None,
-            caller: CallerIdentity::default(),
+            caller,
             call_type: None,
         };
         let (call, last) = Call::new(moment(0), arrival, Arc::new(rules));
@@ -192,7 +202,7 @@ impl Bench {
     fn play_at(&self, leg: LegId) -> Option<PlayId> {
         match self.plan.as_ref()?.egress.get(&leg)? {
             Source::Prompt(play) => Some(*play),
-            Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Mix(_) => None,
+            Source::Leg(_) | Source::HoldBed | Source::Silence | Source::Comfort | Source::Mix(_) => None,
         }
     }
 
@@ -288,6 +298,30 @@ impl Bench {
         bench.ended(LegId::VOICE_AGENT, LegCause::Lost);
         bench.put(Input::Ended { leg: HUMAN, cause: LegCause::Busy, status: Some(486) });
         bench.put(Input::NobodyAvailable);
+        bench
+    }
+
+    /// Nobody took the call; the caller is told how to leave a message.
+    fn inviting() -> Self {
+        let chain = vec![Fallback::Voicemail, Fallback::Callback, Fallback::VoiceAgent];
+        let mut bench = Self::of(fallback::two_queues(chain), Self::number());
+        bench.at(100).answered(LegId::CALLER).at(300).answered(LegId::VOICE_AGENT);
+        bench.at(5_000).played(LegId::CALLER).at(20_000).decide().put(Input::NobodyAvailable);
+        bench
+    }
+
+    /// The caller leaves a message, and has said a word.
+    fn recording() -> Self {
+        let mut bench = Self::inviting();
+        bench.run(7_000).played(LegId::CALLER).run(900).media(MediaReport::Spoke { leg: LegId::CALLER });
+        bench
+    }
+
+    /// The caller is asked whether to call back.
+    fn asking() -> Self {
+        let mut bench = Self::inviting();
+        bench.run(7_000).played(LegId::CALLER).run(5_000);
+        bench.media(MediaReport::Quiet { leg: LegId::CALLER });
         bench
     }
 
@@ -437,6 +471,7 @@ impl Bench {
         match source {
             Source::Leg(leg) => leg.to_string(),
             Source::HoldBed => "hold bed".to_owned(),
+            Source::Comfort => "comfort noise".to_owned(),
             Source::Silence => "silence".to_owned(),
             Source::Mix(legs) => format!("{legs:?}"),
             Source::Prompt(play) => {

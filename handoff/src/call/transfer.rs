@@ -3,15 +3,17 @@
 //! (searching, calling, briefing, accepted). The phase is derived from both; no part waits
 //! for another except at the barrier.
 
+use std::collections::VecDeque;
+
 use crate::call::State;
 use crate::call::bridge;
 use crate::call::brief;
 use crate::call::core::{Core, earliest, millis};
 use crate::call::ending;
-use crate::call::io::{DesktopPush, Fallback, Output, QueueRules};
+use crate::call::io::{DesktopPush, Fallback, Output};
 use crate::call::media::{Prompt, Purpose};
 use crate::call::offer::Offer;
-use crate::call::outcome::{DegradedReason, FailureCause, FallbackTaken, LegCause, Outcome, Phase};
+use crate::call::outcome::{DegradedReason, FallbackTaken, LegCause, Outcome, Phase};
 use crate::call::silence::HeldBy;
 use crate::call::talk;
 use crate::call::{
@@ -40,12 +42,22 @@ pub(super) struct Transfer {
     /// Index of its queue in the rules.
     pub(super) queue: usize,
     pub(super) decided_at: Moment,
-    /// Wait to announce, in seconds from the decision.
+    /// When its present queue became responsible: at the decision, or at an overflow.
+    pub(super) entered_at: Now,
+    /// Wait to announce, in seconds from then.
     pub(super) estimate_s: u32,
+    /// The caller is to be told of another queue.
+    moved: bool,
+    /// The caller left the hold bed for a link of the chain that speaks.
+    pub(super) aside: bool,
+    /// What is left of the fallback chain of its first queue.
+    pub(super) chain: VecDeque<Fallback>,
     pub(super) announcement: Announcement,
     pub(super) offer: Offer,
     /// Attempts so far.
     pub(super) attempts: u32,
+    /// Attempts in the present queue.
+    pub(super) attempts_here: u32,
     /// Persons who are not (again) offered this transfer, in order.
     pub(super) tried: Vec<HumanAgentId>,
     /// How the last attempt ended.
@@ -113,11 +125,20 @@ impl Transfer {
         matches!(self.offer, Offer::Accepted(_))
     }
 
+    /// The wait that was announced last, in seconds from the decision.
+    pub(super) fn announced_s(&self) -> u32 {
+        let before = self.entered_at.since(self.decided_at.now).as_secs();
+        self.estimate_s.saturating_add(u32::try_from(before).unwrap_or(u32::MAX))
+    }
+
     /// The next deadline of any of its parts.
     pub(super) fn next_timeout(&self) -> Option<Now> {
         let said = match &self.announcement {
             Announcement::Draining { until } | Announcement::Playing { until, .. } => Some(*until),
             Announcement::Played(Bed { update, .. }) => match update {
+                // Who is about to be connected is told nothing; should that fail, what is
+                // overdue is told at once.
+                Update::Due(_) if self.is_accepted() => None,
                 Update::Due(until) | Update::Playing { until, .. } => Some(*until),
             },
         };
@@ -180,10 +201,15 @@ fn start(
         decision,
         queue,
         decided_at: core.at,
+        entered_at: now,
         estimate_s: rules.wait_default_s,
+        moved: false,
+        aside: false,
+        chain: rules.fallback.iter().cloned().collect(),
         announcement: Announcement::Draining { until: now + DRAIN_LIMIT },
         offer: Offer::search(core, &rules, &tried),
         attempts: 0,
+        attempts_here: 0,
         tried,
         last: None,
         payload_due: payload.is_none().then_some(now + EDGE_FALLBACK),
@@ -211,7 +237,7 @@ fn nowhere(core: &mut Core) -> State {
     if core.voice.up().is_some() {
         return talk::back(core, None);
     }
-    ending::closing(core)
+    ending::closing(core, message::closing(&core.rules.lang.clone()), "failed")
 }
 
 /// The voice agent has said what it had to say, or has had its time.
@@ -227,6 +253,7 @@ pub(super) fn announce(core: &mut Core, transfer: &mut Transfer) {
     if let Some(leg) = core.voice.up() {
         core.out.push(Output::ClearVoiceAgent { leg });
     }
+    transfer.moved = false;
     let spoken = core.queue(transfer.queue).map(|queue| queue.spoken.clone()).unwrap_or_default();
     let category = transfer.decision.trigger.category;
     let message = message::transition(category, &spoken, transfer.estimate_s, &core.rules.lang);
@@ -263,6 +290,7 @@ fn told(core: &mut Core, mut transfer: Box<Transfer>) -> State {
     let update = Update::Due(core.at.now + HOLD_UPDATE_EVERY);
     transfer.announcement =
         Announcement::Played(Bed { signalled, overheard: core.rules.cancel_while_waiting, update });
+    redirect(core, &mut transfer);
     bridge::try_bridge(core, transfer)
 }
 
@@ -307,14 +335,13 @@ pub(super) fn tick(core: &mut Core, mut transfer: Box<Transfer>) -> State {
 /// Tells the caller how long it still takes, unless a person has said yes.
 fn update(core: &mut Core, transfer: &mut Transfer) {
     let now = core.at.now;
-    let waited_s = u32::try_from(now.since(transfer.decided_at.now).as_secs()).unwrap_or(u32::MAX);
+    let waited_s = u32::try_from(now.since(transfer.entered_at).as_secs()).unwrap_or(u32::MAX);
     let remaining_s = transfer.estimate_s.saturating_sub(waited_s).max(SPOKEN_WAIT_MIN_S);
-    let accepted = matches!(transfer.offer, Offer::Accepted(_));
+    let accepted = transfer.is_accepted();
     let spoken = core.queue(transfer.queue).map(|queue| queue.spoken.clone()).unwrap_or_default();
     let Announcement::Played(bed) = &mut transfer.announcement else { return };
     match bed.update {
-        Update::Due(due) if now >= due && accepted => bed.update = Update::Due(now + HOLD_UPDATE_EVERY),
-        Update::Due(due) if now >= due => {
+        Update::Due(due) if now >= due && !accepted => {
             let prompt = message::hold_update(&spoken, remaining_s, &core.rules.lang);
             let play = core.play(Purpose::Unrecorded, prompt);
             bed.update = Update::Playing { play, until: now + NOTICE_LIMIT };
@@ -360,33 +387,53 @@ fn put_payload(core: &mut Core, transfer: &mut Transfer, payload: Payload) {
     transfer.payload = Some(payload);
 }
 
-/// Nobody (else) can be tried: the queue's fallback chain, whose last link is always the
-/// closing message.
-pub(super) fn fall_back(core: &mut Core, transfer: Box<Transfer>) -> State {
-    let chain =
-        core.queue(transfer.queue).map(|queue: &QueueRules| queue.fallback.clone()).unwrap_or_default();
-    let to_voice_agent = chain
-        .into_iter()
-        .find_map(|link| match link {
-            Fallback::VoiceAgent => core.voice.up().map(|_| true),
-            Fallback::Closing => Some(false),
-        })
-        .unwrap_or(false);
-    let taken = if to_voice_agent { FallbackTaken::VoiceAgent } else { FallbackTaken::Closing };
-    let outcome = transfer.last.unwrap_or(if to_voice_agent {
-        Outcome::ReturnedToVoiceAgent
-    } else {
-        Outcome::Failed { cause: FailureCause::NobodyAvailable }
+/// The people of another queue are tried, after those of the one before. The caller stays where
+/// they are, and is told where they go now as soon as somebody is found there.
+pub(super) fn overflow(core: &mut Core, mut transfer: Box<Transfer>, queue: usize, reason: &str) -> State {
+    let Some(rules) = core.queue(queue).cloned() else { return State::Transferring(transfer) };
+    core.emit(Fact::FallbackChosen {
+        kind: FallbackTaken::Queue,
+        reason: reason.to_owned(),
+        queue: Some(rules.id.clone()),
     });
-    let reason = outcome.name().to_owned();
-    core.emit(Fact::FallbackChosen { kind: taken, reason });
-    if to_voice_agent {
-        let words = message::returning(&core.rules.lang);
-        give_back(core, transfer, outcome, taken, Some(words))
-    } else {
-        end(core, *transfer, outcome, taken, "ended");
-        ending::closing(core)
+    transfer.queue = queue;
+    transfer.entered_at = core.at.now;
+    transfer.estimate_s = rules.wait_default_s;
+    transfer.attempts_here = 0;
+    transfer.moved = true;
+    if std::mem::take(&mut transfer.aside) {
+        wait_again(core, &mut transfer);
     }
+    transfer.offer = Offer::search(core, &rules, &transfer.tried);
+    State::Transferring(transfer)
+}
+
+/// Back to the hold bed, which is not told to the caller's trunk a second time.
+fn wait_again(core: &mut Core, transfer: &mut Transfer) {
+    core.emit(Fact::HoldStarted { leg: LegId::CALLER, reason: "transfer".to_owned() });
+    let update = Update::Due(core.at.now + HOLD_UPDATE_EVERY);
+    let overheard = core.rules.cancel_while_waiting;
+    transfer.announcement = Announcement::Played(Bed { signalled: false, overheard, update });
+}
+
+/// Tells a caller on the hold bed that they go somewhere else now. Where the message is still to
+/// come, it names the new place; where it plays, this follows it.
+pub(super) fn redirect(core: &mut Core, transfer: &mut Transfer) {
+    let Announcement::Played(bed) = &mut transfer.announcement else { return };
+    if !std::mem::take(&mut transfer.moved) {
+        return;
+    }
+    let spoken = core.queue(transfer.queue).map(|queue| queue.spoken.clone()).unwrap_or_default();
+    let prompt = message::redirect(&spoken, transfer.estimate_s, &core.rules.lang);
+    let play = core.play(Purpose::Unrecorded, prompt);
+    bed.update = Update::Playing { play, until: core.at.now + NOTICE_LIMIT };
+}
+
+/// Back to the voice agent, because nobody took the call.
+pub(super) fn returned(core: &mut Core, transfer: Box<Transfer>) -> State {
+    let outcome = transfer.last.unwrap_or(Outcome::ReturnedToVoiceAgent);
+    let words = message::returning(&core.rules.lang);
+    give_back(core, transfer, outcome, FallbackTaken::VoiceAgent, Some(words))
 }
 
 /// Takes the transfer back before anybody accepted. Where the voice agent is gone there is

@@ -171,6 +171,8 @@ impl Fact {
             Self::CallEnded { .. } => "call.ended",
             Self::CommandRejected { .. } => "command.rejected",
             Self::FallbackChosen { .. } => "fallback.taken",
+            Self::VoicemailLeft { .. } => "voicemail.left",
+            Self::CallbackRequested { .. } => "callback.requested",
             Self::ProducerFinal { .. } => "producer.final",
         }
     }
@@ -187,6 +189,8 @@ pub const fn webhook_of(event: &CallEvent) -> Option<WebhookKind> {
         Fact::BridgeCompleted { .. } => Some(WebhookKind::Bridged),
         Fact::CallerAbandoned { .. } => Some(WebhookKind::Abandoned),
         Fact::FallbackChosen { .. } => Some(WebhookKind::Fallback),
+        Fact::VoicemailLeft { .. } => Some(WebhookKind::VoicemailLeft),
+        Fact::CallbackRequested { .. } => Some(WebhookKind::CallbackRequested),
         Fact::CallEnded { .. } => Some(WebhookKind::CallClosed),
         Fact::TransferEnded { outcome, .. } => match outcome {
             Outcome::Completed | Outcome::CompletedDegraded { .. } | Outcome::AbandonedByCaller { .. } => {
@@ -250,8 +254,8 @@ mod tests {
     use super::*;
     use crate::call::outcome::{FailureCause, FallbackTaken, LegCause, Phase};
     use crate::conversation::{Snapshot, Stimulus};
-    use crate::event::{Played, Role};
-    use crate::id::{LegId, TransferId};
+    use crate::event::{MessageEnd, Played, Role};
+    use crate::id::{CallbackId, LegId, QueueId, TransferId};
     use crate::pii::Pii;
     use crate::signal::Speaker;
 
@@ -347,7 +351,23 @@ mod tests {
                 from_ms: 0,
                 to_ms: 1,
             }),
-            Fact::FallbackChosen { kind: FallbackTaken::Closing, reason: "no_answer".into() },
+            Fact::FallbackChosen { kind: FallbackTaken::Closing, reason: "no_answer".into(), queue: None },
+            Fact::FallbackChosen {
+                kind: FallbackTaken::Queue,
+                reason: "busy".into(),
+                queue: Some(QueueId::parse("front_desk").unwrap()),
+            },
+            Fact::VoicemailLeft {
+                transfer_id: TransferId::parse("xfer_1").unwrap(),
+                leg: LegId::CALLER,
+                from_ms: 61_000,
+                to_ms: 73_500,
+                ended_by: MessageEnd::Pause,
+            },
+            Fact::CallbackRequested {
+                transfer_id: TransferId::parse("xfer_1").unwrap(),
+                callback_id: CallbackId::of(&TransferId::parse("xfer_1").unwrap()),
+            },
         ];
         for fact in facts {
             let value = serde_json::to_value(&fact).unwrap();

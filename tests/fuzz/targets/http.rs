@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use edge_media::config::Config;
-use edge_media::io::http::{ApiError, HttpRequest, SIGNALS_PER_REQUEST_MAX, requests, serve_stream};
+use edge_media::io::http::{ApiError, HttpRequest, Note, SIGNALS_PER_REQUEST_MAX, requests, serve_stream};
 use handoff::pii::Pii;
 use handoff::signal::SignalBody;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
@@ -82,7 +82,7 @@ async fn answers(mut asked: mpsc::Receiver<HttpRequest>, seen: &RefCell<Vec<Stri
     while let Some(request) = asked.recv().await {
         let name = match request {
             HttpRequest::DesktopOpened { outbox, .. } => {
-                let _ = outbox.send(Pii::new("{}".to_owned())).await;
+                let _ = outbox.send(Note { text: Pii::new("{}".to_owned()), written: None }).await;
                 pages.push(outbox);
                 "opened"
             }

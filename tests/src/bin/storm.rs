@@ -82,8 +82,9 @@ fn many(order: &Order) -> bool {
     let took = began.elapsed().as_secs_f64();
     let violations = usize::from(sum.failed.is_some());
     let per_core = sum.seeds as f64 / took.max(1e-9) / order.threads.max(1) as f64;
+    let word = if violations == 0 { "ok" } else { "broken" };
     println!(
-        "{} seeds, {} events, {violations} violations, {took:.1} s on {} threads ({per_core:.0} seeds a second on each)",
+        "{word} storm: {} seeds, {} events, {violations} violations, {took:.1} s on {} threads ({per_core:.0} seeds a second on each)",
         sum.seeds, sum.events, order.threads
     );
     println!("reached: {}", reached(&sum));
@@ -174,6 +175,7 @@ fn planted(threads: usize) -> bool {
             }
         }
     }
-    println!("{} planted bugs, {missed} not found, {:.1} s", ALL.len(), began.elapsed().as_secs_f64());
+    let word = if missed == 0 { "ok" } else { "FAILED" };
+    println!("{word} {} planted bugs, {missed} not found, {:.1} s", ALL.len(), began.elapsed().as_secs_f64());
     missed == 0
 }

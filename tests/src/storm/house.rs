@@ -6,25 +6,29 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use edge_media::edge::directory::Dial;
+use edge_media::edge::directory::{Dial, Members};
 use edge_media::edge::{Edge, EdgeConfig, EdgeInput, EdgeOutput};
 use edge_media::sip::{Destination, Flow, SipCommand, SipConfig, SipOutput, Stack, Transport};
-use handoff::call::{DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck};
+use handoff::call::{DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::conversation::Context;
 use handoff::event::{DeclineReason, Means, StoredRecording};
-use handoff::id::{CallId, DestinationId, HumanAgentId, LegId, TenantId, TransferId};
+use handoff::id::{CallId, DestinationId, HumanAgentId, LegId, QueueId, TenantId, TransferId};
 use handoff::payload::{self, BuildInput, Catalog, Payload};
 use handoff::pii::Pii;
 use handoff::policy::{Decision, Origin, Policy};
 
-use super::plan::Plan;
+use super::plan::{Link, Plan};
 
 /// The destination whose acknowledgement may open the barrier.
 pub(super) const CRM: &str = "crm";
 
 /// Most people of a plan.
 const PEOPLE_MAX: usize = 4;
+
+/// Sessions are refreshed at half of this: the only sign of life of a caller who is held by
+/// their own side, and short enough that the end of every call lies within the storm's limit.
+const SESSION_SECS: u32 = 240;
 
 /// Calls at once; more than any plan has.
 const CALLS_MAX: usize = 50;
@@ -82,15 +86,21 @@ fn built(base: &EdgeConfig, plan: &Plan, extra: u32, ring_factor: u32) -> EdgeCo
         if house.voice_bye_ends { OnVoiceAgentBye::Hangup } else { OnVoiceAgentBye::TransferDefault };
     for queue in &mut rules.queues {
         queue.attempts_max = house.attempts_max + extra;
-        queue.fallback = if house.back_to_voice { vec![Fallback::VoiceAgent] } else { Vec::new() };
+        queue.fallback = house.chain.iter().map(|link| fallback(*link)).collect();
         queue.on_agent_bye = house.on_agent_bye;
         queue.on_agent_lost = house.on_agent_lost;
         if house.crm_acknowledges {
             queue.payload_ack = PayloadAck::Destination(DestinationId::parse(CRM).expect("a valid id"));
         }
     }
+    if house.chain.contains(&Link::Queue)
+        && let Some(first) = rules.queues.first().cloned()
+    {
+        rules.queues.push(QueueRules { id: second_queue(), ..first });
+    }
     let mut sip = base.sip.clone();
     sip.users.truncate(plan.people.len());
+    sip.session_expires_secs = SESSION_SECS;
     let mut people = base.people.clone();
     people.truncate(plan.people.len());
     for (place, (person, planned)) in people.iter_mut().zip(&plan.people).enumerate() {
@@ -106,6 +116,9 @@ fn built(base: &EdgeConfig, plan: &Plan, extra: u32, ring_factor: u32) -> EdgeCo
     for members in &mut queues {
         members.people.truncate(plan.people.len());
     }
+    if let Some(first) = queues.first().cloned() {
+        queues.push(Members { queue: second_queue(), ..first });
+    }
     EdgeConfig {
         rules: Arc::new(rules),
         media_ip: base.media_ip,
@@ -116,6 +129,19 @@ fn built(base: &EdgeConfig, plan: &Plan, extra: u32, ring_factor: u32) -> EdgeCo
         tag_key: base.tag_key.clone(),
         calls_max: CALLS_MAX,
     }
+}
+
+fn fallback(link: Link) -> Fallback {
+    match link {
+        Link::Queue => Fallback::Queue(second_queue()),
+        Link::VoiceAgent => Fallback::VoiceAgent,
+        Link::Voicemail => Fallback::Voicemail,
+        Link::Callback => Fallback::Callback,
+    }
+}
+
+fn second_queue() -> QueueId {
+    QueueId::parse("front_desk").expect("a valid id")
 }
 
 /// The phones that register do so before the storm begins, over a perfect network, with the

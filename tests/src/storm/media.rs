@@ -20,6 +20,11 @@ const PROOF: Duration = Duration::from_millis(200);
 /// The media plane says after this long that nothing comes from a leg.
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
+/// A word, what is said in a message, and the pause behind it.
+const WORD: Duration = Duration::from_millis(300);
+const MESSAGE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// What somebody hears.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ear {
@@ -27,6 +32,8 @@ pub enum Ear {
     Nothing,
     /// Hold music.
     Bed,
+    /// Soft noise: it is the listener's turn.
+    Comfort,
     /// A prompt.
     Play(PlayId, Prompt),
     /// Another leg, and whether audio comes from it.
@@ -61,6 +68,10 @@ struct Leg {
     /// The source changed and its first packet has not left: at this tick it does.
     announces: Option<Now>,
     playing: Option<Playing>,
+    /// Since when it is this leg's turn to speak; whether it has, and whether it has ceased.
+    turn: Option<Now>,
+    spoke: bool,
+    quiet: bool,
     /// Since when audio comes, and when the last came.
     flows_since: Option<Now>,
     silent_since: Now,
@@ -175,6 +186,9 @@ impl Plane {
             source: None,
             announces: None,
             playing: None,
+            turn: None,
+            spoke: false,
+            quiet: false,
             flows_since: port.is_none().then_some(now),
             silent_since: now,
             listened_since: None,
@@ -247,6 +261,8 @@ impl Plane {
             if leg.source.as_ref() != wanted {
                 leg.source = wanted.cloned();
                 leg.announces = wanted.map(|_| next_tick(now));
+                leg.turn = (wanted == Some(&Source::Comfort)).then_some(now);
+                (leg.spoke, leg.quiet) = (false, false);
                 if let Some(playing) = leg.playing.take().filter(|playing| !playing.over) {
                     out.reports.push(ended(now, &plan.call, &playing));
                 }
@@ -268,7 +284,7 @@ impl Plane {
             let listened = plan.egress.iter().any(|(listener, source)| match source {
                 Source::Leg(source) => source == id && listener != id,
                 Source::Mix(sources) => sources.contains(id) && listener != id,
-                Source::Prompt(_) | Source::HoldBed | Source::Silence => false,
+                Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Comfort => false,
             });
             match (listened, leg.listened_since) {
                 (true, None) => leg.listened_since = Some(now),
@@ -315,6 +331,14 @@ impl Plane {
                 leg.drains_at = None;
                 report(MediaReport::Drained { leg: leg_id });
             }
+            if leg.spoke_at().is_some_and(|at| now >= at) {
+                leg.spoke = true;
+                report(MediaReport::Spoke { leg: leg_id });
+            }
+            if leg.quiet_at().is_some_and(|at| now >= at) {
+                leg.quiet = true;
+                report(MediaReport::Quiet { leg: leg_id });
+            }
             let Some(since) = leg.flows_since else {
                 if leg.lost_at().is_some_and(|at| now >= at) {
                     leg.lost_told = true;
@@ -358,7 +382,7 @@ impl Plane {
                     .flows_since
                     .filter(|_| leg.proven < epoch)
                     .map(|since| since.max(media.planned_at) + PROOF);
-                [announces, ends, leg.drains_at, proof, leg.lost_at()]
+                [announces, ends, leg.drains_at, proof, leg.lost_at(), leg.spoke_at(), leg.quiet_at()]
             })
             .flatten()
             .min()
@@ -371,10 +395,23 @@ impl Leg {
         self.port.map(|_| listened.max(self.silent_since) + LOST_AFTER)
     }
 
+    /// When it is certain that a word was said, once audio comes from it.
+    fn spoke_at(&self) -> Option<Now> {
+        let (turn, flows) = self.turn.zip(self.flows_since).filter(|_| !self.spoke)?;
+        Some(turn.max(flows) + WORD)
+    }
+
+    /// When it is certain that nothing more is said: a message is always as long.
+    fn quiet_at(&self) -> Option<Now> {
+        let turn = self.turn.filter(|_| !self.quiet)?;
+        Some(turn + if self.spoke { MESSAGE + PAUSE } else { PAUSE })
+    }
+
     fn ear(&self, flowing: &BTreeMap<LegId, bool>) -> Ear {
         match &self.source {
             None | Some(Source::Silence) => Ear::Nothing,
             Some(Source::HoldBed) => Ear::Bed,
+            Some(Source::Comfort) => Ear::Comfort,
             Some(Source::Prompt(_)) => match &self.playing {
                 Some(playing) if !playing.over && playing.until > playing.from => {
                     Ear::Play(playing.play, playing.prompt.clone())

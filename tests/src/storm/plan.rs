@@ -42,8 +42,8 @@ pub struct Net {
 pub struct House {
     /// Most people tried.
     pub attempts_max: u32,
-    /// The fallback begins with the voice agent.
-    pub back_to_voice: bool,
+    /// The fallback chain, before the closing message.
+    pub chain: Vec<Link>,
     /// Hold is told to the caller's trunk.
     pub hold_by_reinvite: bool,
     /// The voice agent goes on hearing a waiting caller.
@@ -64,6 +64,19 @@ pub struct House {
     pub clip_ms: u64,
     /// Length of synthesised speech, ms.
     pub speech_ms: u64,
+}
+
+/// A link of the fallback chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// A second queue with the same people.
+    Queue,
+    /// Back to the voice agent.
+    VoiceAgent,
+    /// A message.
+    Voicemail,
+    /// A call back.
+    Callback,
 }
 
 /// A human agent.
@@ -301,7 +314,7 @@ impl Plan {
         let mut chance = Chance::new(seed);
         let chance = &mut chance;
         let net = net(chance);
-        let house = house(chance);
+        let mut house = house(chance);
         let people = (0..chance.between(1, 3)).map(|_| someone(chance)).collect();
         let calls: Vec<Caller> = (0..1 + chance.below(5) / 2).map(|_| caller(chance)).collect();
         let mut deeds = Vec::new();
@@ -317,6 +330,10 @@ impl Plan {
             for _ in 0..chance.below(5) {
                 deeds.push(deed(chance, call));
             }
+        }
+        // Drawn last, so that seeds whose chain is short are what they were before.
+        if chance.one_in(3) {
+            house.chain = chain(chance);
         }
         Self { seed, net, house, people, calls, deeds }
     }
@@ -341,7 +358,7 @@ fn house(chance: &mut Chance) -> House {
     let hold_by_reinvite = !chance.one_in(4);
     House {
         attempts_max: chance.between(1, 4) as u32,
-        back_to_voice: !chance.one_in(3),
+        chain: if chance.one_in(3) { Vec::new() } else { vec![Link::VoiceAgent] },
         hold_by_reinvite,
         cancel_while_waiting: !hold_by_reinvite && chance.one_in(2),
         recording: chance.one_in(2),
@@ -353,6 +370,18 @@ fn house(chance: &mut Chance) -> House {
         clip_ms: chance.between(400, 2_500),
         speech_ms: chance.between(1_000, 9_000),
     }
+}
+
+/// One to four different links in any order.
+fn chain(chance: &mut Chance) -> Vec<Link> {
+    let mut chain = Vec::new();
+    for _ in 0..chance.between(1, 4) {
+        let link = chance.pick(&[Link::Queue, Link::VoiceAgent, Link::Voicemail, Link::Callback]);
+        if !chain.contains(&link) {
+            chain.push(link);
+        }
+    }
+    chain
 }
 
 fn someone(chance: &mut Chance) -> Someone {

@@ -3,29 +3,29 @@
 //! and a CRM, all in virtual time that jumps from one event to the next. It carries things
 //! to and fro and lets people act; it judges nothing.
 
+mod deeds;
+mod functions;
+mod people;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use edge_media::edge::{Edge, EdgeInput, EdgeOutput};
 use edge_media::media::{MediaCommand, MediaEvent, Port, StreamKey};
 use edge_media::sip::{Flow, Transport};
-use handoff::call::DesktopPush;
 use handoff::call::media::MediaReport;
 use handoff::call::outcome::LegCause;
 use handoff::clock::{Moment, Now, Timestamp};
-use handoff::command::{Command, CommandBody};
-use handoff::event::{CallEvent, Fact, Means};
-use handoff::id::{CallId, DecisionId, HumanAgentId, LegId, TransferId};
-use handoff::policy::{Decision, Origin};
+use handoff::command::Command;
+use handoff::id::{CallId, HumanAgentId, LegId, TransferId};
 
 use super::chance::Chance;
 use super::check::{Findings, Seen, Violation, Watch, short, watches};
 use super::house;
 use super::media::{Follows, Plane};
-use super::peer::{Effects, News, Peer, Stand, Timer};
-use super::plan::{Deed, First, Habit, Plan, Say, What, Yes};
+use super::peer::{Effects, Peer, Timer};
+use super::plan::{Plan, Yes};
 use super::sabotage::{Bug, Saboteur};
-use super::voice;
 use super::wire::Message;
 
 /// A seed that needs more events than this runs in a circle.
@@ -468,110 +468,6 @@ impl<'a> World<'a> {
         self.trigger(&call, "", 1);
     }
 
-    // --- What the edge says to its neighbours ----------------------------------------------------
-
-    fn recorded(&mut self, event: CallEvent) {
-        let kind = event.fact.kind();
-        *self.verdict.facts.entry(kind).or_insert(0) += 1;
-        self.digest(kind.as_bytes());
-        self.trace(|| format!("{} {}#{} {:?}", short(&event.call), kind, event.seq, event.fact));
-        self.see(&Seen::Fact(&event));
-        let call = event.call.clone();
-        let Some(known) = self.calls.get_mut(&call) else { return };
-        let place = known.place;
-        let nth = known.facts.entry(kind).or_insert(0);
-        *nth += 1;
-        let nth = *nth;
-        if let Fact::TransferDecided { decision, .. } = &event.fact {
-            known.transfer = Some(decision.transfer_id.clone());
-        }
-        self.functions(place, &event);
-        self.trigger(&call, kind, nth);
-    }
-
-    /// The functions: a decision for what can trigger one, a payload for what was decided.
-    fn functions(&mut self, place: usize, event: &CallEvent) {
-        let cloud = self.plan.calls[place].cloud;
-        if let (Some(ms), Some(evaluable)) = (cloud.decides_ms, &event.evaluable)
-            // The function evaluates what the edge evaluated; where the edge's own policy did
-            // not fire, neither does the function's, which is the same.
-            && evaluable.context.is_some()
-            && let Some(trigger) = house::policy().evaluate(&evaluable.snapshot, &evaluable.stimulus)
-        {
-            let decision = Decision {
-                decision_id: DecisionId::of(&evaluable.transfer_id),
-                transfer_id: evaluable.transfer_id.clone(),
-                call_id: event.call.clone(),
-                trigger,
-                policy_version: house::policy().version().to_owned(),
-                origin: Origin::Function,
-            };
-            self.order(ms, cloud.copies, &event.call, CommandBody::TransferDecided { decision }, event.seq);
-        }
-        let Fact::TransferDecided { decision, .. } = &event.fact else { return };
-        let transfer_id = decision.transfer_id.clone();
-        if let Some(ms) = cloud.payload_ms {
-            let payload = Box::new(house::payload(&event.call, decision, event.time, 2));
-            let body = CommandBody::PayloadReady { transfer_id: transfer_id.clone(), payload };
-            self.order(ms, cloud.copies, &event.call, body, event.seq);
-        }
-        if let Some((ms, delivered)) = cloud.crm {
-            let destination = house::CRM.to_owned();
-            let body = if delivered {
-                let at = event.time;
-                CommandBody::PayloadAcknowledged { transfer_id, destination, revision: 2, at }
-            } else {
-                CommandBody::PayloadUndelivered { transfer_id, destination }
-            };
-            self.order(ms, cloud.copies, &event.call, body, event.seq + 1_000_000);
-        }
-    }
-
-    fn order(&mut self, ms: u64, copies: u64, call: &CallId, body: CommandBody, number: u64) {
-        let kind = match &body {
-            CommandBody::TransferDecided { .. } => "d",
-            CommandBody::PayloadReady { .. } => "p",
-            CommandBody::PayloadAcknowledged { .. } => "a",
-            CommandBody::PayloadUndelivered { .. } => "u",
-            CommandBody::TransferCancel { .. } => "c",
-        };
-        let command = Command { id: format!("{kind}-{call}-{number}"), call_id: call.clone(), body };
-        for copy in 0..copies {
-            // A queue delivers again, and in no order.
-            let later = copy * (1 + self.chance.below(2_000));
-            self.after(ms + later, Event::Order(command.clone()));
-        }
-        if let Some(known) = self.calls.get_mut(call) {
-            known.orders.push(command);
-        }
-    }
-
-    fn pushed(&mut self, agent: HumanAgentId, push: &DesktopPush) {
-        self.trace(|| format!("  page of {agent}: {}", house::push_name(push)));
-        self.see(&Seen::Push(&agent, push));
-        let painted = match push {
-            DesktopPush::Card { transfer, payload } => Some((transfer.clone(), payload.revision)),
-            DesktopPush::Accepted { transfer, revision } => Some((transfer.clone(), *revision)),
-            _ => None,
-        };
-        let place = self.ids.iter().position(|id| *id == agent);
-        let Some((place, (transfer, revision))) = place.zip(painted) else { return };
-        let person = &self.plan.people[place];
-        if let Some(ms) = person.paints_ms.filter(|_| person.desktop) {
-            self.after(ms, Event::Paint(agent, transfer, revision));
-        }
-    }
-
-    fn open_door(&mut self, stream: StreamKey, call: CallId) {
-        let Some(known) = self.calls.get_mut(&call) else { return };
-        known.stream = Some(stream);
-        let opens = self.plan.calls[known.place].voice_ms;
-        self.streams.insert(stream, call);
-        if let Some(ms) = opens {
-            self.after(ms, Event::Door(stream));
-        }
-    }
-
     // --- What happens ------------------------------------------------------------------------------
 
     fn happen(&mut self, event: Event) {
@@ -582,7 +478,7 @@ impl<'a> World<'a> {
                 let callers = plan.calls.len();
                 let late = |dialog: usize| {
                     let person = peer.checked_sub(callers).and_then(|person| plan.people.get(person));
-                    person.is_some_and(|person| habit_of(&person.habits, dialog).late)
+                    person.is_some_and(|person| people::habit_of(&person.habits, dialog).late)
                 };
                 let mut effects = Effects::default();
                 self.peers[peer].receive(&bytes, late, &mut effects);
@@ -619,16 +515,7 @@ impl<'a> World<'a> {
                     self.act(deed);
                 }
             }
-            Event::Order(command) => {
-                self.trace(|| format!("command {}", command.id));
-                if let CommandBody::PayloadAcknowledged { transfer_id, .. }
-                | CommandBody::PayloadUndelivered { transfer_id, .. } = &command.body
-                {
-                    let transfer = transfer_id.clone();
-                    self.see(&Seen::Crm(&transfer));
-                }
-                self.give(EdgeInput::Command(Box::new(command)));
-            }
+            Event::Order(command) => self.order_arrives(command),
             Event::Door(stream) => {
                 if let Some(call) = self.streams.get(&stream).cloned() {
                     self.see(&Seen::Door(&call, true));
@@ -677,296 +564,4 @@ impl<'a> World<'a> {
         self.give(EdgeInput::Bytes(flow, bytes));
         self.arriving = None;
     }
-
-    fn effects(&mut self, peer: usize, effects: Effects) {
-        let Effects { sent, timers, news } = effects;
-        for bytes in sent {
-            self.travel(Event::ToEdge(peer, bytes));
-        }
-        for (after, timer) in timers {
-            let at = self.now + after;
-            self.at(at, Event::PeerTimer(peer, timer));
-        }
-        for news in news {
-            match news {
-                News::Invited(dialog) => self.invited(peer, dialog),
-                News::Answered(dialog) | News::Flow(dialog) => self.flow(peer, dialog),
-                News::Cancelled(_) => {}
-            }
-        }
-    }
-
-    fn flow(&mut self, peer: usize, dialog: usize) {
-        let Some(known) = self.peers[peer].dialogs.get(dialog) else { return };
-        let (Some(port), flows) = (known.edge_port, known.flows()) else { return };
-        let mut follows = Follows::default();
-        let call = self.plane.leg_of(port).map(|(call, _)| call.clone());
-        self.plane.flow(self.now, port, flows, &mut follows);
-        self.follow(follows);
-        if let Some(call) = call {
-            self.wake(call);
-        }
-    }
-
-    fn invited(&mut self, peer: usize, dialog: usize) {
-        let Some(place) = peer.checked_sub(self.plan.calls.len()) else { return };
-        let habit = habit_of(&self.plan.people[place].habits, dialog);
-        let mut effects = Effects::default();
-        match habit.first {
-            First::Dead => {}
-            First::Trying => self.peers[peer].provisional(dialog, 100, &mut effects),
-            First::Rings => self.after(30, Event::Human(peer, dialog, Act::Ring)),
-            First::Answers(ms) => {
-                self.peers[peer].provisional(dialog, 180, &mut effects);
-                self.after(ms.max(1), Event::Human(peer, dialog, Act::Answer));
-            }
-            First::Refuses(status, ms) => {
-                self.peers[peer].provisional(dialog, 100, &mut effects);
-                self.after(ms, Event::Human(peer, dialog, Act::Refuse(status)));
-            }
-        }
-        self.effects(peer, effects);
-    }
-
-    fn human(&mut self, peer: usize, dialog: usize, act: Act) {
-        let place = peer - self.plan.calls.len();
-        let habit = habit_of(&self.plan.people[place].habits, dialog);
-        let mut effects = Effects::default();
-        let up = self.peers[peer].dialogs.get(dialog).is_some_and(|known| known.stand == Stand::Up);
-        let live = up && !self.peers[peer].vanished;
-        match act {
-            Act::Ring => self.peers[peer].provisional(dialog, 180, &mut effects),
-            Act::Answer => {
-                let early = self.peers[peer].dialogs.get(dialog).map(|known| known.stand);
-                if early == Some(Stand::Early) && !self.peers[peer].vanished {
-                    if self.plan.people[place].accept_on_answer && self.plan.people[place].trusted {
-                        self.says_yes(peer, dialog, place);
-                    }
-                    let phones = if habit.forks { 2 } else { 1 };
-                    self.peers[peer].answer(dialog, phones, &mut effects);
-                    self.acts_after_answer(peer, dialog, habit);
-                }
-            }
-            Act::Refuse(status) => self.peers[peer].refuse(dialog, status, &mut effects),
-            Act::Yes(way, left) if live => {
-                self.says_yes(peer, dialog, place);
-                self.say(peer, dialog, place, way, '1', &mut effects);
-                if left > 0 {
-                    self.after(2_500, Event::Human(peer, dialog, Act::Yes(way, left - 1)));
-                }
-            }
-            Act::No(way) if live => self.say(peer, dialog, place, way, '2', &mut effects),
-            Act::Bye if live => self.peers[peer].hang_up(dialog, &mut effects),
-            Act::Vanish => {
-                self.trace(|| "a human agent's phone vanishes".to_owned());
-                self.peers[peer].vanish(&mut effects);
-            }
-            Act::Mute(ms) => {
-                self.mute(peer, dialog, true);
-                self.after(ms, Event::Unmute(peer, dialog));
-            }
-            Act::Hold(ms) if live => {
-                self.peers[peer].hold(dialog, true, &mut effects);
-                self.after(ms, Event::Unhold(peer, dialog));
-            }
-            Act::HandBack if live => {
-                if let Some(transfer) = self.transfer_of(peer, dialog) {
-                    self.give(EdgeInput::HandBack(self.ids[place].clone(), transfer));
-                }
-            }
-            Act::Yes(..) | Act::No(_) | Act::Bye | Act::Hold(_) | Act::HandBack => {}
-        }
-        self.effects(peer, effects);
-    }
-
-    fn acts_after_answer(&mut self, peer: usize, dialog: usize, habit: Habit) {
-        let then = habit.then;
-        let acts = [
-            then.yes.map(|(ms, way)| (ms, Act::Yes(way, 4))),
-            then.no.map(|(ms, way)| (ms, Act::No(way))),
-            then.bye.map(|ms| (ms, Act::Bye)),
-            then.vanishes.map(|ms| (ms, Act::Vanish)),
-            then.mute.map(|(ms, long)| (ms, Act::Mute(long))),
-            then.hold.map(|(ms, long)| (ms, Act::Hold(long))),
-            then.hand_back.map(|ms| (ms, Act::HandBack)),
-            // Nobody stays on a telephone for ever.
-            Some((90_000, Act::Bye)),
-        ];
-        for (ms, act) in acts.into_iter().flatten() {
-            self.after(ms.max(1), Event::Human(peer, dialog, act));
-        }
-    }
-
-    fn leg_of(&self, peer: usize, dialog: usize) -> Option<(CallId, LegId)> {
-        let port = self.peers[peer].dialogs.get(dialog)?.edge_port?;
-        self.plane.leg_of(port).cloned()
-    }
-
-    fn transfer_of(&self, peer: usize, dialog: usize) -> Option<TransferId> {
-        let (call, _) = self.leg_of(peer, dialog)?;
-        self.calls.get(&call)?.transfer.clone()
-    }
-
-    fn says_yes(&mut self, peer: usize, dialog: usize, place: usize) {
-        let leg = self.leg_of(peer, dialog);
-        let transfer = self.transfer_of(peer, dialog);
-        let agent = self.ids[place].clone();
-        let leg = leg.as_ref().map(|(call, leg)| (call, *leg));
-        self.trace(|| format!("{agent} says yes"));
-        self.see(&Seen::Yes(&agent, leg, transfer.as_ref()));
-    }
-
-    /// A yes or a no reaches the edge by key or button.
-    fn say(&mut self, peer: usize, dialog: usize, place: usize, way: Yes, key: char, out: &mut Effects) {
-        match way {
-            Yes::Info => self.peers[peer].info(dialog, key, out),
-            Yes::Key => {
-                if let Some((call, leg)) = self.leg_of(peer, dialog) {
-                    let report = MediaReport::Digit { leg, digit: key };
-                    let event = MediaEvent { at: self.now, call, report };
-                    self.give(EdgeInput::Media(event));
-                }
-            }
-            Yes::Button => {
-                let agent = self.ids[place].clone();
-                if let Some(transfer) = self.transfer_of(peer, dialog) {
-                    let input = if key == '1' {
-                        EdgeInput::Accept(agent, transfer, Means::Ui)
-                    } else {
-                        house::decline(agent, transfer)
-                    };
-                    self.give(input);
-                }
-            }
-        }
-    }
-
-    fn mute(&mut self, peer: usize, dialog: usize, mute: bool) {
-        let vanished = self.peers[peer].vanished;
-        if let Some(known) = self.peers[peer].dialogs.get_mut(dialog) {
-            known.mute = mute || vanished;
-        }
-        self.flow(peer, dialog);
-    }
-
-    fn caller_leaves(&mut self, place: usize) {
-        self.trace(|| format!("caller {place} leaves"));
-        let mut effects = Effects::default();
-        if !self.peers[place].dialogs.is_empty() {
-            self.peers[place].hang_up(0, &mut effects);
-        }
-        self.effects(place, effects);
-    }
-
-    // --- Deeds ---------------------------------------------------------------------------------------
-
-    fn trigger(&mut self, call: &CallId, fact: &'static str, nth: u32) {
-        let Some(place) = self.calls.get(call).map(|known| known.place) else { return };
-        let plan = self.plan;
-        for (index, deed) in plan.deeds.iter().enumerate() {
-            if deed.call == place && deed.when.fact == fact && deed.when.nth == nth {
-                self.after(deed.when.after_ms, Event::Deed(index));
-            }
-        }
-    }
-
-    fn act(&mut self, deed: &Deed) {
-        let place = deed.call;
-        self.trace(|| format!("deed {:?}", deed.what));
-        let call = self.calls.iter().find(|(_, known)| known.place == place).map(|(call, _)| call.clone());
-        let mut effects = Effects::default();
-        match deed.what {
-            What::CallerLeaves => self.caller_leaves(place),
-            What::CallerVanishes => self.peers[place].vanish(&mut effects),
-            What::CallerHolds(ms) => {
-                self.peers[place].hold(0, true, &mut effects);
-                self.after(ms, Event::Unhold(place, 0));
-            }
-            What::CallerMute(ms) => {
-                self.mute(place, 0, true);
-                self.after(ms, Event::Unmute(place, 0));
-            }
-            What::CallerKey(digit) => {
-                if let Some(call) = call {
-                    let report = MediaReport::Digit { leg: LegId::CALLER, digit };
-                    self.give(EdgeInput::Media(MediaEvent { at: self.now, call, report }));
-                }
-            }
-            What::VoiceSays(say) => self.voice_says(call, say),
-            What::VoiceGone(cause) => {
-                let stream = call.and_then(|call| self.calls.get(&call)?.stream);
-                if let Some(stream) = stream {
-                    self.at(self.now, Event::DoorGone(stream, cause));
-                }
-            }
-            What::CloudCancels => {
-                if let Some((call, transfer_id)) =
-                    call.and_then(|call| Some((call.clone(), self.calls.get(&call)?.transfer.clone()?)))
-                {
-                    self.order(0, 2, &call, CommandBody::TransferCancel { transfer_id }, self.now.micros());
-                }
-            }
-            What::CloudRepeats => {
-                let orders = call.and_then(|call| Some(self.calls.get(&call)?.orders.clone()));
-                for command in orders.unwrap_or_default() {
-                    self.give(EdgeInput::Command(Box::new(command)));
-                }
-            }
-            What::StrayAccept => self.stray_accept(),
-            What::PageGone(place, ms) => {
-                if self.plan.people.get(place).is_some_and(|person| person.desktop) {
-                    self.at(self.now, Event::Page(place, false));
-                    self.after(ms, Event::Page(place, true));
-                }
-            }
-            What::Reload => self.reload(false),
-            What::Drain => self.give(EdgeInput::Drain),
-            What::Stop => {
-                self.see(&Seen::Operator);
-                self.give(EdgeInput::Stop);
-            }
-        }
-        self.effects(place, effects);
-    }
-
-    /// Everybody presses accept for a transfer that is over or never was.
-    fn stray_accept(&mut self) {
-        for agent in self.ids.clone() {
-            let transfer = TransferId::of(&CallId::from_random(1), 1);
-            self.give(EdgeInput::Accept(agent, transfer, Means::Api));
-        }
-    }
-
-    fn voice_says(&mut self, call: Option<CallId>, say: Say) {
-        let Some(known) = call.and_then(|call| self.calls.get_mut(&call)) else { return };
-        known.signals += 1;
-        let (stream, signal) = (known.stream, voice::signal(say, known.signals));
-        if let Some(stream) = stream {
-            self.give(EdgeInput::DoorSignal(stream, Box::new(signal)));
-        }
-    }
-
-    /// The configuration is read anew; `careless` forgets who is busy.
-    fn reload(&mut self, careless: bool) {
-        let mut configs = vec![house::edge_config(self.plan, 0, 1)];
-        if careless {
-            let mut nobody = house::edge_config(self.plan, 0, 1);
-            nobody.people.clear();
-            configs.insert(0, nobody);
-        }
-        for config in configs {
-            self.give(EdgeInput::Reload(Box::new(config)));
-        }
-    }
-}
-
-/// The habit for a phone's n-th call.
-fn habit_of(habits: &[Habit], nth: usize) -> Habit {
-    let last = habits.len().saturating_sub(1);
-    habits.get(nth.min(last)).copied().unwrap_or_else(|| Habit {
-        first: First::Rings,
-        then: super::plan::Then::default(),
-        late: false,
-        forks: false,
-    })
 }

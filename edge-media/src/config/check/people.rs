@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use handoff::call::{Fallback, PayloadAck, Survivor};
-use handoff::id::{DestinationId, HumanAgentId};
+use handoff::id::{DestinationId, HumanAgentId, QueueId};
 use handoff::message;
 use handoff::pii::Pii;
 use toml::Spanned;
@@ -185,7 +185,7 @@ impl Checker<'_> {
             let attempts =
                 self.in_range(table.attempts_max.as_ref(), "attempts_max", ATTEMPTS, *ATTEMPTS.end());
             let payload_ack = self.payload_ack(table.payload_ack.as_ref(), webhooks);
-            let fallback = self.fallback(&table.fallback);
+            let fallback = self.fallback(table, tables);
             let on_agent_bye = self.choice(table.on_agent_bye.as_ref(), "on_agent_bye", &SURVIVORS_OF_BYE);
             let on_agent_lost =
                 self.choice(table.on_agent_lost.as_ref(), "on_agent_lost", &SURVIVORS_OF_LOSS);
@@ -310,23 +310,57 @@ impl Checker<'_> {
         DestinationId::parse(name).ok().map(PayloadAck::Destination)
     }
 
-    fn fallback(&mut self, fields: &[Spanned<String>]) -> Vec<Fallback> {
-        let choices = [("voice_agent", Fallback::VoiceAgent), ("closing", Fallback::Closing)];
+    /// The links in their order. `others` are the ids of all queues, this one's among them.
+    fn fallback(&mut self, table: &QueueTable, others: &[QueueTable]) -> Vec<Fallback> {
         let mut chain = Vec::new();
-        for field in fields {
-            let Some(link) = self.choice(Some(field), "fallback", &choices) else { continue };
+        for field in &table.fallback {
+            let name = field.get_ref().as_str();
+            let link = match (name, name.strip_prefix(QUEUE_LINK)) {
+                ("voice_agent", _) => Some(Fallback::VoiceAgent),
+                ("voicemail", _) => Some(Fallback::Voicemail),
+                ("callback", _) => Some(Fallback::Callback),
+                ("closing", _) => Some(Fallback::Closing),
+                (_, Some(id)) => self.other_queue(field, id, table, others),
+                (_, None) => {
+                    let why = format!(
+                        "fallback is \"{name}\": choose \"queue:ID\" or \"voice_agent\" or \"voicemail\" or \
+                         \"callback\" or \"closing\""
+                    );
+                    self.refuse(&field.span(), why);
+                    None
+                }
+            };
+            let Some(link) = link else { continue };
             if chain.contains(&link) || chain.contains(&Fallback::Closing) {
-                self.refuse(
-                    &field.span(),
-                    format!("fallback: \"{}\" could never be reached", field.get_ref()),
-                );
+                self.refuse(&field.span(), format!("fallback: \"{name}\" could never be reached"));
             }
             chain.push(link);
         }
         chain
     }
+
+    /// A link to another queue.
+    fn other_queue(
+        &mut self,
+        field: &Spanned<String>,
+        id: &str,
+        table: &QueueTable,
+        others: &[QueueTable],
+    ) -> Option<Fallback> {
+        if id == table.id.get_ref() {
+            self.refuse(&field.span(), format!("fallback: queue \"{id}\" is this queue itself"));
+            return None;
+        }
+        if !others.iter().any(|other| other.id.get_ref() == id) {
+            self.refuse(&field.span(), format!("fallback: there is no queue \"{id}\""));
+            return None;
+        }
+        QueueId::parse(id).ok().map(Fallback::Queue)
+    }
 }
 
+/// Stands before the id of another queue in a fallback chain.
+const QUEUE_LINK: &str = "queue:";
 /// Who hangs up has usually said goodbye. The first is the default.
 const SURVIVORS_OF_BYE: [(&str, Survivor); 4] = [
     ("end", Survivor::End),

@@ -54,6 +54,12 @@ impl Checker<'_> {
             );
         }
         let secret = self.signing_secret(source);
+        let source = SecretSource {
+            key: "old_secret",
+            inline: table.old_secret.as_ref(),
+            file: table.old_secret_file.as_ref(),
+        };
+        let old_secret = if source.is_given() { Some(self.signing_secret(source)?) } else { None };
         let events =
             table.events.as_ref().map_or_else(|| KINDS.into_iter().collect(), |named| self.kinds(named));
         let modes = [("thin", WebhookMode::Thin), ("full", WebhookMode::Full)];
@@ -65,6 +71,7 @@ impl Checker<'_> {
             id: id?,
             url: url?,
             secret: secret?,
+            old_secret,
             events,
             mode: mode?,
             required: table.required,
@@ -97,7 +104,7 @@ impl Checker<'_> {
 
     /// Standard Webhooks form: `whsec_` and 24 to 64 bytes in base64.
     fn signing_secret(&mut self, source: SecretSource<'_>) -> Option<Secret> {
-        let place = source.place();
+        let (place, key) = (source.place(), source.key);
         let written = self.secret(source)?;
         let decoded = written
             .reveal()
@@ -107,7 +114,7 @@ impl Checker<'_> {
         match decoded {
             Some(secret) if (24..=64).contains(&secret.reveal().len()) => Some(secret),
             Some(_) | None => {
-                self.refuse(&place, "secret must be whsec_ followed by 24 to 64 bytes in base64");
+                self.refuse(&place, format!("{key} must be whsec_ followed by 24 to 64 bytes in base64"));
                 None
             }
         }
@@ -164,7 +171,7 @@ fn is_internal(ip: IpAddr) -> bool {
 const NAT64: [u16; 2] = [0x64, 0xff9b];
 
 /// Every kind, for a receiver that names none.
-const KINDS: [WebhookKind; 9] = [
+const KINDS: [WebhookKind; 11] = [
     WebhookKind::Decided,
     WebhookKind::Offered,
     WebhookKind::Accepted,
@@ -172,6 +179,8 @@ const KINDS: [WebhookKind; 9] = [
     WebhookKind::Abandoned,
     WebhookKind::Failed,
     WebhookKind::Fallback,
+    WebhookKind::VoicemailLeft,
+    WebhookKind::CallbackRequested,
     WebhookKind::PayloadRevised,
     WebhookKind::CallClosed,
 ];

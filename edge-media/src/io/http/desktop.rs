@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::access::{Holder as Admitted, bearer};
 use super::problem::Denied;
-use super::{HttpRequest, Shared};
+use super::{HttpRequest, Note, Shared};
 use crate::config::Secret;
 use crate::desktop::DesktopSession;
 use crate::desktop::message::MESSAGE_BYTES_MAX;
@@ -91,17 +91,21 @@ async fn carry(
     holder: &Holder,
     session: DesktopSession,
     mut socket: WebSocket,
-    mut messages: mpsc::Receiver<Pii<String>>,
+    mut messages: mpsc::Receiver<Note>,
 ) {
     let (started, mut heard_at) = (Instant::now(), Instant::now());
     let mut budget = Budget::new(MESSAGES_BURST, MESSAGES_EVERY);
     let mut beat = interval(PING_EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let mut written = None;
         let message = tokio::select! {
             biased;
             message = messages.recv() => match message {
-                Some(message) => Message::text(message.into_exposed()),
+                Some(note) => {
+                    written = note.written;
+                    Message::text(note.text.into_exposed())
+                }
                 None => {
                     let again = CloseFrame { code: TRY_AGAIN, reason: "try again".into() };
                     let _ = timeout(WRITE_MAX, socket.send(Message::Close(Some(again)))).await;
@@ -144,6 +148,10 @@ async fn carry(
         // A page that does not take a message in time is closed; it comes back to the truth.
         if !matches!(timeout(WRITE_MAX, socket.send(message)).await, Ok(Ok(()))) {
             return;
+        }
+        if let Some(written) = written {
+            // Who asked may have stopped waiting.
+            let _ = written.send(());
         }
     }
 }

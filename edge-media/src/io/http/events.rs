@@ -88,6 +88,19 @@ fn details(fact: &Fact) -> Map<String, Value> {
     if let Fact::BridgeCompleted { transfer_id, .. } = fact {
         put("transfer", json!(transfer_id));
     }
+    if let Fact::FallbackChosen { kind, queue, .. } = fact {
+        put("fallback", json!(kind));
+        if let Some(queue) = queue {
+            put("queue", json!(queue));
+        }
+    }
+    if let Fact::VoicemailLeft { transfer_id, .. } = fact {
+        put("transfer", json!(transfer_id));
+    }
+    if let Fact::CallbackRequested { transfer_id, callback_id } = fact {
+        put("transfer", json!(transfer_id));
+        put("callback", json!(callback_id));
+    }
     if let Fact::TransferEnded { transfer_id, outcome, fallback, .. } = fact {
         put("transfer", json!(transfer_id));
         put("outcome", json!(outcome.name()));

@@ -89,7 +89,14 @@ async fn edge(mut requests: mpsc::Receiver<HttpRequest>, seen: mpsc::Sender<Stri
                 if text.expose() == "close" {
                     sockets.close(&agent, session);
                 } else {
-                    sockets.send_all(&agent, &text);
+                    let watched = sockets.send_all_watched(&agent, &text);
+                    let seen = seen.clone();
+                    tokio::spawn(async move {
+                        for page in watched {
+                            let word = if page.await.is_ok() { "written" } else { "lost" };
+                            let _ = seen.send(word.to_owned()).await;
+                        }
+                    });
                 }
                 format!("said {agent} {}", text.expose())
             }
@@ -424,6 +431,14 @@ async fn signals_come_alone_in_an_array_or_one_per_line_and_all_or_none() {
     }
     let large = " ".repeat(BODY_BYTES_MAX + 1);
     assert_eq!(call(address, "POST", "/v1/calls/call_01/signals", BOT, &large).await.0, 413);
+    // What is promised is refused before it comes.
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = "POST /v1/calls/call_01/signals HTTP/1.1\r\nhost: edge\r\n";
+    let promise = format!("{head}content-length: {}\r\n\r\n", BODY_BYTES_MAX + 1);
+    socket.write_all(promise.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 413");
 }
 
 #[tokio::test]
@@ -433,7 +448,9 @@ async fn a_page_opens_with_its_persons_token_and_carries_text_both_ways() {
     assert_eq!(lines.recv().await.unwrap(), "opened agent_ana");
     assert_eq!(hear(&mut page).await.unwrap(), r#"{"type":"state"}"#);
     page.send(Message::text("hello")).await.unwrap();
-    assert_eq!(lines.recv().await.unwrap(), "said agent_ana hello");
+    let mut told = [lines.recv().await.unwrap(), lines.recv().await.unwrap()];
+    told.sort_unstable();
+    assert_eq!(told, ["said agent_ana hello", "written"], "the edge knows that the page has it");
     assert_eq!(hear(&mut page).await.unwrap(), "hello");
     drop(page);
     assert_eq!(lines.recv().await.unwrap(), "closed agent_ana");

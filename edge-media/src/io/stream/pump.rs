@@ -19,7 +19,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::{
     CloseReason, DoorCommand, DoorEvent, Dropped, FromAgent, GOODBYE_MAX, Malformed, OUTBOX_MAX, PENDING_MAX,
-    PING_EVERY, REPORTS_MAX, SILENCE_MAX, Session, StreamIn, StreamKey, StreamOut,
+    REPORTS_MAX, Session, StreamIn, StreamKey, StreamOut, Watch,
 };
 
 /// A WebSocket that we dialled.
@@ -48,6 +48,8 @@ pub(super) struct Pump {
     dropped: Dropped,
     started: Instant,
     heard_at: Instant,
+    /// The edge was told that nothing comes.
+    silent: bool,
 }
 
 /// The writing half, with what waits to be written.
@@ -81,15 +83,16 @@ impl Pump {
             dropped: Dropped::default(),
             started: now,
             heard_at: now,
+            silent: false,
         }
     }
 
     /// Pumps until the link is over; yields the last event.
-    pub(super) async fn run(mut self) -> DoorEvent {
+    pub(super) async fn run(mut self, watch: Watch) -> DoorEvent {
         for message in self.session.opening() {
             self.writer.outbox.push_back(Message::text(message));
         }
-        let reason = self.pump().await;
+        let reason = self.pump(watch).await;
         if reason == CloseReason::Local {
             self.say_goodbye().await;
         }
@@ -101,8 +104,8 @@ impl Pump {
         DoorEvent::Closed { reason, tally: self.session.tally(), dropped: self.dropped }
     }
 
-    async fn pump(&mut self) -> CloseReason {
-        let mut beat = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    async fn pump(&mut self, watch: Watch) -> CloseReason {
+        let mut beat = interval_at(Instant::now() + watch.ping_every, watch.ping_every);
         // The permits of `reserve` borrow these, not the pump.
         let (events, to_media) = (self.events.clone(), self.media.to_media.clone());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -112,7 +115,7 @@ impl Pump {
                 biased;
                 command = self.commands.recv() => self.obey(command),
                 given = self.media.from_media.recv() => self.speak(given),
-                _ = beat.tick() => self.beat(),
+                _ = beat.tick() => self.beat(watch),
                 room = events.reserve(), if has_reports => {
                     if let (Ok(room), Some(report)) = (room, self.reports.pop_front()) {
                         room.send((self.stream, report));
@@ -185,9 +188,13 @@ impl Pump {
         }
     }
 
-    fn beat(&mut self) -> Option<CloseReason> {
-        if self.heard_at.elapsed() >= SILENCE_MAX {
+    fn beat(&mut self, watch: Watch) -> Option<CloseReason> {
+        if self.heard_at.elapsed() >= watch.silence_max {
             return Some(CloseReason::Stalled);
+        }
+        if !self.silent && self.heard_at.elapsed() >= watch.unanswered_max {
+            self.silent = true;
+            self.report(DoorEvent::Silent(true));
         }
         self.write(Message::Ping(Bytes::new()));
         None
@@ -195,6 +202,9 @@ impl Pump {
 
     fn hear(&mut self, message: Option<Result<Message, WsError>>) -> Option<CloseReason> {
         self.heard_at = Instant::now();
+        if std::mem::take(&mut self.silent) {
+            self.report(DoorEvent::Silent(false));
+        }
         let now = Now::ZERO + self.started.elapsed();
         let heard = match message {
             None | Some(Ok(Message::Close(_))) => return Some(CloseReason::RemoteClosed),

@@ -128,12 +128,16 @@ fn dialer(url: &str) -> Dialer {
 }
 
 fn dial(url: &str) -> Edge {
+    dial_by(&dialer(url))
+}
+
+fn dial_by(dialer: &Dialer) -> Edge {
     let (to_media, incoming) = mpsc::channel(TO_MEDIA);
     let (outgoing, from_media) = mpsc::channel(50);
     let (sender, events) = mpsc::channel(64);
     let call = CallId::parse("call_01").unwrap();
     let session = Session::new(StreamIds::from_random(1, 2, 3), &call, &[]);
-    let door = connect(&dialer(url), KEY, session, to_media, from_media, sender);
+    let door = connect(dialer, KEY, session, to_media, from_media, sender);
     Edge { media: MediaEnd { incoming, outgoing }, events, door: Some(door) }
 }
 
@@ -265,7 +269,9 @@ async fn broken_messages_are_reported_at_a_bounded_rate_and_the_link_stays() {
                 complaints += 1;
             }
             DoorEvent::Closed { tally, .. } => break tally,
-            DoorEvent::Opened | DoorEvent::Signal(_) => panic!("nothing of the kind was sent"),
+            DoorEvent::Opened | DoorEvent::Signal(_) | DoorEvent::Silent(_) => {
+                panic!("nothing of the kind was sent")
+            }
         }
     };
     assert_eq!((tally.malformed, tally.heard), (400, 1));
@@ -339,5 +345,61 @@ async fn a_message_beyond_all_bounds_ends_the_link() {
     let large = Message::text("x".repeat(WIRE_MESSAGE_BYTES_MAX + 1));
     // The edge may close before the bot has written it all.
     let _ = bot.socket.send(large).await;
+    assert_eq!(edge.closed().await.0, CloseReason::Protocol);
+}
+
+/// A link whose watch is twenty times as quick.
+async fn watched() -> (Edge, Bot) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/media", listener.local_addr().unwrap());
+    let watch = Watch {
+        ping_every: PING_EVERY / 20,
+        unanswered_max: UNANSWERED_MAX / 20,
+        silence_max: SILENCE_MAX / 20,
+    };
+    let mut edge = dial_by(&Dialer { watch, ..dialer(&url) });
+    let bot = Bot::answer(&listener).await;
+    assert_eq!(edge.event().await, DoorEvent::Opened);
+    (edge, bot)
+}
+
+#[tokio::test]
+async fn a_bot_that_stalls_with_its_socket_open_is_silent_and_then_gone() {
+    let (mut edge, _bot) = watched().await;
+    assert_eq!(edge.event().await, DoorEvent::Silent(true));
+    assert_eq!(edge.closed().await.0, CloseReason::Stalled);
+}
+
+#[tokio::test]
+async fn a_bot_that_drips_byte_by_byte_has_said_nothing() {
+    let (mut edge, bot) = watched().await;
+    let mut socket = bot.socket.into_inner();
+    let drip = tokio::spawn(async move {
+        // A text message of 125 bytes that never completes.
+        for byte in [0x81, 0x7d].into_iter().chain([b'{'; 100]) {
+            if tokio::io::AsyncWriteExt::write_all(&mut socket, &[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(PING_EVERY / 100).await;
+        }
+    });
+    assert_eq!(edge.event().await, DoorEvent::Silent(true));
+    assert_eq!(edge.closed().await.0, CloseReason::Stalled);
+    drip.abort();
+}
+
+#[tokio::test]
+async fn a_bot_that_answers_again_is_heard_again() {
+    let (mut edge, mut bot) = watched().await;
+    assert_eq!(edge.event().await, DoorEvent::Silent(true));
+    bot.mark("back").await;
+    while edge.event().await != DoorEvent::Silent(false) {}
+}
+
+#[tokio::test]
+async fn a_bot_that_breaks_into_garbage_is_gone_at_once() {
+    let (mut edge, bot) = connected().await;
+    let mut socket = bot.socket.into_inner();
+    tokio::io::AsyncWriteExt::write_all(&mut socket, &[0xf7; 4_096]).await.unwrap();
     assert_eq!(edge.closed().await.0, CloseReason::Protocol);
 }

@@ -9,6 +9,7 @@ use handoff::id::{CallId, Epoch, LegId, PlayId};
 
 use super::{RecordedFrame, Sink, Times};
 use crate::media::codec::Frame;
+use crate::media::comfort::{Heard, SpeechTurn};
 use crate::media::egress::Turn;
 use crate::media::mixer;
 use crate::media::prompt::{ClipStore, Playback, SpeechStore};
@@ -35,6 +36,8 @@ pub(super) struct Leg {
     changed_from: Option<Option<LegId>>,
     playback: Option<Playback>,
     hold_place: usize,
+    /// It is this leg's turn to speak.
+    turn: Option<SpeechTurn>,
     recorded: bool,
     said: Frame,
     first_seen: bool,
@@ -84,6 +87,7 @@ impl Leg {
             changed_from: None,
             playback: None,
             hold_place: 0,
+            turn: None,
             recorded: false,
             said: Frame::Silence,
             first_seen: false,
@@ -136,11 +140,15 @@ impl Leg {
         if self.source.as_ref() != wanted {
             let before = match core::mem::replace(&mut self.source, wanted.cloned()) {
                 Some(Source::Leg(leg)) => Some(leg),
-                Some(Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Mix(_)) | None => None,
+                Some(
+                    Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Comfort | Source::Mix(_),
+                )
+                | None => None,
             };
             self.changed_from.get_or_insert(before);
             self.unannounced = wanted.is_some();
             let ended = self.cut();
+            self.turn = (wanted == Some(&Source::Comfort)).then(SpeechTurn::default);
             if let Line::Stream(stream) = &mut self.line {
                 stream.started |= wanted.is_some();
             }
@@ -166,7 +174,7 @@ impl Leg {
                 && match source {
                     Source::Leg(leg) => *leg == id,
                     Source::Mix(legs) => legs.contains(&id),
-                    Source::Prompt(_) | Source::HoldBed | Source::Silence => false,
+                    Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Comfort => false,
                 }
         });
         match &mut self.line {
@@ -327,6 +335,15 @@ impl Leg {
             }
             Line::Stream(_) => self.said = Frame::Silence,
         }
+        let leg = self.id;
+        let heard = self.turn.as_mut().and_then(|turn| turn.hear(&self.said));
+        if let Some(heard) = heard {
+            let report = match heard {
+                Heard::Spoke => MediaReport::Spoke { leg },
+                Heard::Quiet => MediaReport::Quiet { leg },
+            };
+            sink.report(MediaEvent { at: now, call: call.clone(), report });
+        }
     }
 
     /// What the other legs say to this egress; `None` where its source is no leg.
@@ -335,7 +352,7 @@ impl Leg {
         match &self.source {
             Some(Source::Leg(id)) => Some(other(id).map_or(Frame::Silence, |leg| leg.said)),
             Some(Source::Mix(ids)) => Some(mixer::mix(ids.iter().filter_map(other).map(|leg| &leg.said))),
-            Some(Source::Prompt(_) | Source::HoldBed | Source::Silence) | None => None,
+            Some(Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Comfort) | None => None,
         }
     }
 
@@ -365,6 +382,7 @@ impl Leg {
             (Some(frame), _) => frame,
             (None, Some(Source::Prompt(_))) => self.playback.as_mut().map_or(Frame::Silence, Playback::frame),
             (None, Some(Source::HoldBed)) => clips.hold().frame(&mut self.hold_place),
+            (None, Some(Source::Comfort)) => self.turn.as_mut().map_or(Frame::Silence, SpeechTurn::noise),
             (None, Some(Source::Silence | Source::Leg(_) | Source::Mix(_)) | None) => Frame::Silence,
         };
         let open = self.source.is_some();

@@ -744,6 +744,33 @@ fn ten_packets_prove_audio_once_for_each_plan() {
 }
 
 #[test]
+fn a_leg_whose_turn_it_is_hears_that_the_line_is_open_and_is_listened_to() {
+    let mut world = World::new();
+    world.plan(&[(CALLER, Source::Comfort)], &[]);
+    world.run(14);
+    assert_eq!(world.count(&MediaReport::Spoke { leg: CALLER }), 0);
+    world.run(10);
+    assert_eq!(world.count(&MediaReport::Spoke { leg: CALLER }), 1);
+    world.phones.get_mut(&CALLER).unwrap().talks = false;
+    world.run(240);
+    assert_eq!(world.count(&MediaReport::Quiet { leg: CALLER }), 0);
+    world.run(400);
+    assert_eq!(world.count(&MediaReport::Quiet { leg: CALLER }), 1);
+    assert_eq!(world.count(&MediaReport::Spoke { leg: HUMAN }), 0, "nobody else has a turn");
+    let noise = world.sent(CALLER).iter().filter(|packet| tone::loudness(&packet.samples) > -50.0).count();
+    assert_eq!(noise, world.sent(CALLER).len(), "every frame is audible");
+    // Another turn begins anew.
+    world.plan(&[(CALLER, Source::HoldBed)], &[]);
+    world.phones.get_mut(&CALLER).unwrap().talks = true;
+    world.run(30);
+    assert_eq!(world.count(&MediaReport::Spoke { leg: CALLER }), 1);
+    world.plan(&[(CALLER, Source::Comfort)], &[]);
+    world.run(30);
+    assert_eq!(world.count(&MediaReport::Spoke { leg: CALLER }), 2);
+    assert_continuous(world.sent(CALLER));
+}
+
+#[test]
 fn an_older_plan_changes_nothing() {
     let mut world = World::new();
     world.plan(&[(CALLER, Source::HoldBed)], &[]);

@@ -65,6 +65,8 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("call.ended", &["cause", "side"]),
     ("command.rejected", &["id", "reason"]),
     ("fallback.taken", &["kind", "reason"]),
+    ("voicemail.left", &["transfer_id", "leg", "from_ms", "to_ms", "ended_by"]),
+    ("callback.requested", &["transfer_id", "callback_id"]),
     ("redaction.applied", &["counts", "engine", "level"]),
     ("record.accessed", &["actor", "role", "purpose", "object", "fields"]),
     ("record.exported", &["actor", "role", "purpose", "object", "fields"]),

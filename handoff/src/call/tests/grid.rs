@@ -73,6 +73,8 @@ fn inputs(bench: &Bench) -> Vec<(&'static str, Input)> {
         ("hand back", Input::HandBack { agent: agent() }),
         ("applied", Input::Media(MediaReport::Applied { epoch, egress: caller })),
         ("caller key 0", Input::Media(MediaReport::Digit { leg: caller, digit: '0' })),
+        ("caller key 1", Input::Media(MediaReport::Digit { leg: caller, digit: '1' })),
+        ("caller key 2", Input::Media(MediaReport::Digit { leg: caller, digit: '2' })),
         ("caller key *", Input::Media(MediaReport::Digit { leg: caller, digit: '*' })),
         ("human key 1", Input::Media(MediaReport::Digit { leg: HUMAN, digit: '1' })),
         ("human key 2", Input::Media(MediaReport::Digit { leg: HUMAN, digit: '2' })),
@@ -81,6 +83,8 @@ fn inputs(bench: &Bench) -> Vec<(&'static str, Input)> {
         ("caller silent", Input::Media(MediaReport::SourceLost { leg: caller })),
         ("human silent", Input::Media(MediaReport::SourceLost { leg: HUMAN })),
         ("human back", Input::Media(MediaReport::SourceBack { leg: HUMAN })),
+        ("caller speaks", Input::Media(MediaReport::Spoke { leg: caller })),
+        ("caller says nothing more", Input::Media(MediaReport::Quiet { leg: caller })),
         ("drained", Input::Media(MediaReport::Drained { leg: voice })),
         (
             "recording stored",

@@ -124,6 +124,7 @@ impl Judge {
                     assert!(!human || *from != LegId::CALLER || self.bridged == Some(*leg));
                 }
                 Source::HoldBed | Source::Mix(_) => {}
+                Source::Comfort => assert!(to_caller, "only the caller is given a turn"),
             }
             match self.roles.get(leg) {
                 Some(Role::VoiceAgent) => {
@@ -195,6 +196,8 @@ fn input_of(bench: &Bench, (what, choice, _): Move) -> Input {
             Input::Media(MediaReport::Digit { leg, digit })
         }
         24 => Input::Media(MediaReport::Drained { leg }),
+        25 if choice.is_multiple_of(3) => Input::Media(MediaReport::Spoke { leg }),
+        25 if choice % 3 == 1 => Input::Media(MediaReport::Quiet { leg }),
         25 => Input::Media(MediaReport::SourceLost { leg }),
         26 => Input::PeerHold { leg, held: choice.is_multiple_of(2) },
         27 | 28 => {
@@ -273,9 +276,20 @@ fn helpful(bench: &Bench, choice: u8) -> Input {
     }
 }
 
+/// Any chain of up to four links.
+fn chain_of(choice: u8) -> Vec<Fallback> {
+    let link = |number: u8| match number % 4 {
+        0 => Fallback::Queue(QueueId::parse("front_desk").unwrap()),
+        1 => Fallback::VoiceAgent,
+        2 => Fallback::Voicemail,
+        _ => Fallback::Callback,
+    };
+    (0..choice % 5).map(|place| link(choice >> (2 * place.min(3)))).collect()
+}
+
 /// Plays the moves, then lets the caller leave and the far sides confirm what was ordered.
-fn play(moves: &[Move]) {
-    let mut bench = Bench::new();
+fn play(chain: u8, moves: &[Move]) {
+    let mut bench = Bench::of(fallback::two_queues(chain_of(chain)), Bench::number());
     let mut judge = Judge::default();
     judge.see(&bench.all.clone());
     for random in moves {
@@ -318,9 +332,10 @@ proptest! {
 
     #[test]
     fn no_sequence_of_inputs_breaks_an_invariant(
+        chain in any::<u8>(),
         moves in proptest::collection::vec((any::<u8>(), any::<u8>(), any::<u16>()), 1..160)
     ) {
-        play(&moves);
+        play(chain, &moves);
     }
 }
 

@@ -76,7 +76,7 @@ fn the_happy_path_is_one_warm_transfer_from_start_to_end() {
 type Reach = fn() -> Bench;
 
 /// Every state, by name.
-pub(super) const STATES: [(&str, Reach); 15] = [
+pub(super) const STATES: [(&str, Reach); 18] = [
     ("arriving", Bench::new),
     ("disclosing", Bench::disclosing),
     ("talking", Bench::talking),
@@ -90,6 +90,9 @@ pub(super) const STATES: [(&str, Reach); 15] = [
     ("barrier", Bench::barrier),
     ("bridged", Bench::bridged),
     ("returned", Bench::returned),
+    ("inviting", Bench::inviting),
+    ("recording", Bench::recording),
+    ("asking", Bench::asking),
     ("closing", Bench::closing),
     ("farewell", Bench::farewell),
 ];
@@ -121,6 +124,9 @@ fn who_hears_whom() {
         barrier: caller < hold bed | voice agent < silence | human < connecting.en
         bridged: caller < leg-2 | voice agent < - | human < leg-0
         returned: caller < returning.en | voice agent < leg-0 | human < -
+        inviting: caller < voicemail.en+message_tone | voice agent < silence | human < -
+        recording: caller < comfort noise | voice agent < silence | human < -
+        asking: caller < callback.en | voice agent < silence | human < -
         closing: caller < closing.en | voice agent < - | human < -
         farewell: caller < - | voice agent < - | human < caller_left.en
     "#]].assert_eq(&table);
@@ -511,6 +517,19 @@ fn a_waiting_caller_hears_how_long_it_still_takes_every_thirty_seconds() {
     assert_eq!(bench.hears(LegId::CALLER), "hold.update.nurse.en+hold.time.5.en");
     bench.run(4_000).played(LegId::CALLER);
     assert_eq!(bench.hears(LegId::CALLER), "hold bed");
+}
+
+#[test]
+fn an_update_that_came_due_after_a_yes_is_told_once_that_yes_comes_to_nothing() {
+    let mut bench = Bench::draining();
+    bench.find(Target { ring_timeout: Duration::from_secs(100), ..target("ann") });
+    bench.after(10).media(MediaReport::Drained { leg: LegId::VOICE_AGENT });
+    bench.run(5_000).played(LegId::CALLER);
+    bench.run(24_000).answered(HUMAN).run(5_000).key(HUMAN, '1').run(2_000);
+    assert_eq!(bench.call.standing().phase, Some(Phase::Barrier));
+    assert_eq!(bench.hears(LegId::CALLER), "hold bed", "not between a yes and the first word");
+    bench.ended(HUMAN, LegCause::RemoteHangUp).run(0);
+    assert_eq!(bench.hears(LegId::CALLER), "hold.update.nurse.en+hold.time.5.en");
 }
 
 #[test]

@@ -50,7 +50,8 @@ pub(super) struct Hearing {
     calls: BTreeMap<CallId, Call>,
     /// Ports of ours, and the call whose caller is behind one.
     ports: BTreeMap<u16, CallId>,
-    callers: BTreeMap<usize, CallId>,
+    /// The call of a caller, and the CSeq of the INVITE that was answered last.
+    callers: BTreeMap<usize, (CallId, u32)>,
 }
 
 impl Hearing {
@@ -79,7 +80,7 @@ fn sources(source: &Source) -> Vec<LegId> {
     match source {
         Source::Leg(leg) => vec![*leg],
         Source::Mix(legs) => legs.clone(),
-        Source::Prompt(_) | Source::HoldBed | Source::Silence => Vec::new(),
+        Source::Prompt(_) | Source::HoldBed | Source::Silence | Source::Comfort => Vec::new(),
     }
 }
 
@@ -171,7 +172,7 @@ impl Call {
     fn listen(&mut self, at: Now) {
         let audible = match self.hears.get(&LegId::CALLER) {
             None | Some(Ear::Nothing) => false,
-            Some(Ear::Bed | Ear::Play(..) | Ear::Legs(_)) => true,
+            Some(Ear::Bed | Ear::Comfort | Ear::Play(..) | Ear::Legs(_)) => true,
             Some(Ear::Leg(_, flows)) => *flows,
         };
         if audible {
@@ -259,12 +260,13 @@ impl Watch for Hearing {
             Seen::Out(Some(peer), message) if message.status == Some(200) => {
                 let port = message.audio().map(|audio| audio.address.port());
                 if let Some(call) = port.and_then(|port| self.ports.get(&port)) {
-                    self.callers.insert(*peer, call.clone());
+                    self.callers.insert(*peer, (call.clone(), message.cseq));
                 }
             }
             Seen::In(peer, message) if message.status.is_none() && message.method == "ACK" => {
-                let call = self.callers.get(peer);
-                if let Some(known) = call.and_then(|call| self.calls.get_mut(call)) {
+                // The ACK of a refusal says nothing of the 200.
+                let call = self.callers.get(peer).filter(|(_, cseq)| *cseq == message.cseq);
+                if let Some(known) = call.and_then(|(call, _)| self.calls.get_mut(call)) {
                     known.answered = true;
                     known.listen(at);
                 }

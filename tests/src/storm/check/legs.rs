@@ -42,6 +42,8 @@ pub(super) struct Legs {
     named: BTreeMap<usize, BTreeSet<SocketAddr>>,
     /// Which leg an INVITE of ours is, by Call-ID.
     dialled: BTreeMap<String, (CallId, LegId)>,
+    /// The CSeq of the INVITE of a caller that the edge answered, by Call-ID.
+    accepted: BTreeMap<String, u32>,
     busy: BTreeMap<HumanAgentId, (CallId, LegId)>,
     /// Calls whose caller is gone, and until when nobody may be left.
     gone: BTreeMap<CallId, Now>,
@@ -150,13 +152,19 @@ impl Legs {
         if let Some(audio) = message.audio() {
             let port = audio.address.port();
             self.behind.insert(port, peer);
-            if let Some(leg) = self.ports.get(&port).cloned()
-                && message.status.is_none()
-            {
+            // Our offer to a human agent, or our answer to a caller.
+            if let Some(leg) = self.ports.get(&port).cloned() {
                 self.dialled.insert(message.call_id.to_owned(), leg);
-            } else if let Some(leg) = self.ports.get(&port).cloned() {
-                // Our answer to a caller.
-                self.dialled.insert(message.call_id.to_owned(), leg);
+            }
+        }
+        if message.status == Some(200)
+            && message.method == "INVITE"
+            && let Some((call, leg)) = self.dialled.get(message.call_id).cloned()
+        {
+            // Who is granted a change of media has seen the 200 before, with an ACK or without.
+            let before = self.accepted.insert(message.call_id.to_owned(), message.cseq);
+            if before.is_some_and(|before| before < message.cseq) {
+                self.answered(at, &call, leg);
             }
         }
         if message.status.is_none()
@@ -174,15 +182,19 @@ impl Legs {
         if let Some(audio) = message.audio() {
             self.named.entry(peer).or_default().insert(audio.address);
         }
-        let answers = match (message.status, message.method) {
-            (Some(200), "INVITE") | (None, "ACK") => self.dialled.get(message.call_id).cloned(),
-            _ => None,
-        };
-        let Some((call, leg)) = answers else { return };
-        // The caller is answered when its ACK is there, a human when the 200 is.
-        let theirs = message.status.is_none() == (leg == LegId::CALLER);
-        let known = self.leg(&call, leg);
-        if theirs && known.ended.is_none() {
+        let Some((call, leg)) = self.dialled.get(message.call_id).cloned() else { return };
+        // A human is answered when the 200 is there, the caller when the ACK of ours is.
+        let acknowledges = self.accepted.get(message.call_id) == Some(&message.cseq);
+        match (message.status, message.method) {
+            (Some(200), "INVITE") if leg != LegId::CALLER => self.answered(at, &call, leg),
+            (None, "ACK") if leg == LegId::CALLER && acknowledges => self.answered(at, &call, leg),
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, at: Now, call: &CallId, leg: LegId) {
+        let known = self.leg(call, leg);
+        if known.ended.is_none() {
             known.answered.get_or_insert(at);
         }
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use handoff::call::DesktopPush;
+use handoff::call::outcome::FallbackTaken;
 use handoff::clock::Now;
 use handoff::event::{CallEvent, Fact, Means};
 use handoff::id::{CallId, HumanAgentId, LegId, TransferId};
@@ -34,6 +35,8 @@ struct Person {
 struct Call {
     transfer: Option<TransferId>,
     attempts: u32,
+    /// Attempts of the queues before the present one.
+    before: u32,
     /// Who is offered the call on which leg, and when the phone was dialled.
     offer: Option<(HumanAgentId, LegId, Now)>,
     rings: bool,
@@ -92,7 +95,7 @@ impl Offers {
             }
             Fact::AgentOffered { agent_id, attempt, leg } => {
                 call.attempts += 1;
-                if *attempt != call.attempts || *attempt > self.attempts_max {
+                if *attempt != call.attempts || *attempt > call.before + self.attempts_max {
                     let what = format!("attempt {attempt} of {}", self.attempts_max);
                     findings.add("I16", at, what);
                 }
@@ -111,6 +114,12 @@ impl Offers {
                 call.failed(at);
             }
             Fact::AgentDeclined { .. } => call.failed(at),
+            Fact::FallbackChosen { kind, .. } => {
+                call.failed_at = None;
+                if *kind == FallbackTaken::Queue {
+                    call.before = call.attempts;
+                }
+            }
             Fact::TransferEnded { .. } | Fact::CallerAbandoned { .. } => {
                 (call.failed_at, call.rings) = (None, false);
             }

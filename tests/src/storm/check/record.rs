@@ -45,10 +45,13 @@ struct Call {
     disclosed: bool,
     waived: bool,
     refused: bool,
+    /// The caller may leave a message.
+    message: bool,
     message_begun: bool,
     message_heard: bool,
     accepted: bool,
     bed_since: Option<Now>,
+    offered_at: Now,
 }
 
 /// See the module.
@@ -87,12 +90,16 @@ impl Call {
                     findings.add("I11", at, format!("the last fact counts {count} of {}", self.next));
                 }
             }
-            Fact::RecordingStarted { .. } if !self.disclosed || self.refused || !recording => {
+            Fact::RecordingStarted { leg, .. }
+                if !self.disclosed
+                    || self.refused
+                    || !(recording || (self.message && *leg == LegId::CALLER)) =>
+            {
                 findings.add("I13", at, "recording began before the disclosure was heard");
             }
             Fact::RecordingConsent { value, .. } if value == "refused" => self.refused = true,
             Fact::AgentOffered { .. } => {
-                self.accepted = false;
+                (self.accepted, self.offered_at) = (false, at);
                 if !self.disclosed && !self.waived {
                     findings.add("I13", at, "a transfer is offered before the disclosure was heard");
                 }
@@ -140,6 +147,11 @@ impl Call {
                     Some(transfer) => transfer.fallbacks.push(*kind),
                     None => findings.add("I12", at, "a fallback without a transfer"),
                 }
+                self.message = *kind == FallbackTaken::Voicemail;
+                // Its own words stand for the message.
+                let speaks = matches!(kind, FallbackTaken::Voicemail | FallbackTaken::Callback);
+                self.message_begun |= speaks;
+                self.message_heard |= speaks;
             }
             Fact::TransferEnded { transfer_id, outcome, fallback, .. } => {
                 match self.transfers.get_mut(transfer_id) {
@@ -167,7 +179,7 @@ impl Call {
         if let Some(since) = self.bed_since
             && waits
             && !self.accepted
-            && at.since(since.max(self.decided_at)) > BED_MAX + slack
+            && at > (since.max(self.decided_at) + BED_MAX).max(self.offered_at) + slack
         {
             findings.add("I14", at, "the caller waits without an update");
         }
@@ -190,10 +202,9 @@ fn judge(at: Now, transfer: &Transfer, outcome: Outcome, fallback: FallbackTaken
         | Outcome::Cancelled => Some(false),
     };
     let abandoned = matches!(outcome, Outcome::AbandonedByCaller { .. });
-    let fell = match (transfer.fallbacks.as_slice(), fallback) {
-        ([], FallbackTaken::None) => true,
-        ([one], taken) => *one == taken,
-        _ => false,
+    let fell = match (transfer.fallbacks.last(), fallback) {
+        (None | Some(FallbackTaken::Queue), taken) => taken == FallbackTaken::None,
+        (Some(last), taken) => *last == taken,
     };
     let fits =
         bridged.is_none_or(|bridged| bridged == transfer.bridged) && abandoned == transfer.abandoned && fell;
