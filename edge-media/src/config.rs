@@ -205,6 +205,8 @@ pub struct Queue {
     pub agents: Vec<HumanAgentId>,
     /// Most people tried in one transfer.
     pub attempts_max: u32,
+    /// How long its people may be rung in all.
+    pub patience: Option<Duration>,
     /// Whose acknowledgement opens the barrier.
     pub payload_ack: PayloadAck,
     /// What happens when nobody takes the call, in order.
@@ -239,6 +241,7 @@ impl Queue {
             id: self.id.clone(),
             spoken: self.spoken.clone(),
             attempts_max: self.attempts_max,
+            patience: self.patience,
             payload_ack: self.payload_ack.clone(),
             fallback: self.fallback.clone(),
             on_agent_bye: self.on_agent_bye,

@@ -679,6 +679,7 @@ pub fn edge_config(agents: &[String], recording: bool) -> EdgeConfig {
             id: queue.clone(),
             spoken: "dest.nurse".to_owned(),
             attempts_max: 3,
+            patience: None,
             payload_ack: PayloadAck::Desktop,
             fallback: vec![Fallback::VoiceAgent],
             on_agent_bye: Survivor::End,

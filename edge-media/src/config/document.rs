@@ -103,6 +103,7 @@ pub(super) struct QueueTable {
     #[serde(default)]
     pub(super) skills: Vec<Spanned<String>>,
     pub(super) attempts_max: Option<Spanned<i64>>,
+    pub(super) overflow_after_s: Option<Spanned<i64>>,
     pub(super) payload_ack: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) fallback: Vec<Spanned<String>>,

@@ -65,6 +65,8 @@ fn the_annotated_example_is_valid_and_gives_no_warning_about_itself() {
     let front = Fallback::Queue(QueueId::parse("queue_front").unwrap());
     let chain = [front, Fallback::VoiceAgent, Fallback::Voicemail, Fallback::Callback, Fallback::Closing];
     assert_eq!(config.queues[0].fallback, chain);
+    assert_eq!(config.queues[0].patience, Some(Duration::from_secs(45)));
+    assert_eq!(config.queues[1].patience, None);
     assert_eq!(config.edge.public_url, "https://handoff.example");
     assert!(config.audit.tag_key.is_some());
     assert_eq!(config.warnings, []);
@@ -117,6 +119,8 @@ fn a_fallback_chain_is_refused_by_the_line_of_the_link_that_cannot_be() {
     ] {
         refused(&chain(links), &[&format!("line {line}: {problem}")]);
     }
+    let hasty = with("label = \"Nurse line\"\n", "label = \"Nurse line\"\noverflow_after_s = 3\n");
+    refused(&hasty, &["line 22: overflow_after_s is 3: 10 to 300 allowed"]);
 }
 
 #[test]

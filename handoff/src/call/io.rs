@@ -98,6 +98,9 @@ pub struct QueueRules {
     pub spoken: String,
     /// Most agents tried in one transfer.
     pub attempts_max: u32,
+    /// How long its people may be rung in all before the chain goes on; without it, each for
+    /// their own time.
+    pub patience: Option<Duration>,
     /// Whose acknowledgement opens the barrier.
     pub payload_ack: PayloadAck,
     /// What happens when nobody takes the call, in order.

@@ -226,6 +226,7 @@ pub(super) fn found(
     }
     core.out.push(Output::Invite { leg, agent, transfer: transfer.id.clone() });
     let until = core.at.now + target.ring_timeout.min(RING_LIMIT);
+    let until = transfer::patience_until(core, &transfer).map_or(until, |limit| limit.min(until));
     transfer.offer = Offer::Calling(Calling { target, leg, ringing: false, early: None, painted: 0, until });
     State::Transferring(transfer)
 }
@@ -584,7 +585,8 @@ fn failed(core: &mut Core, mut transfer: Box<Transfer>, outcome: Outcome) -> Sta
         return fallback::begin(core, transfer);
     };
     let enough = transfer.attempts_here >= queue.attempts_max.max(1) || transfer.attempts >= ATTEMPTS_LIMIT;
-    if !outcome.is_retried() || enough {
+    let impatient = transfer::patience_until(core, &transfer).is_some_and(|limit| core.at.now >= limit);
+    if !outcome.is_retried() || enough || impatient {
         return fallback::begin(core, transfer);
     }
     transfer.offer = Offer::search(core, &queue, &transfer.tried);

@@ -38,6 +38,7 @@ fn rules() -> CallRules {
             id: QueueId::parse("nurse_line").unwrap(),
             spoken: "dest.nurse".to_owned(),
             attempts_max: 2,
+            patience: None,
             payload_ack: PayloadAck::Desktop,
             fallback: vec![Fallback::VoiceAgent],
             on_agent_bye: Survivor::End,

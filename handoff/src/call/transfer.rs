@@ -416,6 +416,11 @@ fn wait_again(core: &mut Core, transfer: &mut Transfer) {
     transfer.announcement = Announcement::Played(Bed { signalled: false, overheard, update });
 }
 
+/// Until when the people of the present queue are rung.
+pub(super) fn patience_until(core: &Core, transfer: &Transfer) -> Option<Now> {
+    Some(transfer.entered_at + core.queue(transfer.queue)?.patience?)
+}
+
 /// Tells a caller on the hold bed that they go somewhere else now. Where the message is still to
 /// come, it names the new place; where it plays, this follows it.
 pub(super) fn redirect(core: &mut Core, transfer: &mut Transfer) {

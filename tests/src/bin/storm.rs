@@ -104,6 +104,8 @@ fn reached(sum: &Sum) -> String {
         "agent.accepted",
         "bridge.completed",
         "fallback.taken",
+        "voicemail.left",
+        "callback.requested",
         "caller.abandoned",
         "command.rejected",
     ];

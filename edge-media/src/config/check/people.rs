@@ -184,6 +184,9 @@ impl Checker<'_> {
             let members = self.members(table, agents);
             let attempts =
                 self.in_range(table.attempts_max.as_ref(), "attempts_max", ATTEMPTS, *ATTEMPTS.end());
+            let patience = table.overflow_after_s.as_ref().map(|field| {
+                self.in_range(Some(field), "overflow_after_s", OVERFLOW_AFTER_S, *OVERFLOW_AFTER_S.end())
+            });
             let payload_ack = self.payload_ack(table.payload_ack.as_ref(), webhooks);
             let fallback = self.fallback(table, tables);
             let on_agent_bye = self.choice(table.on_agent_bye.as_ref(), "on_agent_bye", &SURVIVORS_OF_BYE);
@@ -212,6 +215,7 @@ impl Checker<'_> {
                     spoken,
                     agents: members,
                     attempts_max,
+                    patience: patience.flatten().map(|secs| Duration::from_secs(secs.into())),
                     payload_ack,
                     fallback,
                     on_agent_bye,
@@ -387,6 +391,9 @@ const ACCEPT_TIMEOUT_S: RangeInclusive<u32> = 5..=30;
 const ACCEPT_TIMEOUT_DEFAULT_S: u32 = 20;
 /// Every attempt costs the caller a ring timeout, and a trunk may bill it.
 const ATTEMPTS: RangeInclusive<u32> = 1..=3;
+/// Shorter than a ring time, and nobody of the queue is ever reached; longer, and the people
+/// who may be tried are through before.
+const OVERFLOW_AFTER_S: RangeInclusive<u32> = 10..=300;
 /// What the catalogue can say: five seconds to ten minutes.
 const WAIT_DEFAULT_S: RangeInclusive<u32> = 5..=600;
 /// A usual ring and a usual whisper.

@@ -299,3 +299,26 @@ fn a_question_that_nobody_answers_gives_way_and_other_people_may_follow_it() {
     bench.run(3_000).ended(LegId::CALLER, LegCause::RemoteHangUp).all_legs_end().report_cut().balanced();
     assert_eq!((bench.count("hold.started"), bench.count("hold.ended")), (2, 2));
 }
+
+#[test]
+fn a_queue_that_takes_too_long_gives_way_while_its_phones_still_ring() {
+    let mut rules = two_queues(vec![queue_link()]);
+    rules.queues[0].attempts_max = 3;
+    rules.queues[0].patience = Some(Duration::from_secs(12));
+    let mut bench = waiting_with(rules.clone());
+    let decided = bench.now_ms - 7_200;
+    bench.run_to(decided + 11_990);
+    assert_eq!(chosen(&bench), []);
+    bench.run_to(decided + 12_000);
+    assert!(bench.has("HangUp(leg-2 NoAnswer)"), "{:?}", names(&bench.last));
+    assert_eq!(chosen(&bench), links(&[(FallbackTaken::Queue, "no_answer")]));
+    // The second queue has its own patience, from its own beginning.
+    rules.queues[1].patience = None;
+    bench.find(target("bob")).run(15_000);
+    assert_eq!(bench.count("agent.no_answer"), 1);
+    // Somebody who has answered is not hung up on.
+    let mut bench = waiting_with(rules);
+    bench.answered(HUMAN).run(15_000);
+    assert_eq!(chosen(&bench), []);
+    assert_eq!(bench.call.standing().phase, Some(Phase::Briefing));
+}

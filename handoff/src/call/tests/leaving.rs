@@ -211,3 +211,18 @@ fn a_waiting_caller_is_overheard_only_where_that_was_chosen_and_calls_it_off_in_
     assert_eq!(bench.hears(LegId::CALLER), "leg-1");
     assert_eq!(Bench::offering().hears(LegId::VOICE_AGENT), "silence");
 }
+
+#[test]
+fn by_a_silent_link_nobody_is_heard_and_the_caller_hears_music_until_it_speaks_again() {
+    let voice = LegId::VOICE_AGENT;
+    let mut bench = Bench::talking();
+    bench.media(MediaReport::SourceLost { leg: voice });
+    assert_eq!((bench.hears(LegId::CALLER), bench.hears(voice)), ("hold bed".to_owned(), "leg-0".to_owned()));
+    bench.media(MediaReport::SourceBack { leg: voice });
+    assert_eq!(bench.hears(LegId::CALLER), "leg-1");
+    // The next link begins anew, whatever the one before did.
+    bench.media(MediaReport::SourceLost { leg: voice }).ended(voice, LegCause::Lost);
+    let next = *bench.call.core.legs.ids().last().unwrap();
+    bench.answered(next);
+    assert_eq!(bench.hears(LegId::CALLER), next.to_string());
+}

@@ -25,3 +25,13 @@ fn the_record_says_why_a_person_declined() {
         assert!(bench.has("FindTarget(-1)"), "whatever the reason, the next person is tried at once");
     }
 }
+
+#[test]
+fn a_directory_that_never_answers_is_waited_for_two_seconds() {
+    let mut bench = Bench::draining();
+    assert!(bench.has("FindTarget(-0)"), "{:?}", names(&bench.last));
+    bench.run(1_999);
+    assert_eq!(bench.count("fallback.taken"), 0);
+    bench.run(1);
+    assert_eq!(bench.count("fallback.taken"), 1, "the chain begins, as if nobody were there");
+}
