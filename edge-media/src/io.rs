@@ -6,6 +6,7 @@
 //! behind a fact wait for its commit. Media routing and SIP retransmissions never wait.
 
 pub mod clock;
+mod descriptors;
 mod held;
 pub mod http;
 pub mod media;
@@ -86,6 +87,7 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
+    descriptors::raise_limit();
     let server = Server::start(config).await?;
     info!(sip = %server.sip, http = %server.http, "ready");
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

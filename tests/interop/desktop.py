@@ -2,7 +2,9 @@
 """A human agent's page: shows what it is told and acknowledges a card once it is painted.
 One JSON line for each message.
 
-  desktop.py HOST PORT TOKEN LOG"""
+  desktop.py HOST PORT TOKEN LOG [ACCEPT_AFTER]
+
+With ACCEPT_AFTER it takes the call so many seconds after it was shown."""
 
 import asyncio
 import base64
@@ -16,7 +18,7 @@ import ws
 PAINT_S = 0.033
 
 
-async def main(host, port, token, path):
+async def main(host, port, token, path, accept_after=None):
     log = open(path, "w", encoding="utf-8", buffering=1)
 
     def note(what, **more):
@@ -25,6 +27,11 @@ async def main(host, port, token, path):
     bearer = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
     socket = await ws.connect(host, int(port), "/v1/desktop/ws", ["warmbridge.desktop.v1", f"bearer.{bearer}"])
     note("connected")
+
+    async def accept(transfer):
+        await asyncio.sleep(float(accept_after))
+        await socket.send(json.dumps({"type": "accept", "transfer": transfer}))
+
     try:
         while True:
             message = json.loads(await socket.receive())
@@ -33,6 +40,8 @@ async def main(host, port, token, path):
                 await asyncio.sleep(PAINT_S)
                 ack = {"type": "ack", "transfer": message["transfer"], "revision": message["revision"]}
                 await socket.send(json.dumps(ack))
+            if kind == "incoming" and accept_after:
+                asyncio.create_task(accept(message["offer"]["transfer"]))
             note(kind, transfer=message.get("transfer"), revision=message.get("revision"), reason=message.get("reason"))
     except ws.Closed as error:
         note("closed", why=str(error))

@@ -56,7 +56,7 @@ tear_down() {
   trap - EXIT
   for pid in "${PIDS[@]}"; do kill -TERM "$pid" 2>/dev/null; done
   for pid in "${PIDS[@]}"; do ended "$pid" || kill -KILL "$pid" 2>/dev/null; done
-  for name in edge carrier phone agent; do ip netns del "$NET-$name" 2>/dev/null; done
+  for name in edge carrier phone agent weather; do ip netns del "$NET-$name" 2>/dev/null; done
   if [ "$FAILURES" -gt 0 ] && [ -n "${KEEP:-}" ]; then echo "kept: $WORK"; else rm -rf "$WORK"; fi
 }
 trap tear_down EXIT
@@ -146,6 +146,8 @@ carrier_scenario() {
 PASSWORD=interop-softphone-password
 PAGE_TOKEN=interop-desktop-token-0123456789
 CRM_SECRET=whsec_aW50ZXJvcC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5
+# Tables that a script adds at the end.
+MORE_LINES=
 # The softphone, baresip 1.0, knows MD5 digests alone.
 PHONE_LINES="user = \"dana\"
 password = \"$PASSWORD\"
@@ -197,6 +199,7 @@ secret = "$CRM_SECRET"
 mode = "full"
 allow_private = ["$AGENT_IP/32"]
 grants = ["pii", "phi"]
+$MORE_LINES
 TOML
 }
 
@@ -246,6 +249,28 @@ CONF
   : >"$dir/contacts"
   start "$place" baresip baresip -f "$dir"
   BARESIP_PID=$STARTED
+}
+
+# start_human ACCEPT_AFTER [RING]: the human agent behind a fixed address: a page that takes the
+# call so many seconds after it is shown, and a phone that is answered after so many seconds of
+# ringing and speaks 1000 Hz.
+start_human() {
+  start phone desktop python3 "$HERE/desktop.py" "$EDGE_IP" 8080 "$PAGE_TOKEN" "$WORK/desktop.jsonl" "$1"
+  start phone human-rtp python3 "$HERE/rtp_peer.py" "$PHONE_IP" 41000 1000 "$WORK/human.wav" "$WORK/human.json" --number
+  HUMAN_RTP=$STARTED
+  start phone human python3 "$HERE/phone.py" answers "$PHONE_IP" "$EDGE_IP:5060" 41000 "$WORK/human.jsonl" "${2:-1}"
+  wait_for 10 grep -q connected "$WORK/desktop.jsonl" || failed "the desktop does not connect"
+  wait_for 10 grep -q ready "$WORK/human.jsonl" || failed "the human's phone does not start"
+}
+
+# recorded: the one call of the store is closed, whole, and a completed transfer.
+recorded() {
+  local data=$WORK/data call
+  wait_for 30 sh -c "'$BINARY' audit list --json --data '$data' | grep -q '\"state\":\"closed\"'" || { echo "the chain does not close"; return 1; }
+  call=$("$BINARY" audit list --json --data "$data" | python3 -c "import json,sys; print(json.loads(sys.stdin.readline())['chain'])") || return 1
+  "$BINARY" audit verify "$call" --data "$data" >"$WORK/verify.log" 2>&1 || { cat "$WORK/verify.log"; return 1; }
+  "$BINARY" audit show "$call" --json --data "$data" >"$WORK/records.log" 2>&1
+  python3 "$HERE/records.py" "$WORK/records.log"
 }
 
 finish() {

@@ -1,16 +1,27 @@
-"""A telephone on loopback: enough of SIP (RFC 3261) over UDP to call, to be called and to
-hang up, and RTP both ways every 20 ms. It shares no code with the edge and believes nothing
-of it: what it was told is in `log`, with the time."""
+"""A telephone: enough of SIP (RFC 3261) over UDP to call, to be called and to hang up, also
+on a line that loses what it sends, and RTP both ways every 20 ms. It shares no code with the
+edge and believes nothing of it: what it was told is in `log`, with the time. As a program it
+is one phone for one call; its audio is the business of an rtp_peer.py at the same address.
+
+  phone.py calls|answers IP[:PORT] EDGE_IP:PORT AUDIO_PORT LOG [RING]
+
+It calls, or answers after so many seconds of ringing, and hangs up at SIGTERM. One JSON line for
+each thing it was told."""
 
 import asyncio
+import json
 import re
 import secrets
+import signal
 import struct
+import sys
 import time
 
 
 # What a softphone needs to show and to sound a call.
 RING_AFTER = 0.1
+# Timers T1 and T2 of RFC 3261: a request goes out again until it is answered, for 64 T1.
+RESEND_FIRST, RESEND_MOST, RESEND_FOR = 0.5, 4, 32
 
 
 def headers(text):
@@ -36,10 +47,12 @@ class Udp(asyncio.DatagramProtocol):
 
 
 class Phone:
-    """`number` calls as a carrier would; without one it waits to be called."""
+    """`number` calls as a carrier would; without one it waits to be called. With an
+    `audio_port` somebody else talks and listens there."""
 
-    def __init__(self, ip, port, edge, number=None):
+    def __init__(self, ip, port, edge, number=None, audio_port=None):
         self.ip, self.port, self.edge, self.number = ip, port, edge, number
+        self.audio_port = audio_port
         self.log = []
         self.changed = asyncio.Event()
         self.call = None
@@ -49,15 +62,18 @@ class Phone:
     async def start(self):
         loop = asyncio.get_running_loop()
         self.sip, _ = await loop.create_datagram_endpoint(lambda: Udp(self._sip), local_addr=(self.ip, self.port))
-        self.rtp, _ = await loop.create_datagram_endpoint(lambda: Udp(self._rtp), local_addr=(self.ip, 0))
         self.port = self.sip.get_extra_info("sockname")[1]
-        self.rtp_port = self.rtp.get_extra_info("sockname")[1]
-        self.talk = asyncio.create_task(self._talk())
+        self.rtp_port = self.audio_port
+        if self.audio_port is None:
+            self.rtp, _ = await loop.create_datagram_endpoint(lambda: Udp(self._rtp), local_addr=(self.ip, 0))
+            self.rtp_port = self.rtp.get_extra_info("sockname")[1]
+            self.talk = asyncio.create_task(self._talk())
 
     def stop(self):
-        self.talk.cancel()
         self.sip.close()
-        self.rtp.close()
+        if self.audio_port is None:
+            self.talk.cancel()
+            self.rtp.close()
 
     def note(self, what):
         self.log.append((time.time(), what))
@@ -90,10 +106,11 @@ class Phone:
         kind = ["Content-Type: application/sdp"] if body else []
         text = "\r\n".join([start, *lines, *kind, f"Content-Length: {len(body)}", "", body])
         self.sip.sendto(text.encode(), self.edge)
+        return text.encode()
 
     def _request(self, method, cseq, body=""):
         call = self.call
-        self._send(
+        return self._send(
             f"{method} {call['target']} SIP/2.0",
             [
                 f"Via: SIP/2.0/UDP {self.ip}:{self.port};rport;branch=z9hG4bK{secrets.token_hex(8)}",
@@ -121,7 +138,7 @@ class Phone:
             "target": f"sip:+18005550100@{domain}",
             "cseq": 1,
         }
-        self._request("INVITE", 1, self.sdp())
+        self._insist(self._request("INVITE", 1, self.sdp()), "INVITE")
 
     def answer(self):
         """Takes the call that rings."""
@@ -129,7 +146,21 @@ class Phone:
 
     def hang_up(self):
         self.call["cseq"] += 1
-        self._request("BYE", self.call["cseq"])
+        self._insist(self._request("BYE", self.call["cseq"]), "BYE")
+
+    def _insist(self, request, method):
+        """Sends it again until there is an answer to it, or nobody would answer any more."""
+
+        async def again():
+            answered, wait, end = f" {method}", RESEND_FIRST, time.monotonic() + RESEND_FOR
+            while time.monotonic() < end:
+                await asyncio.sleep(wait)
+                if self.sip.is_closing() or any(re.match(r"\d", what) and what.endswith(answered) for _, what in self.log):
+                    return
+                self.sip.sendto(request, self.edge)
+                wait = min(2 * wait, RESEND_MOST)
+
+        self.insisting = asyncio.create_task(again())
 
     def _sip(self, data, _):
         start, fields, body = headers(data.decode("utf-8", "replace"))
@@ -192,6 +223,7 @@ class Phone:
         port = re.search(r"m=audio (\d+)", sdp)
         if ip and port:
             self.call["media"] = (ip.group(1), int(port.group(1)))
+            self.note(f"media {port.group(1)}")
 
     def _rtp(self, _data, _address):
         self.packets += 1
@@ -208,3 +240,32 @@ class Phone:
             sequence += 1
             due += 0.02
             await asyncio.sleep(max(due - time.monotonic(), 0))
+
+
+async def main(role, ip, edge, audio_port, path, ring="1"):
+    host, _, port = edge.rpartition(":")
+    calls = role == "calls"
+    ip, _, own_port = ip.partition(":")
+    phone = Phone(ip, int(own_port or 5060), (host, int(port)), "+15555550142" if calls else None, int(audio_port))
+    log = open(path, "w", encoding="utf-8", buffering=1)
+    told, note = phone.note, lambda what: log.write(json.dumps({"at_ms": round(time.time() * 1000), "what": what}) + "\n")
+    phone.note = lambda what: (note(what), told(what))
+    leave = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leave.set)
+    await phone.start()
+    note("ready")
+    if calls:
+        phone.dial()
+    else:
+        await phone.hears("180", 120)
+        await asyncio.sleep(float(ring))
+        phone.answer()
+    await leave.wait()
+    if phone.call:
+        phone.hang_up()
+        await phone.hears("200 BYE", RESEND_FOR)
+    phone.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -3,7 +3,10 @@
 address from which it is sent to, like a phone behind a carrier. At SIGTERM it writes a WAV in
 which a lost packet is silence, and a JSON line of what it counted.
 
-  rtp_peer.py BIND_IP PORT HZ WAV STATS [--to IP:PORT]"""
+With --number each frame that it sends begins with the frame's number, in its counts are those
+that it sent and those that it heard, and what it heard without one is not the other end's.
+
+  rtp_peer.py BIND_IP PORT HZ WAV STATS [--to IP:PORT] [--number]"""
 
 import json
 import os
@@ -21,6 +24,20 @@ FRAME = 160
 TIMESTAMPNS, STAMP = 35, struct.Struct("@ll")
 # Five minutes: no scenario is longer, and a runaway timestamp cannot fill the disk.
 SAMPLES_MAX = 5 * 60 * ears.RATE
+# A number is four hexadecimal digits, each a sample of moderate loudness: a decoder and an
+# encoder in between bring each of these back as it was.
+DIGIT = 0x40
+
+
+def numbered(payload, number):
+    return bytes(DIGIT | number >> shift & 0xF for shift in (12, 8, 4, 0)) + payload[4:]
+
+
+def number_of(audio):
+    digits = audio[:4]
+    if len(digits) < 4 or any(digit & 0xF0 != DIGIT for digit in digits):
+        return None
+    return int("".join(f"{digit & 0xF:x}" for digit in digits), 16)
 
 
 def main(arguments):
@@ -32,6 +49,8 @@ def main(arguments):
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.setsockopt(socket.SOL_SOCKET, TIMESTAMPNS, 1)
     udp.bind((ip, port))
+    with_numbers = "--number" in arguments
+    sent, told, frames, stamps = [], [], set(), set()
     running = True
 
     def leave(*_):
@@ -63,6 +82,14 @@ def main(arguments):
             number, stamp, sender = struct.unpack("!HII", packet[2:12])
             audio = packet[12 + 4 * (packet[0] & 0x0F) :]
             sources.add(sender)
+            if with_numbers:
+                told.append([round(now * 1000), number_of(audio)])
+            # One stream, whatever of it is lost: the packets that came, and how far the
+            # timestamp is from the clock of the sequence numbers.
+            last_frame = last[2] if last else number
+            frame = last_frame + ((number - last_frame + 0x8000) & 0xFFFF) - 0x8000
+            frames.add(frame)
+            stamps.add((stamp - FRAME * frame) & 0xFFFFFFFF)
             if last is not None:
                 counts["longest_gap_ms"] = max(counts["longest_gap_ms"], round((now - last_at) * 1000))
                 steps = (number - last[0]) & 0xFFFF
@@ -73,7 +100,7 @@ def main(arguments):
             else:
                 first = stamp
                 counts["first_at_ms"] = round(time.time() * 1000)
-            last, last_at = (number, stamp), now
+            last, last_at = (number, stamp, frame), now
             counts["packets"] += 1
             offset = (stamp - first) & 0xFFFFFFFF
             if offset < SAMPLES_MAX:
@@ -86,6 +113,9 @@ def main(arguments):
             if remote:
                 start = timestamp % ears.RATE
                 payload = (tone + tone)[start : start + FRAME]
+                if with_numbers:
+                    payload = numbered(payload, len(sent) & 0xFFFF)
+                    sent.append(round(time.time() * 1000))
                 head = struct.pack("!BBHII", 0x80, 0, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc)
                 try:
                     udp.sendto(head + payload, remote)
@@ -97,7 +127,10 @@ def main(arguments):
     for offset, audio in heard.items():
         samples[offset : offset + len(audio)] = [ears.DECODE[byte] for byte in audio]
     ears.write(wav, samples)
-    counts["ssrcs"] = len(sources)
+    counts["ssrcs"], counts["offsets"] = len(sources), len(stamps)
+    counts["frames"], counts["span"] = len(frames), max(frames, default=-1) - min(frames, default=0) + 1
+    if with_numbers:
+        counts["sent"], counts["told"] = sent, told
     with open(stats, "w", encoding="utf-8") as file:
         json.dump(counts, file)
 

@@ -34,8 +34,9 @@ use handoff::signal::Signal;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -372,10 +373,18 @@ async fn accept(listener: TcpListener, shared: Shared, stop: impl Future<Output 
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Without it a small message waits for the acknowledgement of the one before.
-        let _ = socket.set_nodelay(true);
+        // A socket that cannot be set up serves all the same.
+        let _ = set_up(&socket);
         connections.spawn(attend(router.clone(), socket));
     }
+}
+
+fn set_up(socket: &TcpStream) -> std::io::Result<()> {
+    // Without it a small message waits for the acknowledgement of the one before.
+    socket.set_nodelay(true)?;
+    // Nothing above the socket notices a peer that asks and does not read: the answer would
+    // wait for it, and hold the connection, for ever.
+    SockRef::from(socket).set_tcp_user_timeout(Some(UNREAD_MAX))
 }
 
 /// Serves one stream of bytes as if it had been accepted, until either side ends it. It needs
@@ -489,6 +498,8 @@ const HEADER_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: Duration = Duration::from_secs(15);
 /// For a whole request, its body included.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// For a peer to take any of what waits for it (RFC 5482, also where its window is closed).
+const UNREAD_MAX: Duration = Duration::from_secs(15);
 /// For the edge's loop; it answers within a tick when it is well.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Pages of a large team with their API calls. Beyond it new connections wait in the kernel.

@@ -3,7 +3,7 @@
 //! connections are numbered, bounded in count and idle time, and never block the loop.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,14 @@ use crate::sip::{Flow, Transport};
 
 /// Connections at most. Each costs a task and a buffer; a trunk needs a handful.
 const CONNECTIONS_MAX: usize = 1_024;
+
+/// Of these, at most so many from one address, or one stranger who says nothing would keep
+/// every trunk and phone out. Phones of a whole office may share an address.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = CONNECTIONS_MAX / 4;
+
+/// Who connects speaks first (RFC 3261 section 18), and at once: a connection without a first
+/// byte for this long is a scanner's.
+const FIRST_BYTE_MAX: Duration = Duration::from_secs(15);
 
 /// Messages waiting to be written to one connection. A peer that reads so slowly is cut off.
 const WRITES_MAX: usize = 64;
@@ -131,7 +139,7 @@ impl Net {
         let events = self.events.clone();
         tokio::spawn(async move {
             match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(peer)).await {
-                Ok(Ok(stream)) => carry_stream(stream, flow, writes, events).await,
+                Ok(Ok(stream)) => carry_stream(stream, flow, IDLE_MAX, writes, events).await,
                 Ok(Err(_)) | Err(_) => {
                     let _ = events.send(NetEvent::Closed(flow)).await;
                 }
@@ -171,6 +179,7 @@ async fn accept(
     events: mpsc::Sender<NetEvent>,
 ) {
     let open = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let mut places = Places::default();
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
             // Descriptors are used up: wait for some to come back.
@@ -178,22 +187,41 @@ async fn accept(
             continue;
         };
         let Ok(permit) = Arc::clone(&open).try_acquire_owned() else { continue };
+        let Some(place) = places.take(peer.ip().to_canonical()) else {
+            debug!("one address has too many connections: refused");
+            continue;
+        };
         let connection = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let flow = Flow { transport: Transport::Tcp, peer, connection };
         let (writer, writes) = mpsc::channel(WRITES_MAX);
         let events = events.clone();
         tokio::spawn(async move {
-            let _permit = permit;
+            let _held = (permit, place);
             if events.send(NetEvent::Opened(flow, writer)).await.is_ok() {
-                carry_stream(stream, flow, writes, events).await;
+                carry_stream(stream, flow, FIRST_BYTE_MAX, writes, events).await;
             }
         });
+    }
+}
+
+/// Who holds how many of the accepted connections.
+#[derive(Debug, Default)]
+struct Places(BTreeMap<IpAddr, Arc<()>>);
+
+impl Places {
+    /// A place that is given back by dropping it; `None` where the address has its share.
+    fn take(&mut self, address: IpAddr) -> Option<Arc<()>> {
+        self.0.retain(|_, held| Arc::strong_count(held) > 1);
+        let held = self.0.entry(address).or_default();
+        // One of the count is the table's own.
+        (Arc::strong_count(held) <= CONNECTIONS_PER_ADDRESS_MAX).then(|| Arc::clone(held))
     }
 }
 
 async fn carry_stream(
     stream: TcpStream,
     flow: Flow,
+    mut patience: Duration,
     mut writes: mpsc::Receiver<Vec<u8>>,
     events: mpsc::Sender<NetEvent>,
 ) {
@@ -201,8 +229,9 @@ async fn carry_stream(
     let mut buffer = vec![0_u8; 65_535];
     loop {
         tokio::select! {
-            read = tokio::time::timeout(IDLE_MAX, reader.read(&mut buffer)) => match read {
+            read = tokio::time::timeout(patience, reader.read(&mut buffer)) => match read {
                 Ok(Ok(length)) if length > 0 => {
+                    patience = IDLE_MAX;
                     let bytes = buffer.get(..length).unwrap_or_default().to_vec();
                     if events.send(NetEvent::Bytes(flow, bytes)).await.is_err() {
                         return;
@@ -222,4 +251,44 @@ async fn carry_stream(
         }
     }
     let _ = events.send(NetEvent::Closed(flow)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn one_address_has_a_share_of_the_places_and_gets_it_back() {
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let mut places = Places::default();
+        let mut held: Vec<_> = (0..CONNECTIONS_PER_ADDRESS_MAX).map_while(|_| places.take(one)).collect();
+        assert_eq!(held.len(), CONNECTIONS_PER_ADDRESS_MAX);
+        assert!(places.take(one).is_none());
+        assert!(places.take(other).is_some());
+        held.pop();
+        assert!(places.take(one).is_some());
+        held.clear();
+        let _last = places.take(other);
+        assert_eq!(places.0.len(), 1, "who holds nothing is forgotten");
+    }
+
+    #[tokio::test]
+    async fn the_next_connection_of_a_full_address_is_closed_and_a_message_on_an_old_one_still_comes() {
+        let (net, mut events) = Net::bind(LOOPBACK, Some(LOOPBACK)).await.unwrap();
+        let to = net.tcp_address.unwrap();
+        let mut open = Vec::new();
+        let mut kept = Vec::new();
+        for _ in 0..CONNECTIONS_PER_ADDRESS_MAX {
+            open.push(TcpStream::connect(to).await.unwrap());
+            kept.push(events.recv().await.unwrap());
+        }
+        let mut refused = TcpStream::connect(to).await.unwrap();
+        assert!(matches!(refused.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        open[0].write_all(b"OPTIONS").await.unwrap();
+        assert!(matches!(events.recv().await, Some(NetEvent::Bytes(_, bytes)) if bytes == b"OPTIONS"));
+    }
 }

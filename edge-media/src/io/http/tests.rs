@@ -14,7 +14,6 @@ use handoff::id::LegId;
 use handoff::policy::Category;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -492,4 +491,15 @@ async fn the_edge_closes_a_page_and_a_page_that_floods_is_closed() {
     let mut page = open(address, &protocols(ANA)).await.unwrap();
     let _ = page.send(large).await;
     while lines.recv().await.unwrap() != "closed agent_ana" {}
+}
+
+#[tokio::test]
+async fn an_accepted_connection_does_not_wait_for_ever_for_a_peer_that_does_not_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (socket, _) = accepted.unwrap();
+    set_up(&socket).unwrap();
+    assert!(socket.nodelay().unwrap());
+    assert_eq!(SockRef::from(&socket).tcp_user_timeout().unwrap(), Some(UNREAD_MAX));
 }
