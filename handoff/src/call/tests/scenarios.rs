@@ -306,9 +306,11 @@ fn a_repeated_command_has_no_second_effect_and_a_stale_one_is_refused() {
     bench.put(Input::Command(command.clone()));
     assert_eq!(names(&bench.last), Vec::<String>::new());
     bench.put(Input::NobodyAvailable).played(LegId::CALLER);
-    let CommandBody::TransferDecided { decision } = command.body else { unreachable!() };
-    bench.command(CommandBody::TransferDecided { decision });
+    let body = command.body.clone();
+    bench.command(body);
     assert_eq!(names(&bench.last), ["command.rejected"]);
+    bench.put(Input::Command(command));
+    assert_eq!(names(&bench.last), Vec::<String>::new(), "delivered late once more: known by its id");
 }
 
 #[test]
