@@ -45,3 +45,16 @@ fn an_answer_of_a_phone_that_was_given_up_is_not_taken_for_that_of_the_next() {
     bench.answered(LegId(HUMAN.0 + 1));
     assert_eq!(bench.count("agent.answered"), 1);
 }
+
+#[test]
+fn a_second_reason_joins_the_first_and_does_not_move_its_deadline() {
+    let mut bench = Bench::expecting();
+    bench.run(700).put(Input::Media(MediaReport::Digit { leg: LegId::CALLER, digit: '0' }));
+    bench.run(100);
+    assert_eq!(bench.count("transfer.decided"), 1, "800 ms after the first reason");
+    let decided = bench.facts().into_iter().find_map(|fact| match fact {
+        Fact::TransferDecided { decision, .. } => Some(decision.trigger.clone()),
+        _ => None,
+    });
+    assert_eq!(decided.unwrap().also.len(), 1, "the other reason is named beside it");
+}
