@@ -346,6 +346,40 @@ fn the_code_map_names_every_file() {
     );
 }
 
+#[test]
+fn the_lessons_name_tests_that_exist() {
+    let readme = text("tests/README.md");
+    let (_, lessons) = readme.split_once("\nLessons:\n").expect("tests/README.md has its lessons");
+    let tests: BTreeSet<String> = files()
+        .iter()
+        .filter(|path| is_rust(path))
+        .flat_map(|path| text(path).lines().filter_map(function_named).collect::<Vec<_>>())
+        .collect();
+    let named = lessons.lines().filter(|line| line.starts_with('|')).flat_map(code_spans);
+    let named: BTreeSet<&str> = named.filter(|name| is_a_sentence(name)).collect();
+    assert!(named.len() > 40, "the tables are there");
+    none(
+        named
+            .into_iter()
+            .filter(|name| !tests.contains(*name))
+            .map(|name| format!("tests/README.md:1: no test is called `{name}`")),
+    );
+}
+
+fn function_named(line: &str) -> Option<String> {
+    let (name, _) = line
+        .trim_start()
+        .strip_prefix("fn ")
+        .or_else(|| line.trim_start().strip_prefix("async fn "))?
+        .split_once('(')?;
+    Some(name.to_owned())
+}
+
+/// The name of a test: several words of lower case.
+fn is_a_sentence(name: &str) -> bool {
+    name.split('_').count() > 2 && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
 /// One line of shipped Rust that is not a comment.
 struct Line {
     path: String,

@@ -58,3 +58,12 @@ fn a_second_reason_joins_the_first_and_does_not_move_its_deadline() {
     });
     assert_eq!(decided.unwrap().also.len(), 1, "the other reason is named beside it");
 }
+
+#[test]
+fn a_whisper_whose_end_is_never_reported_holds_the_bridge_for_three_seconds_at_most() {
+    let mut bench = Bench::briefing();
+    bench.after(500).key(HUMAN, '1').acked("ann", 1).run(2_999);
+    assert_eq!(bench.call.standing().phase, Some(Phase::Barrier));
+    bench.run(1);
+    assert_eq!(bench.call.standing().phase, Some(Phase::Bridged));
+}
