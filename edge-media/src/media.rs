@@ -12,6 +12,7 @@ pub mod engine;
 pub mod hold;
 pub mod jitter;
 pub mod latch;
+pub mod measure;
 pub mod mixer;
 pub mod prompt;
 pub mod rtcp;

@@ -33,7 +33,7 @@ use self::core::{Core, VoiceLink, earliest};
 use self::ending::Ending;
 use self::fallback::FallingBack;
 use self::legs::Answered;
-use self::media::MediaReport;
+use self::media::{MediaReport, Stretch};
 use self::outcome::{LegCause, Phase};
 use self::silence::HeldBy;
 use self::talk::{Conversing, Disclosing};
@@ -510,9 +510,18 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
         | MediaReport::AudioSeen { .. }
         | MediaReport::Spoke { .. }
         | MediaReport::Quiet { .. }
+        | MediaReport::Sent { .. }
         | MediaReport::Drained { .. } => {}
     }
     match (state, report) {
+        (
+            state @ (State::Transferring(_) | State::FallingBack(_) | State::Bridged(_)),
+            MediaReport::Sent { egress: LegId::CALLER, stretch },
+        ) => {
+            // The first ends with the first packet of the message: it is the voice agent's.
+            core.proof = Some(core.proof.map_or_else(Stretch::default, |proof| proof.and(stretch)));
+            state
+        }
         (state, MediaReport::PlayEnded { play, played_pm }) => {
             if core.play_ended(play, played_pm) {
                 return play_ended(core, state, play);
@@ -568,6 +577,7 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
             | MediaReport::SourceBack { .. }
             | MediaReport::Spoke { .. }
             | MediaReport::Quiet { .. }
+            | MediaReport::Sent { .. }
             | MediaReport::Drained { .. },
         ) => state,
     }

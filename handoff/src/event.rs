@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use codec::{BadEvent, DATA_VERSION, EVENT_LEN_MAX, sequence_text, webhook_of};
 
+use crate::call::media::Stretch;
 use crate::call::outcome::{FallbackTaken, LegCause, Outcome};
 use crate::clock::Timestamp;
 use crate::conversation::{Context, Snapshot, Stimulus};
@@ -370,6 +371,16 @@ pub enum Fact {
         transfer_id: TransferId,
         /// In which phase.
         phase: String,
+    },
+    /// What the caller's egress sent from the transition message to the human's first word, as
+    /// the media plane measured it. Before the end of a transfer in which anything was sent.
+    #[serde(rename = "media.proof")]
+    MediaProof {
+        /// Of which transfer.
+        transfer_id: TransferId,
+        /// What was measured.
+        #[serde(flatten)]
+        stretch: Stretch,
     },
     /// A transfer ended. Exactly one per transfer.
     #[serde(rename = "transfer.ended")]

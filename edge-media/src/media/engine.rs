@@ -17,6 +17,7 @@ use handoff::clock::Now;
 use handoff::id::{CallId, Epoch, LegId};
 
 use self::leg::Leg;
+use super::codec::Frame;
 use super::egress::Slot;
 use super::prompt::{Audio, ClipStore, SpeechKey, SpeechStore};
 use super::rtp::RtpPacket;
@@ -352,6 +353,10 @@ impl CallMedia {
             if let Some(leg) = self.legs.get_mut(position) {
                 leg.speak(times, routed, call, self.plan.epoch, clips, sink);
             }
+        }
+        let prompts: Vec<(LegId, Frame)> = self.legs.iter().filter_map(Leg::prompts).collect();
+        for leg in &mut self.legs {
+            leg.judge(&prompts);
         }
     }
 }

@@ -116,6 +116,7 @@ fn body_of(fact: &Fact) -> Map<String, Value> {
         | Fact::BridgeCompleted { .. }
         | Fact::VoiceAgentReleased { .. }
         | Fact::CallerAbandoned { .. }
+        | Fact::MediaProof { .. }
         | Fact::LegOpened { .. }
         | Fact::LegClosed { .. }
         | Fact::CallEnded { .. }
@@ -182,6 +183,7 @@ fn actor_of(event: &CallEvent) -> Actor {
         | Fact::WhisperEnded { .. }
         | Fact::BridgeCompleted { .. }
         | Fact::VoiceAgentReleased { .. }
+        | Fact::MediaProof { .. }
         | Fact::TransferEnded { .. }
         | Fact::LegOpened { .. }
         | Fact::LegClosed { .. }

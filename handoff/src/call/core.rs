@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::call::io::{Arrival, CallRules, DesktopPush, Output, QueueRules};
 use crate::call::legs::Ledger;
-use crate::call::media::{Play, Prompt, Purpose, Sound};
+use crate::call::media::{Play, Prompt, Purpose, Sound, Stretch};
 use crate::call::outcome::LegCause;
 use crate::call::silence::Silences;
 use crate::call::tap::Tap;
@@ -57,6 +57,9 @@ pub(super) struct Core {
     pub(super) paying: bool,
     /// The caller leaves a message: their leg is recorded for it.
     pub(super) message: bool,
+    /// What the caller's egress sent since the transition message of the transfer under way; the
+    /// stretch before it is the voice agent's and counts for nothing.
+    pub(super) proof: Option<Stretch>,
     /// Legs that are recorded, and whether that is paused.
     recorded: BTreeMap<LegId, bool>,
     /// Ended recordings that are not reported to lie on disk yet.
@@ -153,6 +156,7 @@ impl Core {
             tap: Tap::new(),
             paying: false,
             message: false,
+            proof: None,
             recorded: BTreeMap::new(),
             unstored: BTreeSet::new(),
             store_until: None,

@@ -148,6 +148,45 @@ pub enum MediaReport {
         /// Whose.
         leg: LegId,
     },
+    /// What left on `egress` since the last report of this kind. Sent before each
+    /// [`MediaReport::Applied`] of an RTP leg.
+    Sent {
+        /// Which egress.
+        egress: LegId,
+        /// What was measured at it.
+        stretch: Stretch,
+    },
+}
+
+/// What was measured on one egress for a while, on the packets and frames themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Packets sent.
+    pub packets: u32,
+    /// Longest time between two packets, in milliseconds. Time in which the far end forbade
+    /// us to send does not count.
+    pub longest_gap_ms: u32,
+    /// Longest time without a frame above -50 dBFS, in milliseconds.
+    pub longest_silence_ms: u32,
+    /// Packets that do not follow the one before: another SSRC, a sequence number or a
+    /// timestamp that goes back, repeats or leaps.
+    pub breaks: u32,
+    /// Frames in which what a prompt says to somebody else was heard here.
+    pub leaked_frames: u32,
+}
+
+impl Stretch {
+    /// The two together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_add(other.packets),
+            longest_gap_ms: self.longest_gap_ms.max(other.longest_gap_ms),
+            longest_silence_ms: self.longest_silence_ms.max(other.longest_silence_ms),
+            breaks: self.breaks.saturating_add(other.breaks),
+            leaked_frames: self.leaked_frames.saturating_add(other.leaked_frames),
+        }
+    }
 }
 
 /// What a prompt is played for, as far as the record cares.

@@ -193,6 +193,7 @@ fn start(
     if let Some(evaluable) = publish {
         core.out.push(Output::PublishDecision { evaluable, decision: decision.clone() });
     }
+    core.proof = None;
     core.tell_voice("accepted", Some(rules.wait_default_s));
     let own = decision.origin == Origin::EdgeFallback;
     let payload = core.kept_payload(&id);
@@ -490,6 +491,9 @@ pub(super) fn record_end(
     fallback: FallbackTaken,
     skew_ms: Option<u64>,
 ) {
+    if let Some(stretch) = core.proof.take().filter(|stretch| stretch.packets > 0) {
+        core.emit(Fact::MediaProof { transfer_id: transfer_id.clone(), stretch });
+    }
     let class = outcome.class().as_str().to_owned();
     core.emit(Fact::TransferEnded { transfer_id, outcome, fallback, skew_ms, class });
 }

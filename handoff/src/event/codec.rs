@@ -165,6 +165,7 @@ impl Fact {
             Self::BridgeCompleted { .. } => "bridge.completed",
             Self::VoiceAgentReleased { .. } => "ai.released",
             Self::CallerAbandoned { .. } => "caller.abandoned",
+            Self::MediaProof { .. } => "media.proof",
             Self::TransferEnded { .. } => "transfer.ended",
             Self::LegOpened { .. } => "leg.opened",
             Self::LegClosed { .. } => "leg.closed",
@@ -230,6 +231,7 @@ pub const fn webhook_of(event: &CallEvent) -> Option<WebhookKind> {
         | Fact::WhisperStarted { .. }
         | Fact::WhisperEnded { .. }
         | Fact::VoiceAgentReleased { .. }
+        | Fact::MediaProof { .. }
         | Fact::LegOpened { .. }
         | Fact::LegClosed { .. }
         | Fact::CommandRejected { .. }

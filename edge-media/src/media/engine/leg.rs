@@ -11,6 +11,7 @@ use super::{RecordedFrame, Sink, Times};
 use crate::media::codec::Frame;
 use crate::media::comfort::{Heard, SpeechTurn};
 use crate::media::egress::Turn;
+use crate::media::measure::Measure;
 use crate::media::mixer;
 use crate::media::prompt::{ClipStore, Playback, SpeechStore};
 use crate::media::rtcp::REPORT_LEN_MAX;
@@ -40,6 +41,9 @@ pub(super) struct Leg {
     turn: Option<SpeechTurn>,
     recorded: bool,
     said: Frame,
+    /// What this tick says to the far end; `None` where nothing is sent.
+    tells: Option<Frame>,
+    measure: Measure,
     first_seen: bool,
     /// Packets since the plan of that epoch; its report is sent once.
     proof: (Epoch, u32),
@@ -90,6 +94,8 @@ impl Leg {
             turn: None,
             recorded: false,
             said: Frame::Silence,
+            tells: None,
+            measure: Measure::default(),
             first_seen: false,
             proof: (Epoch::default(), 0),
         }
@@ -313,6 +319,7 @@ impl Leg {
         {
             let port = rtp.port();
             if let Some((to, bytes)) = rtp.relay(now, codec, packet) {
+                self.measure.sent(now, bytes);
                 sink.send_rtp(port, to, bytes);
             }
         }
@@ -375,6 +382,8 @@ impl Leg {
             }
             if !rtp.is_agreed() {
                 rtp.rest();
+                self.tells = None;
+                self.measure.paused();
                 return;
             }
         }
@@ -408,7 +417,10 @@ impl Leg {
                             for frame in before.chain([&frame]) {
                                 sent = rtp
                                     .send(frame)
-                                    .map(|(to, bytes)| sink.send_rtp(port, to, bytes))
+                                    .map(|(to, bytes)| {
+                                        self.measure.sent(now, bytes);
+                                        sink.send_rtp(port, to, bytes);
+                                    })
                                     .is_some();
                             }
                             sent
@@ -424,7 +436,14 @@ impl Leg {
                 open
             }
         };
+        self.tells = sent.then_some(frame);
+        if !sent {
+            self.measure.paused();
+        }
         let mut report = |report| sink.report(MediaEvent { at: now, call: call.clone(), report });
+        if sent && self.unannounced && matches!(self.line, Line::Rtp(_)) {
+            report(MediaReport::Sent { egress: self.id, stretch: self.measure.take() });
+        }
         if sent && core::mem::take(&mut self.unannounced) {
             report(MediaReport::Applied { epoch, egress: self.id });
         }
@@ -438,6 +457,19 @@ impl Leg {
             let heard = if sent { frame } else { Frame::Silence }.coded(Codec::Pcmu);
             sink.record(RecordedFrame { at: now, call, leg: self.id, said: &said, heard: &heard });
         }
+    }
+
+    /// Measures what this tick said to the far end beside what prompts said to others.
+    pub(super) fn judge(&mut self, others: &[(LegId, Frame)]) {
+        if let (Line::Rtp(_), Some(frame)) = (&self.line, &self.tells) {
+            let id = self.id;
+            self.measure.heard(frame, others.iter().filter(|(leg, _)| *leg != id).map(|(_, frame)| frame));
+        }
+    }
+
+    /// What a prompt says to the far end in this tick.
+    pub(super) fn prompts(&self) -> Option<(LegId, Frame)> {
+        matches!(self.source, Some(Source::Prompt(_))).then(|| Some((self.id, self.tells?))).flatten()
     }
 
     pub(super) fn skip(&mut self, frames: u32) {

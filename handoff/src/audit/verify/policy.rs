@@ -59,6 +59,10 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("bridge.completed", &["transfer_id", "degraded"]),
     ("ai.released", &["transfer_id", "reason"]),
     ("caller.abandoned", &["transfer_id", "phase"]),
+    (
+        "media.proof",
+        &["transfer_id", "packets", "longest_gap_ms", "longest_silence_ms", "breaks", "leaked_frames"],
+    ),
     ("transfer.ended", &["transfer_id", "outcome"]),
     ("leg.opened", &["leg", "role"]),
     ("leg.closed", &["leg", "role", "cause", "billed_ms"]),
