@@ -9,6 +9,7 @@ use edge_media::media::Port;
 use edge_media::sip::Destination;
 use handoff::call::DesktopPush;
 use handoff::clock::{Moment, Now, Timestamp};
+use handoff::event::Fact;
 use handoff::pii::Pii;
 use tests::phone::{Habit, tones};
 use tests::world::{Cloud, World, edge_config};
@@ -46,6 +47,14 @@ fn a_caller_who_asks_for_a_person_talks_to_one_and_the_ledger_balances() {
     assert_eq!(world.count("transfer.ended"), 1);
     assert_eq!(world.count("leg.opened"), world.count("leg.closed"));
     assert!(world.published.is_empty(), "the cloud decided");
+    let Some(Fact::MediaProof { stretch: proof, .. }) = world.fact("media.proof") else {
+        panic!("what the caller was sent is in the record")
+    };
+    assert_eq!((proof.breaks, proof.leaked_frames), (0, 0), "{proof:?}");
+    assert!(
+        proof.packets > 100 && proof.longest_gap_ms <= 40 && proof.longest_silence_ms <= 500,
+        "{proof:?}"
+    );
 }
 
 #[test]
