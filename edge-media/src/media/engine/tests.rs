@@ -1,10 +1,12 @@
 //! The media engine in virtual time: who hears whom by tone, one continuous stream per
 //! egress, and what strangers and late ticks leave of it.
 
+mod measured;
+
 use std::cell::RefCell;
 use std::time::Duration;
 
-use handoff::call::media::{ClipId, Part, Prompt, Source, Stretch};
+use handoff::call::media::{ClipId, Part, Prompt, Source};
 use handoff::id::PlayId;
 use handoff::pii::Pii;
 use proptest::prelude::*;
@@ -327,33 +329,6 @@ fn the_caller_never_hears_one_frame_of_the_whisper() {
     assert_eq!(leaked, 0);
     let whispered = world.sent(HUMAN).iter().filter(|p| tone::level(&p.samples, WHISPER_HZ) > -20.0).count();
     assert_eq!(whispered, 40);
-}
-
-/// What was measured at the caller's egress, all in all.
-fn measured(world: &World) -> Stretch {
-    let stretches = world.ear.events.iter().filter_map(|event| match &event.report {
-        MediaReport::Sent { egress, stretch } if *egress == CALLER => Some(*stretch),
-        _ => None,
-    });
-    stretches.fold(Stretch::default(), Stretch::and)
-}
-
-#[test]
-fn what_the_caller_is_sent_is_measured_and_a_planted_whisper_is_found_in_it() {
-    let mut world = World::new();
-    for leaks in [false, true] {
-        world.plan(&[(CALLER, Source::HoldBed)], &[]);
-        world.run(10);
-        let caller = if leaks { Source::Prompt(PlayId(1)) } else { Source::HoldBed };
-        world
-            .plan(&[(CALLER, caller), (HUMAN, Source::Prompt(PlayId(2)))], &[(1, "whisper"), (2, "whisper")]);
-        world.run(40);
-        world.plan(&[(CALLER, Source::Leg(HUMAN)), (HUMAN, Source::Leg(CALLER))], &[]);
-        world.run(60);
-        let stretch = measured(&world);
-        assert_eq!((stretch.breaks, stretch.leaked_frames > 0), (0, leaks), "{stretch:?}");
-        assert!(stretch.packets > 40 && stretch.longest_gap_ms <= 20, "{stretch:?}");
-    }
 }
 
 #[test]
