@@ -20,6 +20,10 @@ pub mod guard;
 pub mod http;
 pub mod local;
 pub mod sqlite;
+mod worker;
+
+#[cfg(feature = "aws")]
+pub mod aws;
 
 pub mod audit_read;
 
