@@ -55,6 +55,10 @@ enum Command {
         /// Where the embedded store is.
         #[arg(long, global = true, default_value = "./warmbridge-data")]
         data: PathBuf,
+        /// Read this DynamoDB table and those beside it instead, with the environment's
+        /// credentials.
+        #[arg(long, global = true, value_name = "TABLE", conflicts_with = "data")]
+        dynamodb: Option<String>,
         /// Print JSON.
         #[arg(long, global = true)]
         json: bool,
@@ -153,7 +157,15 @@ pub fn run() -> ExitCode {
         Command::Demo(options) => on_runtime(crate::demo::run(options)),
         Command::Serve { config } => on_runtime(crate::io::serve(config)),
         Command::Check { config } => on_runtime(check(config)),
-        Command::Audit { data, json, what } => audit::run(&data, json, what),
+        Command::Audit { dynamodb: None, data, json, what } => audit::run(&data, json, what),
+        #[cfg(feature = "aws")]
+        Command::Audit { dynamodb: Some(table), json, what, .. } => {
+            on_runtime(audit::table::run(table, json, what))
+        }
+        #[cfg(not(feature = "aws"))]
+        Command::Audit { dynamodb: Some(_), .. } => fail(&anyhow::anyhow!(
+            "this build reads no DynamoDB: build it with `cargo build --release --features aws`"
+        )),
         Command::Grid => {
             print_line(GRID.trim_end());
             ExitCode::SUCCESS

@@ -18,6 +18,9 @@ pub mod desktop;
 pub mod edge;
 pub mod io;
 pub mod link;
+#[cfg(feature = "aws")]
+pub mod cloud;
+pub mod control;
 pub mod local;
 pub mod media;
 pub mod setup;

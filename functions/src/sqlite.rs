@@ -345,7 +345,8 @@ pub fn nonce() -> Result<[u8; NONCE_LEN], StoreError> {
     random()
 }
 
-fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+/// Random bytes.
+pub fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| StoreError::NoRandomness)?;
     Ok(bytes)

@@ -207,8 +207,8 @@ impl Stage {
     }
 
     /// The functions, to be stopped and started.
-    pub fn functions(&self) -> &Workers {
-        self.server.local().workers()
+    pub fn functions(&self) -> Result<&Workers> {
+        self.server.control().workers().context("the demo's functions run in this process")
     }
 
     /// Waits for the whisper's last sample.
@@ -302,7 +302,7 @@ impl Stage {
     /// Lets the functions finish, then takes every figure; none where they do not finish.
     pub async fn measure(mut self, scenario: Scenario) -> Result<(Report, bool)> {
         // Figures of a store that still changes would be figures of nothing.
-        tokio::time::timeout(SETTLE_MAX, self.server.local().idle())
+        tokio::time::timeout(SETTLE_MAX, self.server.control().idle())
             .await
             .context("the queues did not empty in time, so there is no report")??;
         while let Ok(Some(seen)) = tokio::time::timeout(Duration::from_millis(1), self.desktop.seen()).await {
