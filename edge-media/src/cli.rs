@@ -106,6 +106,13 @@ pub struct DemoArguments {
     /// Open the human agent's page in the browser of this machine.
     #[arg(long)]
     pub open: bool,
+    /// Play it through the functions of this deployed stack, with the environment's
+    /// credentials; the edge is its slot `edge-1`.
+    #[arg(long, requires = "media_bucket")]
+    pub stack: Option<String>,
+    /// The stack's bucket of settings, an output of its deployment.
+    #[arg(long, value_name = "BUCKET", requires = "stack")]
+    pub media_bucket: Option<String>,
 }
 
 /// The scenarios of the demo.

@@ -25,14 +25,9 @@ impl Cloud {
         aws: &Aws,
         setup: &mut Setup,
     ) -> Result<(Self, mpsc::Receiver<Command>)> {
-        let (forwarder, commands) = Forwarder::start(
-            store.clone(),
-            &aws.stack,
-            &aws.media_bucket,
-            &setup.functions,
-            &setup.policy,
-        )
-        .await?;
+        let (forwarder, commands) =
+            Forwarder::start(store.clone(), &aws.stack, &aws.media_bucket, &setup.functions, &setup.policy)
+                .await?;
         setup.commands.clone_from(&forwarder.commands_url);
         Ok((Self { store, forwarder }, commands))
     }

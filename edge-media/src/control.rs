@@ -40,8 +40,7 @@ impl ControlPlane {
     ) -> Result<(Self, mpsc::Receiver<Command>)> {
         match &config.aws {
             None => {
-                let (local, commands) =
-                    Local::start(store, setup).context("the functions cannot start")?;
+                let (local, commands) = Local::start(store, setup).context("the functions cannot start")?;
                 Ok((Self::Local(local), commands))
             }
             #[cfg(feature = "aws")]

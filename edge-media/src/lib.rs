@@ -12,15 +12,15 @@
 //! - [`local`]: the functions in-process, for one machine without a cloud;
 //! - [`cli`] and [`demo`]: the command line, and one whole call with outside parties.
 pub mod cli;
+#[cfg(feature = "aws")]
+pub mod cloud;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod desktop;
 pub mod edge;
 pub mod io;
 pub mod link;
-#[cfg(feature = "aws")]
-pub mod cloud;
-pub mod control;
 pub mod local;
 pub mod media;
 pub mod setup;

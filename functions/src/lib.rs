@@ -28,4 +28,6 @@ pub mod aws;
 pub mod audit_read;
 
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
 mod testing;

@@ -24,7 +24,8 @@ use super::document::{
     AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, TrunkTable, VoiceAgentTable,
 };
 use super::{
-    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk, VoiceAgent,
+    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk,
+    VoiceAgent,
 };
 use values::{SecretSource, literal_ip};
 

@@ -49,7 +49,11 @@ impl ClaimOnce for Cloud {
 }
 
 impl Deliveries for Cloud {
-    async fn delivery(&self, message_id: &str, destination: &str) -> Result<Option<DeliveryState>, PortError> {
+    async fn delivery(
+        &self,
+        message_id: &str,
+        destination: &str,
+    ) -> Result<Option<DeliveryState>, PortError> {
         let item = self.item(&self.names.transfers, &delivery_key(message_id), destination).await?;
         item.map(|item| state_in(&item, message_id, destination)).transpose()
     }

@@ -18,7 +18,8 @@ use super::{Cloud, commands, failed};
 use crate::batch::Verdict;
 use crate::config::FunctionsConfig;
 use crate::ports::{
-    AUDIT, COMMANDS_PREFIX, DECISIONS, GetPayload, Outgoing, PortError, SIGNALS, WEBHOOKS_DURABLE, WEBHOOKS_LIVE,
+    AUDIT, COMMANDS_PREFIX, DECISIONS, GetPayload, Outgoing, PortError, SIGNALS, WEBHOOKS_DURABLE,
+    WEBHOOKS_LIVE,
 };
 use crate::sqlite::queue::{FORWARD_KEYS, FORWARD_PAYLOADS, ForwardedPayload, Received};
 use crate::sqlite::{Store, StoreError, vault};
@@ -82,7 +83,8 @@ impl Forwarder {
         cloud.publish(config, policy).await.map_err(CloudError::Publish)?;
         let (control, watching) = watch::channel(Control::Run);
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let shared = Arc::new(Shared { store: store.clone(), cloud: cloud.clone(), tenant: config.tenant.clone() });
+        let shared =
+            Arc::new(Shared { store: store.clone(), cloud: cloud.clone(), tenant: config.tenant.clone() });
         let url = commands_url.clone();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::from)?;
@@ -90,13 +92,7 @@ impl Forwarder {
             .name("cloud".to_owned())
             .spawn(move || LocalSet::new().block_on(&runtime, run_all(shared, url, commands, watching)))
             .map_err(StoreError::from)?;
-        let forwarder = Self {
-            store,
-            cloud,
-            commands_url,
-            control,
-            thread: Some(thread),
-        };
+        let forwarder = Self { store, cloud, commands_url, control, thread: Some(thread) };
         Ok((forwarder, receiver))
     }
 
@@ -163,7 +159,12 @@ async fn run_all(
     tasks.spawn_local(each(shared.clone(), FORWARD_KEYS, control.clone()));
     tasks.spawn_local(each(shared.clone(), FORWARD_PAYLOADS, control.clone()));
     for _ in 0..commands::POLLS {
-        tasks.spawn_local(commands::poll(shared.cloud.clone(), url.clone(), commands.clone(), control.clone()));
+        tasks.spawn_local(commands::poll(
+            shared.cloud.clone(),
+            url.clone(),
+            commands.clone(),
+            control.clone(),
+        ));
     }
     while tasks.join_next().await.is_some() {}
 }

@@ -298,9 +298,8 @@ mod tests {
         let record = &event.records[0];
         assert_eq!(record.group(), Some("call_0001"));
         assert_eq!(waited(record, Timestamp::from_unix_millis(1_250)), Some(250));
-        let response = BatchResponse {
-            batch_item_failures: vec![ItemFailure { item_identifier: "m1".to_owned() }],
-        };
+        let response =
+            BatchResponse { batch_item_failures: vec![ItemFailure { item_identifier: "m1".to_owned() }] };
         assert_eq!(answer(&response), json!({"batchItemFailures": [{"itemIdentifier": "m1"}]}));
         assert_eq!(answer(&BatchResponse::default()), json!({"batchItemFailures": []}));
     }

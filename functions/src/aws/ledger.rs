@@ -142,7 +142,9 @@ impl Cloud {
         let now = self.wall();
         let items = [
             TransactWriteItem::builder().update(self.head_update(chain, before, new, now)?).build(),
-            TransactWriteItem::builder().put(self.new_item(record_item(chain, new, ciphertext, now))?).build(),
+            TransactWriteItem::builder()
+                .put(self.new_item(record_item(chain, new, ciphertext, now))?)
+                .build(),
             TransactWriteItem::builder().put(self.new_item(idem_item(chain, new))?).build(),
         ];
         let written =
@@ -153,11 +155,14 @@ impl Cloud {
                 let refused = cancelled.cancellation_reasons().iter().filter_map(|reason| reason.code());
                 // A condition that failed and a conflict mean another writer; the next look
                 // says whether that writer wrote this very entry.
-                let mut others = refused
-                    .filter(|code| !matches!(*code, "None" | "ConditionalCheckFailed" | "TransactionConflict"));
+                let mut others = refused.filter(|code| {
+                    !matches!(*code, "None" | "ConditionalCheckFailed" | "TransactionConflict")
+                });
                 match others.next() {
                     None => Ok(Written::LookAgain),
-                    Some("ValidationError") => Err(PortError::Permanent("an audit item is not valid".to_owned())),
+                    Some("ValidationError") => {
+                        Err(PortError::Permanent("an audit item is not valid".to_owned()))
+                    }
                     Some(code) => Err(PortError::Transient(format!("the audit table: {code}"))),
                 }
             }
@@ -178,7 +183,9 @@ impl Cloud {
         let main = !chain.is_side() && chain.call().is_some();
         let closed = new.head.state == HeadState::Closed;
         let ends = main && (entry.kind == PRODUCER_FINAL || entry.kind == "call.ended");
-        let mut set = vec!["seq = :seq, #hash = :hash, #state = :state, event_count = :seq, tenant = :tenant, #chain = :chain"];
+        let mut set = vec![
+            "seq = :seq, #hash = :hash, #state = :state, event_count = :seq, tenant = :tenant, #chain = :chain",
+        ];
         let mut update = Update::builder()
             .table_name(self.names.heads())
             .key("PK", text(head_key(&entry.tenant, chain)))
@@ -306,8 +313,8 @@ impl Cloud {
         let chain = ChainId::of(&call);
         let counts = self.counts(&tenant, &chain).await?;
         let entry = closing(&tenant, &call, &head, &counts, now);
-        let appended = append(&chain, &head, None, &entry)
-            .map_err(|error| PortError::Permanent(error.to_string()))?;
+        let appended =
+            append(&chain, &head, None, &entry).map_err(|error| PortError::Permanent(error.to_string()))?;
         let Appended::Recorded(new) = &appended else { return Ok(None) };
         // Where the head moved meanwhile, the next pass counts again.
         match self.write(&chain, &head, new, None).await? {

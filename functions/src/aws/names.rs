@@ -46,10 +46,8 @@ impl Names {
     /// The names that a function's environment gives.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
         let get = |name: &str| variable(name).unwrap_or_default();
-        let queues = QUEUE_VARIABLES
-            .into_iter()
-            .filter_map(|(queue, name)| Some((queue, variable(name)?)))
-            .collect();
+        let queues =
+            QUEUE_VARIABLES.into_iter().filter_map(|(queue, name)| Some((queue, variable(name)?))).collect();
         Self {
             queues,
             commands_prefix: get("WB_COMMANDS_PREFIX"),
@@ -124,7 +122,9 @@ mod tests {
 
     fn names() -> Names {
         Names::from_environment(|name| match name {
-            "WB_QUEUE_AUDIT" => Some("https://sqs.us-east-1.amazonaws.com/1234/warmbridge-audit.fifo".to_owned()),
+            "WB_QUEUE_AUDIT" => {
+                Some("https://sqs.us-east-1.amazonaws.com/1234/warmbridge-audit.fifo".to_owned())
+            }
             "WB_COMMANDS_PREFIX" => Some(PREFIX.to_owned()),
             _ => None,
         })

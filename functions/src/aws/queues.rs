@@ -99,7 +99,6 @@ fn entry(position: usize, message: &Outgoing) -> Result<SendMessageBatchRequestE
         .map_err(|_| PortError::Permanent("a message is incomplete".to_owned()))
 }
 
-
 /// Cuts messages into requests that the service takes, in order.
 pub(crate) fn batches(messages: Vec<Outgoing>) -> Result<Vec<Vec<Outgoing>>, PortError> {
     let mut batches: Vec<Vec<Outgoing>> = Vec::new();

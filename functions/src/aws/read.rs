@@ -136,8 +136,7 @@ impl TableReader {
 
     async fn records(&self, tenant: &str, chain: &ChainId) -> Result<Vec<StoredRecord>, PortError> {
         let tenant = TenantId::parse(tenant).map_err(|_| damaged("the tenant of a chain"))?;
-        let rows =
-            self.cloud.rows(&self.cloud.names.audit, &chain_key(&tenant, chain), "EVT#", None).await?;
+        let rows = self.cloud.rows(&self.cloud.names.audit, &chain_key(&tenant, chain), "EVT#", None).await?;
         rows.iter().map(record_in).collect()
     }
 

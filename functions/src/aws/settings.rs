@@ -145,13 +145,17 @@ impl Cloud {
         let name = format!("{}{destination}", self.names.secrets_prefix);
         let answer = self.secrets.get_secret_value().secret_id(&name).send().await.map_err(|error| {
             if code_of(&error) == Some("ResourceNotFoundException") {
-                return PortError::Permanent(format!("there is no secret {name}: put the destination's whsec_… there"));
+                return PortError::Permanent(format!(
+                    "there is no secret {name}: put the destination's whsec_… there"
+                ));
             }
             failed("the secrets", error)
         })?;
         let text = answer.secret_string.unwrap_or_default();
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let bad = |_| PortError::Permanent(format!("the secret {name} is not whsec_ and 24 to 64 bytes in base 64"));
+        let bad = |_| {
+            PortError::Permanent(format!("the secret {name} is not whsec_ and 24 to 64 bytes in base 64"))
+        };
         let secret = Secret::parse(lines.next().unwrap_or_default()).map_err(bad)?;
         Ok((secret, lines.next().map(Secret::parse).transpose().map_err(bad)?))
     }
@@ -212,9 +216,11 @@ impl Library {
 
     async fn read(&self, edge: &EdgeId, read_at_ms: u64) -> Result<Settings, PortError> {
         // Not there yet is not for good: the edge publishes when it can.
-        let published = self.cloud.published(edge).await?.ok_or_else(|| {
-            PortError::Transient(format!("{edge} has not published its settings"))
-        })?;
+        let published = self
+            .cloud
+            .published(edge)
+            .await?
+            .ok_or_else(|| PortError::Transient(format!("{edge} has not published its settings")))?;
         let bad = |what: String| PortError::Permanent(format!("the published settings of {edge}: {what}"));
         let policies = published
             .policies

@@ -8,9 +8,7 @@ use handoff::seal::{DataKey, KEY_LEN, NONCE_LEN, SealKey};
 use zeroize::Zeroizing;
 
 use super::{Cloud, Item, binary, binary_of, code_of, damaged, failed, number, number_of, text, text_of};
-use crate::ports::{
-    GetPayload, GetTranscript, Keys, PortError, PutPayload, PutTranscript, StoredPayload,
-};
+use crate::ports::{GetPayload, GetTranscript, Keys, PortError, PutPayload, PutTranscript, StoredPayload};
 
 /// The number of the key that the edge seals a call's texts with.
 pub const EDGE_KEY: u32 = 1;
@@ -197,10 +195,8 @@ impl Cloud {
         if sealed.len() <= IN_ROW_MAX {
             item.insert("body".to_owned(), binary(&sealed));
         } else {
-            let name = format!(
-                "t/{}/{}/{}-{}",
-                payload.tenant, payload.call, payload.payload, payload.revision
-            );
+            let name =
+                format!("t/{}/{}/{}-{}", payload.tenant, payload.call, payload.payload, payload.revision);
             self.put_object(&self.names.media, &name, sealed).await?;
             item.insert("object".to_owned(), text(name));
         }
@@ -229,13 +225,21 @@ impl Cloud {
         let call = call.ok_or_else(|| damaged("the call of a payload"))?;
         let sealed = match (binary_of(&item, "body"), text_of(&item, "object")) {
             (Some(sealed), _) => sealed,
-            (None, Some(name)) => self.object(&self.names.media, name).await?.ok_or_else(|| damaged("a payload"))?,
+            (None, Some(name)) => {
+                self.object(&self.names.media, name).await?.ok_or_else(|| damaged("a payload"))?
+            }
             (None, None) => return Err(damaged("a payload")),
         };
         let key = self.find_key(tenant, &call, n).await?.ok_or_else(|| damaged("a payload's key"))?;
-        let mut stored =
-            StoredPayload { tenant: tenant.clone(), call, payload: payload.clone(), revision, bytes: Vec::new() };
-        let plain = key.key.open(&payload_place(&stored), &sealed).map_err(|_| damaged("a sealed payload"))?;
+        let mut stored = StoredPayload {
+            tenant: tenant.clone(),
+            call,
+            payload: payload.clone(),
+            revision,
+            bytes: Vec::new(),
+        };
+        let plain =
+            key.key.open(&payload_place(&stored), &sealed).map_err(|_| damaged("a sealed payload"))?;
         stored.bytes = plain.to_vec();
         Ok(Some(stored))
     }
@@ -305,4 +309,3 @@ impl GetTranscript for Cloud {
 fn transcript_name(tenant: &TenantId, call: &CallId) -> String {
     format!("t/{tenant}/{call}/transcript")
 }
-

@@ -24,7 +24,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 async fn append(function: &Function, event: Value) -> Result<Value, Failure> {
     let batch = function.batch(batch_in(event)?, async |record| {
         let body = record.body.as_bytes();
-        if let Some(call) = AuditMessage::from_json(body).ok().and_then(|message| message.entry.chain.call()) {
+        if let Some(call) = AuditMessage::from_json(body).ok().and_then(|message| message.entry.chain.call())
+        {
             tracing::info!(call_id = %call, trace_id = trace_of(&call), "audit entry");
         }
         write_audit::handle(&function.cloud, body).await
