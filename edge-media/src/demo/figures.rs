@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use handoff::call::media::ClipId;
 
-use crate::demo::crm::Received;
 use crate::demo::desktop::Seen;
 use crate::demo::hearing::{self, Heard, Window};
 use crate::demo::recorded::{Record, Recorded};
@@ -32,8 +31,6 @@ pub struct Evidence {
     pub human: Vec<Heard>,
     /// What the voice agent received.
     pub voice_agent: Vec<i16>,
-    /// What the CRM received.
-    pub webhooks: Vec<Received>,
     /// What the desktop painted.
     pub seen: Vec<Seen>,
     /// What was printed.

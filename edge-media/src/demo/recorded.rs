@@ -9,7 +9,7 @@ use handoff::id::{CallId, TransferId};
 use handoff::payload::Payload;
 use serde_json::Value;
 
-use crate::demo::crm::Received;
+use crate::demo::crm::{Crm, Received};
 use crate::demo::report::WebhookFigures;
 
 /// One audit record, as far as the figures need it.
@@ -45,7 +45,7 @@ pub struct Recorded {
 }
 
 /// The latest call of the embedded store in `data`.
-pub fn by_store(data: &Path, received: &[Received]) -> Result<Recorded> {
+pub fn by_store(data: &Path, crm: &Crm) -> Result<Recorded> {
     let reader = Reader::open(data).context("the store cannot be read")?;
     // Side chains, of what came after a chain was closed, have names that no call has.
     let mut calls = reader.list()?.into_iter().filter_map(|chain| CallId::parse(&chain.chain).ok());
@@ -55,9 +55,10 @@ pub fn by_store(data: &Path, received: &[Received]) -> Result<Recorded> {
         Some(transfer) => reader.payload(&transfer)?,
         None => None,
     };
+    let received = crm.received();
     let sent = reader.webhooks(&call)?.into_iter();
     let webhooks =
-        sent.map(|hook| figures(hook.kind, &hook.message_id, hook.status, hook.attempts, received));
+        sent.map(|hook| figures(hook.kind, &hook.message_id, hook.status, hook.attempts, &received));
     Ok(Recorded {
         verified: reader.verify(Some(call.as_str()))?.exit_code() == 0,
         payload,
@@ -104,7 +105,7 @@ mod stack {
     use serde_json::Value;
 
     use super::{Record, Recorded, figures, transfer_of};
-    use crate::demo::crm::Received;
+    use crate::demo::crm::{Crm, Received};
     use crate::demo::report::WebhookFigures;
 
     /// How long the functions may take to record everything.
@@ -114,7 +115,7 @@ mod stack {
     const QUIET: Duration = Duration::from_secs(3);
 
     /// The latest call in the tables of `stack`.
-    pub async fn by_stack(stack: &str, bucket: &str, received: &[Received]) -> Result<Recorded> {
+    pub async fn by_stack(stack: &str, bucket: &str, crm: &Crm) -> Result<Recorded> {
         let names = Names::of_stack(stack, bucket);
         let reader = TableReader::open(&names.audit).await;
         let cloud = Cloud::connect(names).await;
@@ -128,7 +129,7 @@ mod stack {
             _ => None,
         };
         let verified = reader.verify(Some(call.as_str())).await?.exit_code() == 0;
-        let webhooks = webhooks(&records, received);
+        let webhooks = webhooks(&records, &crm.received());
         Ok(Recorded { call, records, verified, payload, webhooks })
     }
 

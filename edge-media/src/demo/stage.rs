@@ -322,14 +322,13 @@ impl Stage {
             caller: self.caller.leave(),
             human: self.human.leave(),
             voice_agent: self.voice_agent.leave().await,
-            webhooks: self.crm.received(),
             seen: self.seen,
             timeline: self.timeline.steps(),
             host_stall,
             data: self.data.clone(),
         };
         drop(self.desktop);
-        let recorded = recorded(self.stack.as_ref(), &evidence).await;
+        let recorded = recorded(self.stack.as_ref(), &self.data, &self.crm).await;
         let report =
             recorded.and_then(|recorded| figures::report(evidence, recorded, &clips, self.server.media()));
         self.server.stop().await;
@@ -339,18 +338,18 @@ impl Stage {
 
 /// What was recorded of the call: in the store of this process, or in the stack's tables.
 #[cfg(feature = "aws")]
-async fn recorded(stack: Option<&(String, String)>, evidence: &Evidence) -> Result<Recorded> {
+async fn recorded(stack: Option<&(String, String)>, data: &Path, crm: &Crm) -> Result<Recorded> {
     match stack {
-        Some((stack, bucket)) => recorded::by_stack(stack, bucket, &evidence.webhooks).await,
-        None => recorded::by_store(&evidence.data, &evidence.webhooks),
+        Some((stack, bucket)) => recorded::by_stack(stack, bucket, crm).await,
+        None => recorded::by_store(data, crm),
     }
 }
 
 /// What was recorded of the call. Without the cloud's adapters no stage has a stack: its
 /// configuration is refused.
 #[cfg(not(feature = "aws"))]
-async fn recorded(_stack: Option<&(String, String)>, evidence: &Evidence) -> Result<Recorded> {
-    std::future::ready(recorded::by_store(&evidence.data, &evidence.webhooks)).await
+async fn recorded(_stack: Option<&(String, String)>, data: &Path, crm: &Crm) -> Result<Recorded> {
+    std::future::ready(recorded::by_store(data, crm)).await
 }
 
 /// The lines of the script, by name.
