@@ -42,6 +42,13 @@ const QUEUE_VARIABLES: [(&str, &str); 6] = [
     (PARKED, "WB_QUEUE_PARKED"),
 ];
 
+/// What every command queue's URL begins with, by the URL of any of them.
+fn commands_prefix(url: &str) -> String {
+    let infix = format!("-{COMMANDS_PREFIX}");
+    let end = url.rfind(&infix).map(|at| at + infix.len());
+    end.and_then(|end| url.get(..end)).unwrap_or_default().to_owned()
+}
+
 impl Names {
     /// The names that a function's environment gives.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
@@ -50,7 +57,7 @@ impl Names {
             QUEUE_VARIABLES.into_iter().filter_map(|(queue, name)| Some((queue, variable(name)?))).collect();
         Self {
             queues,
-            commands_prefix: get("WB_COMMANDS_PREFIX"),
+            commands_prefix: commands_prefix(&get("WB_QUEUE_COMMANDS")),
             audit: get("WB_TABLE_AUDIT"),
             payloads: get("WB_TABLE_PAYLOADS"),
             transfers: get("WB_TABLE_TRANSFERS"),
@@ -125,7 +132,7 @@ mod tests {
             "WB_QUEUE_AUDIT" => {
                 Some("https://sqs.us-east-1.amazonaws.com/1234/warmbridge-audit.fifo".to_owned())
             }
-            "WB_COMMANDS_PREFIX" => Some(PREFIX.to_owned()),
+            "WB_QUEUE_COMMANDS" => Some(format!("{PREFIX}edge-1")),
             _ => None,
         })
     }
