@@ -2,6 +2,8 @@
 //! answers them in every test run, the cloud's adapters answer the same ones against an
 //! emulator. A back end that needs another answer is not one.
 
+#![expect(clippy::unwrap_used, reason = "what fails here is a failed question")]
+
 use std::collections::BTreeMap;
 
 use handoff::audit::verify::{Class, Report};
@@ -300,20 +302,10 @@ pub(crate) async fn a_delivery_is_remembered_and_a_gone_destination_too<B: BackE
     assert_eq!(backend.is_disabled(&destination).await, Ok(true));
 }
 
-/// One test per question, over what `$backend` makes.
-macro_rules! contract {
-    ($backend:expr; $($question:ident),+ $(,)?) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $question() {
-                let (backend, _kept) = $backend.await;
-                $crate::contract::$question(&backend).await;
-            }
-        )+
-    };
-    ($backend:expr) => {
-        $crate::contract::contract! {
-            $backend;
+/// Every question, for whoever asks them.
+macro_rules! questions {
+    ($each:ident) => {
+        $each! {
             shuffled_and_repeated_entries_of_many_writers_give_one_whole_chain,
             a_duplicate_is_a_success_and_another_event_under_its_number_is_a_conflict,
             what_comes_after_the_close_goes_to_the_side_chain,
@@ -329,14 +321,13 @@ macro_rules! contract {
         }
     };
 }
-pub(crate) use contract;
 
+#[cfg(test)]
 mod embedded {
     use std::sync::Arc;
 
     use handoff::audit::verify::Report;
     use handoff::id::CallId;
-    use tempfile::TempDir;
 
     use super::BackEnd;
     use crate::audit_read::verify_store;
@@ -353,17 +344,28 @@ mod embedded {
         }
     }
 
-    async fn store() -> (Store, TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_with(dir.path(), Arc::new(wall_clock)).unwrap();
-        (store, dir)
+    macro_rules! asked {
+        ($($question:ident),+ $(,)?) => {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $question() {
+                    let dir = tempfile::tempdir().unwrap();
+                    let store = Store::open_with(dir.path(), Arc::new(wall_clock)).unwrap();
+                    super::$question(&store).await;
+                }
+            )+
+        };
     }
-
-    super::contract!(store());
+    questions!(asked);
 }
 
-#[cfg(feature = "aws")]
-mod cloud {
+/// Asks the stack that the environment names, and prints one line a question. A question that
+/// is not answered as it must be ends with what was wrong.
+#[cfg(feature = "contract")]
+pub mod cloud {
+    use std::io::Write as _;
+    use std::process::ExitCode;
+
     use handoff::audit::verify::Report;
     use handoff::id::CallId;
 
@@ -382,15 +384,25 @@ mod cloud {
         }
     }
 
-    /// The deployed stack that the environment names.
-    async fn stack() -> (Cloud, ()) {
-        let names = Names::from_environment(|name| std::env::var(name).ok());
-        assert!(
-            !names.audit.is_empty() && std::env::var("AWS_ENDPOINT_URL").is_ok(),
-            "these tests ask an emulator: run them by tests/interop/cloud.sh"
-        );
-        (Cloud::connect(names).await, ())
+    /// Asks every question.
+    pub async fn ask() -> ExitCode {
+        let cloud = Cloud::connect(Names::from_environment(|name| std::env::var(name).ok())).await;
+        let mut failures = 0_u8;
+        let mut say = |name: &str, answered: bool| {
+            failures += u8::from(!answered);
+            let verdict = if answered { "ok" } else { "FAILED" };
+            let _ = writeln!(std::io::stdout().lock(), "{verdict} contract: {}", name.replace('_', " "));
+        };
+        macro_rules! asked {
+            ($($question:ident),+ $(,)?) => {
+                $(
+                    let backend = cloud.clone();
+                    let answered = tokio::spawn(async move { super::$question(&backend).await }).await;
+                    say(stringify!($question), answered.is_ok());
+                )+
+            };
+        }
+        questions!(asked);
+        ExitCode::from(failures)
     }
-
-    super::contract!(stack());
 }

@@ -27,7 +27,7 @@ pub mod aws;
 
 pub mod audit_read;
 
-#[cfg(test)]
-mod contract;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 #[cfg(test)]
 mod testing;
