@@ -21,6 +21,13 @@ pub struct Proportion {
 }
 
 impl Proportion {
+    /// Those of `cases` that have the property.
+    pub fn of<T>(cases: impl IntoIterator<Item = T>, has: impl Fn(&T) -> bool) -> Self {
+        let mut share = Self::default();
+        cases.into_iter().for_each(|case| share.count(has(&case)));
+        share
+    }
+
     /// Counts one more case.
     pub const fn count(&mut self, has: bool) {
         self.n += 1;
