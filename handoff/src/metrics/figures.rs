@@ -5,7 +5,7 @@
 
 mod contacts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use super::handling::{Baseline, Gap};
 use super::proportion::{Proportion, Spread};
 use super::row::{LeftOut, Row, Transfer};
 use crate::clock::{DAY_MS, Timestamp};
+use crate::id::TransferId;
 use crate::policy::Category;
 
 /// In which another contact of the same caller counts as a repeat, in days. No standard names
@@ -33,7 +34,10 @@ pub const SERVICE_LEVEL_MS: u64 = 30_000;
 pub const DEAD_AIR_MS: u64 = 500;
 
 /// A conversation that ends sooner after the bridge may have been cut.
-pub const CUT_WITHIN_MS: u64 = 60_000;
+pub const CUT_WITHIN_MS: i64 = 60_000;
+
+/// How near to each other ends are that one timer made.
+const TOGETHER_WITHIN_MS: u64 = 1_000;
 
 /// From when until when calls began: the figures are of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -137,8 +141,20 @@ pub struct Figures {
     pub handle_gap: Gap,
     /// From the start of the call to its end, where the matter was resolved.
     pub resolution_ms: Spread,
-    /// Conversations over within a minute of the bridge, by queue.
-    pub cut: BTreeMap<String, Proportion>,
+    /// Life after the bridge, by queue.
+    pub life: BTreeMap<String, Life>,
+}
+
+/// How long conversations with one queue live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Life {
+    /// Those over within a minute of the bridge, of those that are over.
+    pub cut: Proportion,
+    /// The middle one of these.
+    pub cut_after_ms: Option<i64>,
+    /// Those of them that ended within a second of that moment: people stop at any time, a
+    /// timer always at the same.
+    pub together: Proportion,
 }
 
 impl Figures {
@@ -196,7 +212,7 @@ impl Figures {
                     .map(|(row, _)| row.ended_at.unix_millis() - row.started_at.unix_millis())
                     .collect(),
             ),
-            cut: cut(&transfers),
+            life: life(&transfers),
         }
     }
 
@@ -205,6 +221,17 @@ impl Figures {
         let judged = self.resolution.iter().find(|it| it.window_days == REPEAT_WINDOW_DAYS);
         judged.copied().unwrap_or_default()
     }
+}
+
+/// The bridged transfers of a period that were not resolved by the first human agent, as far
+/// as it can be told: what lowers the resolution.
+pub(super) fn unresolved(rows: &[Row], period: Period, now: Timestamp) -> BTreeSet<&TransferId> {
+    let contacts = Contacts::of(rows);
+    let fails = |(row, transfer): &(&Row, &Transfer)| {
+        let one = resolution(&[(*row, *transfer)], &contacts, REPEAT_WINDOW_DAYS, now).post_transfer;
+        one.n > one.k
+    };
+    transfers(rows, period).filter(fails).map(|(_, transfer)| &transfer.id).collect()
 }
 
 /// A threshold, a window or a rule moves how often calls are handed over for this reason.
@@ -272,14 +299,24 @@ fn resolution(
     found
 }
 
-fn cut(transfers: &[(&Row, &Transfer)]) -> BTreeMap<String, Proportion> {
-    let mut queues: BTreeMap<String, Proportion> = BTreeMap::new();
+fn life(transfers: &[(&Row, &Transfer)]) -> BTreeMap<String, Life> {
+    let mut queues: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for (_, transfer) in transfers {
-        if let Some(life_ms) = transfer.life_ms {
-            queues.entry(transfer.queue.clone()).or_default().count(life_ms < CUT_WITHIN_MS);
+        if let Some(life_ms) = signed(transfer.life_ms) {
+            queues.entry(transfer.queue.clone()).or_default().push(life_ms);
         }
     }
-    queues
+    let of = |lives: &Vec<i64>| {
+        let short: Vec<i64> = lives.iter().copied().filter(|ms| *ms < CUT_WITHIN_MS).collect();
+        let cut_after_ms = Spread::of(short.clone()).p50;
+        let close = |ms: &i64| cut_after_ms.is_some_and(|middle| middle.abs_diff(*ms) <= TOGETHER_WITHIN_MS);
+        Life {
+            cut: Proportion::of(lives, |ms| **ms < CUT_WITHIN_MS),
+            cut_after_ms,
+            together: Proportion::of(short, close),
+        }
+    };
+    queues.into_iter().map(|(queue, lives)| (queue, of(&lives))).collect()
 }
 
 fn tally<K: Ord>(items: impl Iterator<Item = K>) -> BTreeMap<K, u64> {

@@ -125,7 +125,8 @@ fn the_layers_speak_for_themselves() {
     assert_eq!((figures.incomplete, figures.template, figures.wrong_team), (of(1, 4), of(1, 4), of(1, 4)));
     assert_eq!((figures.dead_air, figures.dead_air_ms.p95), (of(1, 4), Some(501)));
     assert_eq!(figures.message_cut, of(1, 3), "who leaves during the message cut it themselves");
-    assert_eq!(figures.cut, BTreeMap::from([("queue_care".to_owned(), of(1, 3))]));
+    let life = Life { cut: of(1, 3), cut_after_ms: Some(59_999), together: of(1, 1) };
+    assert_eq!(figures.life, BTreeMap::from([("queue_care".to_owned(), life)]));
     assert_eq!(figures.unbalanced, 1);
 }
 

@@ -323,7 +323,12 @@ impl Open {
                 self.bridged = Some(at);
                 self.row.bridged_ms = Some(at.since(self.decided));
             }
-            "caller.abandoned" => self.row.abandoned_ms = Some(at.since(self.decided)),
+            "caller.abandoned" => {
+                self.row.abandoned_ms = Some(at.since(self.decided));
+                // A phone that still rang did so until now.
+                let ringing = self.offers.iter_mut().filter_map(|offer| offer.ringing.take());
+                self.row.ring_ms += ringing.map(|from| at.since(from)).sum::<u64>();
+            }
             "transfer.ended" => self.row.outcome = text(body, "outcome").map(str::to_owned),
             _of_no_figure => {}
         }

@@ -169,16 +169,17 @@ fn the_last_disposition_wins_by_its_own_clock_and_adds_the_work_after() {
 
 #[test]
 fn each_transfer_of_a_call_has_its_row_and_knows_whether_one_followed() {
-    let ledger =
-        decided(begun(), 9_000, 1, 2).edge(12_000, "caller.abandoned", json!({"transfer_id": transfer(1)}));
+    let ledger = decided(begun(), 9_000, 1, 2)
+        .edge(10_000, "agent.ringing", json!({"agent_id": "ann", "attempt": 1}))
+        .edge(12_000, "caller.abandoned", json!({"transfer_id": transfer(1)}));
     let ledger = ended(decided(ledger, 30_000, 2, 3), 40_000);
-    let found: Vec<(u32, bool, Option<u64>)> = ledger
+    let found: Vec<(u32, bool, Option<u64>, u64)> = ledger
         .rows()
         .iter()
         .filter_map(|row| row.transfer.as_ref())
-        .map(|transfer| (transfer.ordinal, transfer.followed, transfer.abandoned_ms))
+        .map(|transfer| (transfer.ordinal, transfer.followed, transfer.abandoned_ms, transfer.ring_ms))
         .collect();
-    assert_eq!(found, [(1, true, Some(3_000)), (2, false, None)]);
+    assert_eq!(found, [(1, true, Some(3_000), 2_000), (2, false, None, 0)], "the phone rang to the end");
 }
 
 #[test]
