@@ -12,6 +12,7 @@ pub mod batch;
 pub mod breakers;
 pub mod build_payload;
 pub mod evaluate_trigger;
+pub mod measure_transfers;
 pub mod send_webhook;
 pub mod write_audit;
 

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use handoff::call::outcome::{FallbackTaken, Outcome};
-use handoff::clock::Timestamp;
+use handoff::clock::{Day, Timestamp};
 use handoff::command::CommandBody;
 use handoff::conversation::{Context, Snapshot, Stimulus, TransferStanding};
 use handoff::event::{CallEvent, Evaluable, Fact, Played};
@@ -24,7 +24,7 @@ use super::*;
 use crate::audit_read::{Reader, verify_store};
 use crate::config::{Content, Destination};
 use crate::outbox::CallOutbox;
-use crate::ports::PARKED;
+use crate::ports::{PARKED, ReadRows};
 use crate::sqlite::{Row, nonce};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -241,6 +241,9 @@ async fn a_call_runs_through_all_handlers_and_its_chain_verifies() {
         assert_eq!(verify(SECRET, header("webhook-id"), at, body, header("webhook-signature"), at), Ok(()));
     }
     assert_eq!(store.depth(PARKED).unwrap(), 0);
+    let day = Day::of(reader.list().unwrap()[0].started_at);
+    let rows = store.rows(&tenant(), day).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), [transfer().as_str()]);
 }
 
 #[tokio::test]

@@ -206,20 +206,7 @@ impl Deliveries for Store {
 
 impl ReadRecords for Store {
     async fn records(&self, tenant: &TenantId, call: &CallId) -> Result<Vec<AuditRecord>, PortError> {
-        let main = ChainId::of(call);
-        Ok(self.read(|conn, _| {
-            let mut statement =
-                conn.prepare_cached("SELECT cj FROM audit WHERE tenant = ?1 AND chain = ?2 ORDER BY seq")?;
-            let mut records = Vec::new();
-            for chain in [&main, &main.side()] {
-                let rows = statement
-                    .query_map(params![tenant.as_str(), chain.as_str()], |row| row.get::<_, Vec<u8>>(0))?;
-                for row in rows {
-                    records.extend(AuditRecord::parse(&row?));
-                }
-            }
-            Ok(records)
-        })?)
+        Ok(self.read(|conn, _| ledger::records(conn, tenant.as_str(), call))?)
     }
 }
 
