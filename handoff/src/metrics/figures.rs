@@ -135,7 +135,9 @@ pub struct Figures {
     pub disposition: Proportion,
     /// Talk, hold and work after the call, where all three are known.
     pub handle_ms: Spread,
-    /// Transfers for which they are, of those handled.
+    /// Talk and hold alone, the whisper included, of all that were handled.
+    pub talk_ms: Spread,
+    /// Transfers for which the work after the call is known too, of those handled.
     pub handle_known: Proportion,
     /// Handle time beside that of direct calls.
     pub handle_gap: Gap,
@@ -203,6 +205,7 @@ impl Figures {
                 .collect(),
             disposition: known(|it| it.disposition.as_ref().map(|said| said.resolved)),
             handle_ms: spread(|it| signed(it.handle_ms())),
+            talk_ms: spread(|it| signed(it.handled_ms)),
             handle_known: known(|it| it.handled_ms.map(|_| it.handle_ms().is_some())),
             handle_gap: Gap::of(transfers.iter().map(|(row, _)| *row), baseline),
             resolution_ms: Spread::of(

@@ -97,6 +97,7 @@ impl Report {
     fn write_handling(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = &self.figures;
         spread(f, "handle time", figures.handle_ms)?;
+        spread(f, "  talk and hold", figures.talk_ms)?;
         share(f, "  known whole", figures.handle_known, "talk, hold and work after")?;
         let label = "  beside direct calls";
         match &figures.handle_gap {
@@ -277,6 +278,7 @@ mod tests {
               resolved, as disposed   90.0 % (82.5 % to 94.5 %; 90 of 100)
               start to end of call    p50 60.000 s, p95 60.000 s, mean 60.000 s (n = 90)
             handle time               p50 210.000 s, p95 210.000 s, mean 210.000 s (n = 100)
+              talk and hold           p50 180.000 s, p95 180.000 s, mean 180.000 s (n = 100)
               known whole             100.0 % (96.3 % to 100.0 %; 100 of 100), talk, hold and work after
               beside direct calls     no baseline
             card acknowledged         100.0 % (96.3 % to 100.0 %; 100 of 100)

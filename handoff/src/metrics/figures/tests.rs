@@ -106,6 +106,7 @@ fn durations_are_published_as_spreads() {
     );
     // 180 s of talk and 30 s after it, where a disposition told them: a, b, f, f.
     assert_eq!((figures.handle_ms.n, figures.handle_ms.mean), (4, Some(210_000)));
+    assert_eq!((figures.talk_ms.n, figures.talk_ms.mean), (5, Some(180_000)), "c too");
     assert_eq!((figures.handle_known, &figures.handle_gap), (of(4, 5), &Gap::NoBaseline));
     assert_eq!((figures.ring_ms.n, figures.ring_ms.p50), (7, Some(6_000)));
     assert_eq!((figures.resolution_ms.n, figures.resolution_ms.p50), (3, Some(60_000)));
