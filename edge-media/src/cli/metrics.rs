@@ -148,8 +148,6 @@ mod tests {
         assert_eq!((all.figures.calls, all.figures.transfer_rate.n), (2, 2));
         assert!(all.period.from > now.plus_millis(-60_000), "the period began with its first call");
         assert_eq!(of(now.plus_millis(1), now.plus_millis(2)).figures.calls, 0);
-        assert_eq!(run(&options(data.path())), ExitCode::SUCCESS);
-        assert_eq!(run(&Options { json: true, ..options(data.path()) }), ExitCode::SUCCESS);
     }
 
     #[test]
