@@ -2,6 +2,7 @@
 //! answer. Results go to stdout, logs to stderr, JSON where a program may read it.
 
 mod audit;
+mod metrics;
 mod policy;
 mod recording;
 mod webhook;
@@ -14,6 +15,9 @@ use tracing_subscriber::EnvFilter;
 
 /// What whole calls did in virtual time; the test that plays them keeps it true.
 const GRID: &str = include_str!("../../tests/GRID.md");
+
+/// Exit code for a store that cannot be read.
+const UNREADABLE: u8 = 4;
 
 /// Warm transfers from voice AI to people.
 #[derive(Debug, Parser)]
@@ -83,6 +87,8 @@ enum Command {
         #[command(subcommand)]
         what: recording::What,
     },
+    /// Say how transfers go, and what to change where they go badly.
+    Metrics(metrics::Options),
     /// Check a policy.
     Policy {
         #[command(subcommand)]
@@ -179,6 +185,7 @@ pub fn run() -> ExitCode {
         }
         Command::Webhook { what } => on_runtime(webhook::run(what)),
         Command::Recording { data, json, what } => recording::run(&data, json, what),
+        Command::Metrics(options) => metrics::run(&options),
         Command::Policy { what } => policy::run(what),
     }
 }

@@ -195,6 +195,11 @@ impl Reader {
         Ok(shown)
     }
 
+    /// The records of a call and of its side chain, as they are, sealed texts sealed.
+    pub fn records(&self, tenant: &str, call: &CallId) -> Result<Vec<AuditRecord>, StoreError> {
+        ledger::records(&self.conn, tenant, call)
+    }
+
     fn opened(&self, record: &AuditRecord, ciphertext: &[u8], key: &SealKey) -> Option<Pii<String>> {
         let entry = &record.entry;
         let call = entry.chain.call()?;

@@ -11,7 +11,9 @@ pub mod outbox;
 pub mod batch;
 pub mod breakers;
 pub mod build_payload;
+pub mod disposition;
 pub mod evaluate_trigger;
+pub mod measure_transfers;
 pub mod send_webhook;
 pub mod write_audit;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use handoff::command::Command;
+use handoff::id::CallId;
 use handoff::policy::Policy;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -19,7 +20,7 @@ use crate::ports::{AUDIT, AppendAudit, DECISIONS, SIGNALS, WEBHOOKS_DURABLE, WEB
 use crate::sqlite::queue::Received;
 use crate::sqlite::{Store, StoreError, ledger};
 use crate::worker::{self, Control, Failures, LOOK_AGAIN, STORE_RETRY, may_run};
-use crate::{build_payload, evaluate_trigger, send_webhook, write_audit};
+use crate::{build_payload, evaluate_trigger, measure_transfers, send_webhook, write_audit};
 
 /// Most commands that wait for the edge. The edge takes them at once or is gone.
 const COMMANDS_MAX: usize = 256;
@@ -171,7 +172,13 @@ async fn handle(shared: &Shared, name: &str, record: &Received) -> Result<Handle
         WEBHOOKS_LIVE | WEBHOOKS_DURABLE => {
             send_webhook::handle(store, http, clock, breakers, config, body, jitter()).await
         }
-        AUDIT => write_audit::handle(store, body).await,
+        AUDIT => {
+            let recorded = write_audit::handle(store, body).await?;
+            if let Some((tenant, call)) = measure_transfers::late_result(body) {
+                measure_transfers::measure(store, &tenant, &call).await?;
+            }
+            Ok(recorded)
+        }
         _ => deliver(commands, body).await,
     }
 }
@@ -197,7 +204,7 @@ pub fn jitter() -> u16 {
     u16::from_be_bytes(bytes)
 }
 
-/// Closes chains when the last message of their call is gone.
+/// Closes chains when the last message of their call is gone, and measures their calls.
 async fn close_chains(shared: Arc<Shared>, mut control: watch::Receiver<Control>) {
     let mut activity = shared.store.activity();
     while may_run(&mut control).await {
@@ -208,6 +215,7 @@ async fn close_chains(shared: Arc<Shared>, mut control: watch::Receiver<Control>
                 Ok(closed) => {
                     for call in closed {
                         tracing::info!(call_id = %call, "audit chain closed");
+                        measure(&shared, &call).await;
                     }
                 }
                 Err(error) => tracing::warn!(%error, "chains were not closed"),
@@ -218,6 +226,14 @@ async fn close_chains(shared: Arc<Shared>, mut control: watch::Receiver<Control>
             _ = control.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
+    }
+}
+
+/// Measures a call whose chain was closed. Where that fails the chain still has everything.
+async fn measure(shared: &Shared, call: &CallId) {
+    let tenant = shared.config.get().tenant.clone();
+    if let Err(error) = measure_transfers::measure(&shared.store, &tenant, call).await {
+        tracing::warn!(call_id = %call, %error, "a call was not measured");
     }
 }
 

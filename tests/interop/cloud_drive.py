@@ -213,7 +213,8 @@ def poison():
     send_audit(call, json.dumps({"entry": conflicting}))
     send_audit(call, json.dumps({"entry": entry(call, 1)}))
     check("the records behind a poison record of their call are written", until(lambda: len(records(call)) == 2, 60))
-    check("bad records lie in no queue", until(lambda: all(waiting(queue) == 0 for queue in QUEUES), 60))
+    check("bad records lie in no queue", until(lambda: all(waiting(queue) == 0 for queue in QUEUES), 60),
+          {queue: waiting(queue) for queue in QUEUES if waiting(queue)} or "")
     found = parked()
     reasons = sorted(f"{record['queue']}: {record['why']}" for record in found)
     check("each is parked with its reason", len(found) == 6 and all(record["why"] for record in found), reasons)
@@ -259,15 +260,30 @@ def stopped(outputs):
     return list(captured.values())
 
 
+def retold(signal, call):
+    """The signal as if it came now, from another call."""
+    event = json.loads(json.dumps(signal).replace(signal["subject"], call))
+    event["time"] = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    return json.dumps(event)
+
+
+def triggers(signal, commands):
+    sqs.send_message(QueueUrl=url("signals"), MessageBody=retold(signal, "call_try" + uuid.uuid4().hex[:8]))
+    answer = sqs.receive_message(QueueUrl=commands, MaxNumberOfMessages=10, WaitTimeSeconds=2)
+    for message in answer.get("Messages", []):
+        sqs.delete_message(QueueUrl=commands, ReceiptHandle=message["ReceiptHandle"])
+    return bool(answer.get("Messages"))
+
+
 def hops(signals):
     """Signals straight into the queue; how long until the command is there."""
-    samples = [json.loads(signal) for signal in signals]
-    asking = next((s for s in samples if "medication" in json.dumps(s)), None)
+    samples = [sample for sample in map(json.loads, signals) if "evaluable" in sample["data"]]
+    commands = url("commands-edge-1")
+    sqs.purge_queue(QueueUrl=commands)
+    asking = next((sample for sample in samples if triggers(sample, commands)), None)
     if not check("a signal that triggers was seen in the queue", asking is not None, f"{len(samples)} signals"):
         return
     call, sent, arrived = asking["subject"], {}, {}
-    commands = url("commands-edge-1")
-    sqs.purge_queue(QueueUrl=commands)
     done = threading.Event()
 
     def poll():
@@ -282,15 +298,11 @@ def hops(signals):
     threads = [threading.Thread(target=poll) for _ in range(4)]
     for thread in threads:
         thread.start()
+    signals_url = url("signals")
     for number in range(HOPS):
         own = f"call_hop{number:04}"
-        body = json.dumps(asking).replace(call, own)
-        event = json.loads(body)
-        event["time"] = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
-        # The transfer's id follows from its call's in truth; any other will do here.
-        text = json.dumps(event).replace(event["data"]["evaluable"]["transfer_id"], f"xfer_hop{number:04}") if "evaluable" in event["data"] else json.dumps(event)
         sent[own] = time.monotonic()
-        sqs.send_message(QueueUrl=url("signals"), MessageBody=text)
+        sqs.send_message(QueueUrl=signals_url, MessageBody=retold(asking, own))
         time.sleep(0.05)
     until(lambda: len(arrived) >= HOPS, 60)
     done.set()

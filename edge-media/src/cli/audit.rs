@@ -13,10 +13,7 @@ use functions::audit_read::{Bundle, Chain, Reader, Shown, verify_bundle};
 use handoff::audit::verify::Report;
 use serde_json::json;
 
-use super::print_line;
-
-/// Exit code for a store that cannot be read.
-const UNREADABLE: u8 = 4;
+use super::{UNREADABLE, print_line};
 
 /// What to do with the trail.
 #[derive(Debug, Subcommand)]

@@ -111,8 +111,11 @@ mod stack {
     /// How long the functions may take to record everything.
     const SETTLE_MAX: Duration = Duration::from_secs(90);
 
-    /// A call's records are complete when none came for this long behind the edge's last.
-    const QUIET: Duration = Duration::from_secs(3);
+    /// How often the tables are asked.
+    const ASK_EVERY: Duration = Duration::from_secs(2);
+
+    /// A call's records are complete when none came for so many askings behind the edge's last.
+    const QUIET_ASKINGS: u32 = 4;
 
     /// The latest call in the tables of `stack`.
     pub async fn by_stack(stack: &str, bucket: &str, crm: &Crm) -> Result<Recorded> {
@@ -134,7 +137,7 @@ mod stack {
     }
 
     async fn settled(reader: &TableReader) -> Result<(CallId, String, Vec<Record>)> {
-        let mut before = 0;
+        let (mut before, mut quiet) = (0, 0);
         loop {
             let chains = reader.list().await?;
             let latest =
@@ -143,12 +146,13 @@ mod stack {
                 let records: Vec<Record> =
                     reader.show(call.as_str()).await?.into_iter().map(Record::from).collect();
                 let over = records.iter().any(|record| record.kind == "producer.final");
-                if over && records.len() == before {
+                quiet = if over && records.len() == before { quiet + 1 } else { 0 };
+                if quiet == QUIET_ASKINGS {
                     return Ok((call, tenant, records));
                 }
                 before = records.len();
             }
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(ASK_EVERY).await;
         }
     }
 

@@ -7,10 +7,11 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use functions::config::FunctionsConfig;
+use functions::disposition::{self, Disposition, Taken};
 use functions::outbox::{Access, CallOutbox};
 use functions::sqlite::{self, Receipt, Row, Store, StoreError};
 use handoff::event::{CallEvent, Evaluable};
-use handoff::id::CallId;
+use handoff::id::{CallId, DestinationId};
 use handoff::policy::Decision;
 use handoff::seal::SealKey;
 use tracing::error;
@@ -96,6 +97,17 @@ impl Spool {
             }
         }
         Some(self.flush())
+    }
+
+    /// Takes what a CRM says of a transfer, also of one whose call is long over.
+    pub fn disposed(
+        &self,
+        from: DestinationId,
+        message_id: String,
+        said: Disposition,
+    ) -> impl Future<Output = Result<Taken, StoreError>> + Send + 'static {
+        let (store, tenant) = (self.store.clone(), self.config.tenant.clone());
+        async move { disposition::take(&store, &tenant, &from, &message_id, &said).await }
     }
 
     /// The key with which everything of a running call is sealed.
