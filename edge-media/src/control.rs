@@ -33,6 +33,7 @@ impl ControlPlane {
 
     /// Starts the functions, or finds those of the stack that the configuration names. Their
     /// orders for the edge arrive on the returned channel.
+    #[cfg_attr(not(feature = "aws"), expect(clippy::unused_async, reason = "the cloud is asked"))]
     pub async fn start(
         store: Store,
         config: &Config,
@@ -56,6 +57,7 @@ impl ControlPlane {
     }
 
     /// The functions go by a new configuration; running calls keep their policy.
+    #[cfg_attr(not(feature = "aws"), expect(clippy::unused_async, reason = "the cloud is asked"))]
     pub async fn reload(&self, setup: &mut Setup) -> Result<()> {
         match self {
             Self::Local(local) => {

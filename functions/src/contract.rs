@@ -107,7 +107,7 @@ pub(crate) async fn shuffled_and_repeated_entries_of_many_writers_give_one_whole
     // A fixed shuffle: every message lands far from where it was.
     let len = sent.len();
     let shuffled: Vec<AuditMessage> = (0..len).map(|index| sent[index * 137 % len].clone()).collect();
-    assert!(len % 137 != 0);
+    assert!(!len.is_multiple_of(137));
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let (backend, share) =

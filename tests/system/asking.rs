@@ -54,13 +54,13 @@ fn card(habits: &[Habit], cloud: Cloud) -> Payload {
         human.press('1');
     }
     world.until("bridge.completed", Duration::from_secs(30));
-    let frozen = world.pushes.iter().rev().find_map(|(_, _, push)| match push {
-        DesktopPush::Accepted { revision, .. } => Some(*revision),
-        _ => None,
+    let frozen = world.pushes.iter().rev().find_map(|(_, _, push)| {
+        let DesktopPush::Accepted { revision, .. } = push else { return None };
+        Some(*revision)
     });
-    let shown = world.pushes.iter().find_map(|(_, _, push)| match push {
-        DesktopPush::Card { payload, .. } if Some(payload.revision) == frozen => Some((**payload).clone()),
-        _ => None,
+    let shown = world.pushes.iter().find_map(|(_, _, push)| {
+        let DesktopPush::Card { payload, .. } = push else { return None };
+        (Some(payload.revision) == frozen).then(|| (**payload).clone())
     });
     shown.expect("the person who accepted had a card")
 }

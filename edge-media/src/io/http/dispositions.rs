@@ -67,7 +67,7 @@ fn sender(config: &Config, headers: &HeaderMap, id: &str, body: &[u8]) -> Result
     config
         .webhooks
         .iter()
-        .find(|receiver| signed(&receiver.secret) || receiver.old_secret.as_ref().is_some_and(signed))
+        .find(|receiver| [&receiver.secret, &receiver.old_secret].into_iter().flatten().any(signed))
         .map(|receiver| receiver.id.clone())
         .ok_or(Denied::Unsigned(SIGNATURE, "fits no secret of a configured webhook"))
 }
