@@ -7,6 +7,7 @@ pub mod deliveries;
 pub mod forward;
 pub mod lambda;
 pub mod ledger;
+pub mod measures;
 pub mod names;
 pub mod queues;
 pub mod read;

@@ -375,6 +375,8 @@ def closing(call):
     listed = warmbridge("audit", "list", "--dynamodb", f"{STACK}-audit", "--json").stdout.splitlines()
     state = next(line["state"] for line in map(json.loads, listed) if line["chain"] == call)
     check("the call's chain is closed", state == "closed", state)
+    rows_of = lambda: [row for row in rows("transfers") if "row" in row and call in row["row"]["B"].decode()]
+    check("the closed call is measured", until(lambda: len(rows_of()) == 1, 30), len(rows_of()))
     said = verify(call)
     check("the closed chain verifies without a warning", said.returncode == 0 and "warning" not in said.stdout, said.stdout[-200:] if "warning" in said.stdout else "")
 

@@ -329,7 +329,7 @@ impl Cloud {
         chain: &ChainId,
     ) -> Result<BTreeMap<ProducerId, u64>, PortError> {
         let mut counts = BTreeMap::new();
-        for row in self.rows(&self.names.audit, &chain_key(tenant, chain), "IDEM#", Some("SK")).await? {
+        for row in self.partition(&self.names.audit, &chain_key(tenant, chain), "IDEM#", Some("SK")).await? {
             let producer = text_of(&row, "SK").and_then(producer_of);
             *counts.entry(producer.ok_or_else(|| damaged("a producer's name"))?).or_default() += 1;
         }
@@ -338,7 +338,7 @@ impl Cloud {
 
     /// Every row of a partition whose sort key begins with `prefix`, in order; only the
     /// attribute `only`, where one is named.
-    pub(crate) async fn rows(
+    pub(crate) async fn partition(
         &self,
         table: &str,
         pk: &str,

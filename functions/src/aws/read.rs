@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use handoff::audit::verify::{Class, Finding, Report, Source, StoredChain, StoredRecord, verify};
 use handoff::audit::{AuditRecord, ChainId};
 use handoff::clock::Timestamp;
-use handoff::id::TenantId;
+use handoff::id::{CallId, TenantId};
 use handoff::pii::Pii;
 use handoff::seal::place;
 
@@ -15,7 +15,7 @@ use super::names::Names;
 use super::vault::EDGE_KEY;
 use super::{Cloud, Item, binary_of, damaged, failed, number_of, text_of};
 use crate::audit_read::{Bundle, Chain, Shown, main_name};
-use crate::ports::PortError;
+use crate::ports::{PortError, ReadRecords};
 use crate::sqlite::wall_clock;
 
 /// A view of an audit table and its siblings.
@@ -136,8 +136,7 @@ impl TableReader {
 
     async fn records(&self, tenant: &str, chain: &ChainId) -> Result<Vec<StoredRecord>, PortError> {
         let tenant = TenantId::parse(tenant).map_err(|_| damaged("the tenant of a chain"))?;
-        let rows = self.cloud.rows(&self.cloud.names.audit, &chain_key(&tenant, chain), "EVT#", None).await?;
-        rows.iter().map(record_in).collect()
+        self.cloud.stored_records(&tenant, chain).await
     }
 
     /// Tenant and main chain of everything of which there is any trace, or of one chain.
@@ -179,6 +178,30 @@ impl TableReader {
                 return Ok(rows);
             }
         }
+    }
+}
+
+impl Cloud {
+    /// A chain's records as they are stored.
+    async fn stored_records(
+        &self,
+        tenant: &TenantId,
+        chain: &ChainId,
+    ) -> Result<Vec<StoredRecord>, PortError> {
+        let rows = self.partition(&self.names.audit, &chain_key(tenant, chain), "EVT#", None).await?;
+        rows.iter().map(record_in).collect()
+    }
+}
+
+impl ReadRecords for Cloud {
+    async fn records(&self, tenant: &TenantId, call: &CallId) -> Result<Vec<AuditRecord>, PortError> {
+        let main = ChainId::of(call);
+        let mut records = Vec::new();
+        for chain in [main.clone(), main.side()] {
+            let stored = self.stored_records(tenant, &chain).await?;
+            records.extend(stored.iter().filter_map(|record| AuditRecord::parse(&record.canonical)));
+        }
+        Ok(records)
     }
 }
 

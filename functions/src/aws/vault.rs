@@ -172,7 +172,7 @@ impl Cloud {
 
     /// Whether a call's keys were destroyed.
     pub(crate) async fn is_erased(&self, tenant: &TenantId, call: &CallId) -> Result<bool, PortError> {
-        let rows = self.rows(&self.names.keys(), &keys_of(tenant, call), "DEK#", None).await?;
+        let rows = self.partition(&self.names.keys(), &keys_of(tenant, call), "DEK#", None).await?;
         Ok(rows.iter().any(|row| text_of(row, "state") == Some(DESTROYED)))
     }
 
@@ -216,7 +216,7 @@ impl Cloud {
         let pk = payloads_of(tenant, payload);
         let item = match revision {
             Some(revision) => self.item(&self.names.payloads, &pk, &format!("R#{revision:06}")).await?,
-            None => self.rows(&self.names.payloads, &pk, "R#", None).await?.pop(),
+            None => self.partition(&self.names.payloads, &pk, "R#", None).await?.pop(),
         };
         let Some(item) = item else { return Ok(None) };
         let revision = number_of(&item, "revision").ok_or_else(|| damaged("a payload's revision"))?;
