@@ -20,7 +20,7 @@ STACK = "wb-local"
 # What the demo's CRM verifies with: its store and its keys live for one demo on loopback.
 CRM_SECRET = "whsec_ZGVtby1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5"
 QUEUES = ["signals", "decisions", "webhooks-live", "webhooks-durable", "audit.fifo"]
-DEMOS = 3
+DEMOS = 2
 HOPS = 100
 
 BINARIES, WORK = sys.argv[1], sys.argv[2]

@@ -30,9 +30,11 @@ pub const CLOSE_AFTER_MS: i64 = 15 * 60_000;
 /// Most chains that one pass closes: a pass fits a function's time.
 const CLOSE_BATCH_MAX: i32 = 50;
 
-/// The index of open chains, and its one partition.
+/// The index of chains that are not closed, and its two partitions: calls that run, by their
+/// begin, and calls that ended, by their end.
 const OPEN_INDEX: &str = "open";
-const OPEN: &str = "open";
+const RUNNING: &str = "running";
+const ENDED: &str = "ended";
 
 /// Parts of a day's index, so that no partition takes every write of a day.
 const DAY_SHARDS: u8 = 16;
@@ -203,11 +205,6 @@ impl Cloud {
             update = update
                 .condition_expression("attribute_not_exists(PK)")
                 .expression_attribute_values(":now", text(now.to_string()));
-            if main {
-                // In the index of open chains until the close.
-                set.push("open_state = :open, open_since = :now");
-                update = update.expression_attribute_values(":open", text(OPEN));
-            }
         } else {
             update = update
                 .condition_expression("seq = :was AND #hash = :before AND #state = :still")
@@ -218,6 +215,12 @@ impl Cloud {
         if ends {
             set.push("ended_at = if_not_exists(ended_at, :ended)");
             update = update.expression_attribute_values(":ended", number(now.unix_millis()));
+        }
+        if main && !closed && (ends || before.seq == 0) {
+            set.push("open_state = :open, open_since = :since");
+            update = update
+                .expression_attribute_values(":open", text(if ends { ENDED } else { RUNNING }))
+                .expression_attribute_values(":since", text(now.to_string()));
         }
         let mut expression = format!("SET {}", set.join(", "));
         if closed {
@@ -273,13 +276,15 @@ impl Cloud {
     /// Closes the chains of calls that ended longer than `grace_ms` ago. What comes later goes
     /// to the side chain.
     pub async fn close_after(&self, grace_ms: i64) -> Result<Vec<CallId>, PortError> {
+        let due = self.wall().plus_millis(-grace_ms);
         let answer = self
             .dynamodb
             .query()
             .table_name(self.names.heads())
             .index_name(OPEN_INDEX)
-            .key_condition_expression("open_state = :open")
-            .expression_attribute_values(":open", text(OPEN))
+            .key_condition_expression("open_state = :ended AND open_since <= :due")
+            .expression_attribute_values(":ended", text(ENDED))
+            .expression_attribute_values(":due", text(due.to_string()))
             .limit(CLOSE_BATCH_MAX)
             .send()
             .await

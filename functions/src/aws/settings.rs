@@ -1,11 +1,13 @@
 //! What the functions run by, as each edge publishes it: one JSON object per edge in the
-//! bucket, without any secret. A function reads it when a record of that edge comes, keeps it
-//! for some minutes, and reads again at once where a record names a policy that it does not
-//! know. Signing keys come from Secrets Manager, by the destination's id.
+//! bucket, without any secret. A function looks at it when a record of that edge comes, again
+//! after some seconds, and at once where a record names a policy that it does not know. Signing
+//! keys come from Secrets Manager, by the destination's id.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use handoff::audit::Hash;
 use handoff::event::WebhookKind;
 use handoff::id::{DestinationId, EdgeId, QueueId, TenantId};
 use handoff::payload::{Catalog, Grants};
@@ -30,11 +32,15 @@ const PUBLISHED_LEN_MAX: usize = 16 * 1024 * 1024;
 /// Texts of earlier policies that stay published: running calls are pinned to them.
 const POLICIES_MAX: usize = 16;
 
-/// How long settings are kept before they are read again.
+/// How long the published object is taken for unchanged: an edge's reload holds for its new
+/// calls at once, and for the functions this much later.
+const LOOK_AGAIN_MS: u64 = 10_000;
+
+/// How long an unchanged object's signing keys are kept; a rotated key holds after this.
 const KEPT_MS: u64 = 5 * 60_000;
 
-/// The least time between two reads for one edge, whatever a record names.
-const READ_AGAIN_MS: u64 = 2_000;
+/// The least time between two looks for one edge, whatever a record names.
+const LOOK_AT_ONCE_MS: u64 = 2_000;
 
 /// Most edges whose settings one function keeps; a stack has a handful.
 const EDGES_MAX: usize = 64;
@@ -127,16 +133,8 @@ impl Cloud {
     }
 
     async fn published(&self, edge: &EdgeId) -> Result<Option<Published>, PortError> {
-        let Some(bytes) = self.object(&self.names.media, &object_of(edge)).await? else { return Ok(None) };
-        let bad = |what| Err(PortError::Permanent(format!("the published settings of {edge}: {what}")));
-        if bytes.len() > PUBLISHED_LEN_MAX {
-            return bad("too large");
-        }
-        match serde_json::from_slice::<Published>(&bytes) {
-            Ok(published) if published.version == VERSION => Ok(Some(published)),
-            Ok(_) => bad("unknown version"),
-            Err(_) => bad("do not parse"),
-        }
+        let bytes = self.object(&self.names.media, &object_of(edge)).await?;
+        bytes.map(|bytes| parsed(edge, &bytes)).transpose()
     }
 
     /// The signing key of a destination, and the one before its last rotation: the secret's
@@ -161,6 +159,18 @@ impl Cloud {
     }
 }
 
+fn parsed(edge: &EdgeId, bytes: &[u8]) -> Result<Published, PortError> {
+    let bad = |what| Err(PortError::Permanent(format!("the published settings of {edge}: {what}")));
+    if bytes.len() > PUBLISHED_LEN_MAX {
+        return bad("too large");
+    }
+    match serde_json::from_slice::<Published>(bytes) {
+        Ok(published) if published.version == VERSION => Ok(published),
+        Ok(_) => bad("unknown version"),
+        Err(_) => bad("do not parse"),
+    }
+}
+
 /// What a function runs by for one edge.
 pub struct Settings {
     /// Its configuration.
@@ -169,7 +179,9 @@ pub struct Settings {
     pub policies: PolicySet,
     /// Sends its webhooks; keeps connections between records.
     pub http: HttpSender<SystemClock>,
+    digest: Hash,
     read_at_ms: u64,
+    looked_at_ms: AtomicU64,
 }
 
 /// Whether a function signs webhooks, and so may read the keys.
@@ -199,28 +211,59 @@ impl Library {
     pub async fn of(&self, edge: &EdgeId, policy: Option<&str>) -> Result<Arc<Settings>, PortError> {
         let now_ms = self.clock.now().millis();
         let mut known = self.known.lock().await;
-        if let Some(settings) = known.get(edge) {
-            let age = now_ms.saturating_sub(settings.read_at_ms);
+        let before = known.get(edge).cloned();
+        if let Some(settings) = &before {
+            let age = now_ms.saturating_sub(settings.looked_at_ms.load(Ordering::Relaxed));
             let lacks = policy.is_some_and(|version| settings.policies.policy(version).is_none());
-            if age < if lacks { READ_AGAIN_MS } else { KEPT_MS } {
+            if age < if lacks { LOOK_AT_ONCE_MS } else { LOOK_AGAIN_MS } {
                 return Ok(Arc::clone(settings));
             }
         }
-        let settings = Arc::new(self.read(edge, now_ms).await?);
-        if known.len() >= EDGES_MAX {
+        let settings = match (self.looked(edge, before.as_ref(), now_ms).await, before) {
+            (Ok(settings), _) => settings,
+            // What held a moment ago is better than nothing while the bucket is away.
+            (Err(PortError::Transient(why)), Some(before)) => {
+                tracing::warn!(why, "the settings could not be looked at; the ones before hold");
+                before
+            }
+            (Err(error), _) => return Err(error),
+        };
+        settings.looked_at_ms.store(now_ms, Ordering::Relaxed);
+        if known.len() >= EDGES_MAX && !known.contains_key(edge) {
             known.pop_first();
         }
         known.insert(edge.clone(), Arc::clone(&settings));
         Ok(settings)
     }
 
-    async fn read(&self, edge: &EdgeId, read_at_ms: u64) -> Result<Settings, PortError> {
+    /// The settings as they are published now: the ones before, where nothing changed.
+    async fn looked(
+        &self,
+        edge: &EdgeId,
+        before: Option<&Arc<Settings>>,
+        now_ms: u64,
+    ) -> Result<Arc<Settings>, PortError> {
+        let bytes = self.cloud.object(&self.cloud.names.media, &object_of(edge)).await?;
         // Not there yet is not for good: the edge publishes when it can.
-        let published = self
-            .cloud
-            .published(edge)
-            .await?
-            .ok_or_else(|| PortError::Transient(format!("{edge} has not published its settings")))?;
+        let bytes =
+            bytes.ok_or_else(|| PortError::Transient(format!("{edge} has not published its settings")))?;
+        let digest = Hash::of(&[&bytes]);
+        let fresh = |settings: &&Arc<Settings>| {
+            settings.digest == digest && now_ms.saturating_sub(settings.read_at_ms) < KEPT_MS
+        };
+        match before.filter(fresh) {
+            Some(settings) => Ok(Arc::clone(settings)),
+            None => Ok(Arc::new(self.read(edge, parsed(edge, &bytes)?, digest, now_ms).await?)),
+        }
+    }
+
+    async fn read(
+        &self,
+        edge: &EdgeId,
+        published: Published,
+        digest: Hash,
+        read_at_ms: u64,
+    ) -> Result<Settings, PortError> {
         let bad = |what: String| PortError::Permanent(format!("the published settings of {edge}: {what}"));
         let policies = published
             .policies
@@ -245,7 +288,14 @@ impl Library {
             public_url: published.public_url,
         };
         let http = HttpSender::new(Current::new(config.clone()), self.clock);
-        Ok(Settings { config: Arc::new(config), policies: PolicySet::new(&policies), http, read_at_ms })
+        Ok(Settings {
+            config: Arc::new(config),
+            policies: PolicySet::new(&policies),
+            http,
+            digest,
+            read_at_ms,
+            looked_at_ms: AtomicU64::new(read_at_ms),
+        })
     }
 }
 
