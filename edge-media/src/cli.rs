@@ -2,6 +2,7 @@
 //! answer. Results go to stdout, logs to stderr, JSON where a program may read it.
 
 mod audit;
+mod metrics;
 mod policy;
 mod recording;
 mod webhook;
@@ -14,6 +15,9 @@ use tracing_subscriber::EnvFilter;
 
 /// What whole calls did in virtual time; the test that plays them keeps it true.
 const GRID: &str = include_str!("../../tests/GRID.md");
+
+/// Exit code for a store that cannot be read.
+const UNREADABLE: u8 = 4;
 
 /// Warm transfers from voice AI to people.
 #[derive(Debug, Parser)]
@@ -55,6 +59,10 @@ enum Command {
         /// Where the embedded store is.
         #[arg(long, global = true, default_value = "./warmbridge-data")]
         data: PathBuf,
+        /// Read this DynamoDB table and those beside it instead, with the environment's
+        /// credentials.
+        #[arg(long, global = true, value_name = "TABLE", conflicts_with = "data")]
+        dynamodb: Option<String>,
         /// Print JSON.
         #[arg(long, global = true)]
         json: bool,
@@ -79,6 +87,8 @@ enum Command {
         #[command(subcommand)]
         what: recording::What,
     },
+    /// Say how transfers go, and what to change where they go badly.
+    Metrics(metrics::Options),
     /// Check a policy.
     Policy {
         #[command(subcommand)]
@@ -102,6 +112,13 @@ pub struct DemoArguments {
     /// Open the human agent's page in the browser of this machine.
     #[arg(long)]
     pub open: bool,
+    /// Play it through the functions of this deployed stack, with the environment's
+    /// credentials; the edge is its slot `edge-1`.
+    #[arg(long, requires = "media_bucket")]
+    pub stack: Option<String>,
+    /// The stack's bucket of settings, an output of its deployment.
+    #[arg(long, value_name = "BUCKET", requires = "stack")]
+    pub media_bucket: Option<String>,
 }
 
 /// The scenarios of the demo.
@@ -153,13 +170,22 @@ pub fn run() -> ExitCode {
         Command::Demo(options) => on_runtime(crate::demo::run(options)),
         Command::Serve { config } => on_runtime(crate::io::serve(config)),
         Command::Check { config } => on_runtime(check(config)),
-        Command::Audit { data, json, what } => audit::run(&data, json, what),
+        Command::Audit { dynamodb: None, data, json, what } => audit::run(&data, json, what),
+        #[cfg(feature = "aws")]
+        Command::Audit { dynamodb: Some(table), json, what, .. } => {
+            on_runtime(audit::table::run(table, json, what))
+        }
+        #[cfg(not(feature = "aws"))]
+        Command::Audit { dynamodb: Some(_), .. } => fail(&anyhow::anyhow!(
+            "this build reads no DynamoDB: build it with `cargo build --release --features aws`"
+        )),
         Command::Grid => {
             print_line(GRID.trim_end());
             ExitCode::SUCCESS
         }
         Command::Webhook { what } => on_runtime(webhook::run(what)),
         Command::Recording { data, json, what } => recording::run(&data, json, what),
+        Command::Metrics(options) => metrics::run(&options),
         Command::Policy { what } => policy::run(what),
     }
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     /// Keys of the audit trail.
     pub audit: Audit,
+    /// The stack whose functions serve this edge; in this process where it is left out.
+    pub aws: Option<Aws>,
     /// People and programs that may ask the HTTP API.
     pub operators: Vec<Operator>,
     warnings: Vec<Problem>,
@@ -278,7 +280,7 @@ pub struct Webhook {
     /// Where to.
     pub url: String,
     /// Signing key, decoded: 24 to 64 bytes.
-    pub secret: Secret,
+    pub secret: Option<Secret>,
     /// The key before it: both sign until it is removed.
     pub old_secret: Option<Secret>,
     /// What it receives.
@@ -315,6 +317,15 @@ pub struct Audit {
     /// Key of the pseudonym of callers' numbers; without it the edge makes one in its data
     /// directory.
     pub tag_key: Option<Secret>,
+}
+
+/// `[aws]`: the functions run in the cloud, not in this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aws {
+    /// Name of the deployed stack; its queues and tables follow from it.
+    pub stack: String,
+    /// The stack's bucket of settings and transcripts, an output of its deployment.
+    pub media_bucket: String,
 }
 
 /// What an operator's token opens. Agents have their own tokens and their own transfers.

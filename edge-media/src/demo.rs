@@ -9,6 +9,7 @@ pub mod figures;
 pub mod hearing;
 pub mod idle;
 pub mod phone;
+pub mod recorded;
 pub mod report;
 pub mod scenario;
 pub mod stage;
@@ -27,7 +28,8 @@ use crate::demo::stage::Stage;
 /// went as it should.
 pub async fn run(options: DemoArguments) -> Result<ExitCode> {
     let plan = scenario::plan(options.scenario);
-    let mut stage = Stage::set(options.data.clone(), &plan).await?;
+    let stack = options.stack.clone().zip(options.media_bucket.clone());
+    let mut stage = Stage::set(options.data.clone(), &plan, stack).await?;
     if options.open {
         stage.open_page();
     }

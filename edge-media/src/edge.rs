@@ -58,6 +58,9 @@ pub struct EdgeConfig {
     pub tag_key: Pii<[u8; 32]>,
     /// Running calls at most. More are refused with 503 before running ones suffer.
     pub calls_max: usize,
+    /// Where the functions send this edge's commands, as every event says; empty where they
+    /// run in this process.
+    pub commands: String,
 }
 
 /// What reaches the edge.

@@ -37,6 +37,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
+use crate::control::ControlPlane;
 use crate::desktop::Desktops;
 use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput, PORT_STOCK};
 use crate::io::clock::Clock;
@@ -49,7 +50,6 @@ use crate::io::recording::{RECORDINGS, Recorder, RecordingQueue};
 use crate::io::spool::Spool;
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
-use crate::local::Local;
 use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
 
@@ -119,7 +119,7 @@ pub struct Server {
     pub http: SocketAddr,
     orders: mpsc::Sender<Order>,
     shown: broadcast::Sender<Shown>,
-    local: Local,
+    control: ControlPlane,
     media: Arc<MediaHandle>,
     recorder: Recorder,
     task: tokio::task::JoinHandle<Arc<MediaHandle>>,
@@ -150,9 +150,9 @@ impl Server {
     /// Opens the store, binds every port, starts media, functions and the loop.
     pub async fn start(config: Config) -> Result<Self> {
         let clock = Clock::start();
-        let store = Local::open(&config).context("the embedded store cannot start")?;
-        let setup = Setup::of(&config, &store)?;
-        let (local, commands) = Local::start(store, &setup).context("the functions cannot start")?;
+        let store = ControlPlane::open(&config).context("the embedded store cannot start")?;
+        let mut setup = Setup::of(&config, &store)?;
+        let (control, commands) = ControlPlane::start(store, &config, &mut setup).await?;
         let clips = crate::media::prompt::ClipStore::embedded();
         let (media, reports) =
             MediaHandle::start(&setup.media, clips, clock).context("the media threads cannot start")?;
@@ -204,7 +204,7 @@ impl Server {
             stream_ends: BTreeMap::new(),
             door_events,
             dialer,
-            spool: Spool::new(local.store().clone(), Arc::clone(&setup.functions)),
+            spool: Spool::new(control.store().clone(), Arc::clone(&setup.functions), control.place()),
             held: VecDeque::new(),
             events,
             shown: shown.clone(),
@@ -227,7 +227,7 @@ impl Server {
             http,
             orders,
             shown,
-            local,
+            control,
             media,
             recorder,
             task,
@@ -247,17 +247,20 @@ impl Server {
         &self.media
     }
 
-    /// The functions and the store of this machine.
-    pub fn local(&self) -> &Local {
-        &self.local
+    /// The functions, wherever they run, and the store of this machine.
+    pub fn control(&self) -> &ControlPlane {
+        &self.control
     }
 
     /// Takes over a new configuration for calls that arrive from now on.
     pub async fn reload(&self, config: Config) {
-        match Setup::of(&config, self.local.store()) {
+        let setup = match Setup::of(&config, self.control.store()) {
+            // Before the first call that is pinned to it.
+            Ok(mut setup) => self.control.reload(&mut setup).await.map(|()| setup),
+            Err(error) => Err(error),
+        };
+        match setup {
             Ok(setup) => {
-                // Before the first call that is pinned to it.
-                self.local.reload(&setup);
                 self.http_config.send_replace(Arc::new(config));
                 let _ = self.orders.send(Order::Reload(Box::new(setup))).await;
                 info!("the new configuration holds for new calls");
@@ -294,10 +297,10 @@ impl Server {
             })
             .await;
         }
-        if !matches!(tokio::time::timeout(FINISH, self.local.idle()).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(FINISH, self.control.idle()).await, Ok(Ok(()))) {
             info!("what is queued stays queued until the next start");
         }
-        self.local.stop().await;
+        self.control.stop().await;
     }
 }
 

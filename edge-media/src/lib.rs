@@ -12,7 +12,10 @@
 //! - [`local`]: the functions in-process, for one machine without a cloud;
 //! - [`cli`] and [`demo`]: the command line, and one whole call with outside parties.
 pub mod cli;
+#[cfg(feature = "aws")]
+pub mod cloud;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod desktop;
 pub mod edge;

@@ -8,7 +8,6 @@ use functions::sqlite::Store;
 use handoff::command::Command;
 use tokio::sync::mpsc;
 
-use crate::config::Config;
 use crate::setup::Setup;
 
 /// The store and its workers.
@@ -19,11 +18,6 @@ pub struct Local {
 }
 
 impl Local {
-    /// Opens the store of a configuration.
-    pub fn open(config: &Config) -> Result<Store> {
-        Ok(Store::open(&config.edge.data_dir)?)
-    }
-
     /// Starts the workers. Their orders for the edge arrive on the returned channel.
     pub fn start(store: Store, setup: &Setup) -> Result<(Self, mpsc::Receiver<Command>)> {
         let (workers, commands) = Workers::start(store.clone(), (*setup.functions).clone())?;

@@ -41,6 +41,10 @@ pub struct Setup {
     pub media: MediaConfig,
     /// What the functions run by.
     pub functions: Arc<FunctionsConfig>,
+    /// URL of the queue that this edge takes its commands from; empty in this process.
+    pub commands: String,
+    /// The policy's text, as the functions of the cloud read it.
+    pub policy: String,
     config: Config,
     tag_key: Pii<[u8; 32]>,
 }
@@ -50,6 +54,7 @@ impl Setup {
     /// from the store's key where the configuration names none.
     pub fn of(config: &Config, store: &Store) -> Result<Self> {
         let policy = policy_of(config)?;
+        let policy_text = policy_text(config)?;
         let rules = CallRules {
             tenant: config.edge.tenant.clone(),
             edge: config.edge.id.clone(),
@@ -91,6 +96,8 @@ impl Setup {
             },
             tag_key: Pii::new(tag_key(config, store)),
             config: config.clone(),
+            commands: String::new(),
+            policy: policy_text,
         })
     }
 
@@ -119,6 +126,7 @@ impl Setup {
             queues: self.queues.clone(),
             tag_key: self.tag_key.clone(),
             calls_max: CALLS_MAX,
+            commands: self.commands.clone(),
         }
     }
 }
@@ -144,7 +152,11 @@ fn destination(webhook: &crate::config::Webhook) -> Result<Destination> {
     Ok(Destination {
         id: webhook.id.clone(),
         url: webhook.url.clone(),
-        secret: handoff::webhook::Secret::from_bytes(webhook.secret.reveal())?,
+        // Where the functions run in the cloud, theirs is the key; nothing here signs.
+        secret: match &webhook.secret {
+            Some(secret) => handoff::webhook::Secret::from_bytes(secret.reveal())?,
+            None => handoff::webhook::Secret::from_bytes(&functions::sqlite::random::<32>()?)?,
+        },
         old_secret: webhook
             .old_secret
             .as_ref()
@@ -171,10 +183,14 @@ fn spoken(sentence: &str, lang: &str) -> String {
 
 /// The policy that a configuration names.
 pub fn policy_of(config: &Config) -> Result<Policy> {
+    let text = policy_text(config)?;
+    let path = config.policy_file.display();
+    Policy::from_toml(&text).map_err(|error| anyhow::anyhow!("the policy {path}: {error}"))
+}
+
+fn policy_text(config: &Config) -> Result<String> {
     let path: &PathBuf = &config.policy_file;
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the policy {}", path.display()))?;
-    Policy::from_toml(&text).map_err(|error| anyhow::anyhow!("the policy {}: {error}", path.display()))
+    std::fs::read_to_string(path).with_context(|| format!("cannot read the policy {}", path.display()))
 }
 
 /// The tenant's catalogue from `[payload]`; the built-in one where that is empty.

@@ -63,6 +63,22 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// A record, with its text where it could be opened.
+    pub(crate) fn of(record: AuditRecord, text: Option<Pii<String>>) -> Self {
+        Self {
+            chain: record.entry.chain.to_string(),
+            seq: record.seq,
+            kind: record.entry.kind,
+            occurred_at: record.entry.occurred_at,
+            actor: record.entry.actor,
+            producer: record.entry.producer.to_string(),
+            pseq: record.entry.pseq,
+            body: record.entry.body,
+            sealed: record.entry.sealed.is_some(),
+            text,
+        }
+    }
+
     /// One line for a person.
     pub fn line(&self) -> String {
         let members = self.body.as_object().into_iter().flatten();
@@ -110,6 +126,18 @@ pub struct Bundle {
     pub jsonl: Vec<u8>,
     /// One `{seq, hash, recorded_at}` per line.
     pub meta: Vec<u8>,
+}
+
+impl Bundle {
+    /// Adds the record behind those that are there.
+    pub(crate) fn push(&mut self, record: &StoredRecord) {
+        self.jsonl.extend_from_slice(&record.canonical);
+        self.jsonl.push(b'\n');
+        let StoredRecord { seq, hash, recorded_at, .. } = record;
+        let meta = serde_json::json!({"seq": seq, "hash": hash, "recorded_at": recorded_at});
+        self.meta.extend_from_slice(meta.to_string().as_bytes());
+        self.meta.push(b'\n');
+    }
 }
 
 /// A read-only view of an embedded store.
@@ -162,20 +190,14 @@ impl Reader {
             // A record that no longer parses is the verifier's business.
             let Some(record) = AuditRecord::parse(&canonical) else { continue };
             let text = ciphertext.zip(key.as_ref()).and_then(|(text, key)| self.opened(&record, &text, key));
-            shown.push(Shown {
-                chain: record.entry.chain.to_string(),
-                seq: record.seq,
-                kind: record.entry.kind,
-                occurred_at: record.entry.occurred_at,
-                actor: record.entry.actor,
-                producer: record.entry.producer.to_string(),
-                pseq: record.entry.pseq,
-                body: record.entry.body,
-                sealed: record.entry.sealed.is_some(),
-                text,
-            });
+            shown.push(Shown::of(record, text));
         }
         Ok(shown)
+    }
+
+    /// The records of a call and of its side chain, as they are, sealed texts sealed.
+    pub fn records(&self, tenant: &str, call: &CallId) -> Result<Vec<AuditRecord>, StoreError> {
+        ledger::records(&self.conn, tenant, call)
     }
 
     fn opened(&self, record: &AuditRecord, ciphertext: &[u8], key: &SealKey) -> Option<Pii<String>> {
@@ -241,11 +263,8 @@ impl Reader {
         let mut bundle = Bundle { jsonl: Vec::new(), meta: Vec::new() };
         for row in rows {
             let (seq, canonical, hash, recorded_at) = row?;
-            bundle.jsonl.extend_from_slice(&canonical);
-            bundle.jsonl.push(b'\n');
-            let meta = serde_json::json!({"seq": seq, "hash": hash, "recorded_at": recorded_at});
-            bundle.meta.extend_from_slice(meta.to_string().as_bytes());
-            bundle.meta.push(b'\n');
+            let recorded_at = Timestamp::parse(&recorded_at).ok();
+            bundle.push(&StoredRecord { seq, canonical, hash: Some(hash), recorded_at, ciphertext: None });
         }
         Ok(bundle)
     }
@@ -332,7 +351,8 @@ impl Reader {
 
 const LATE_SUFFIX: &str = "#late";
 
-fn main_name(chain: &str) -> &str {
+/// The main chain of a call, by the name of either of its chains.
+pub(crate) fn main_name(chain: &str) -> &str {
     chain.strip_suffix(LATE_SUFFIX).unwrap_or(chain)
 }
 

@@ -11,7 +11,9 @@ pub mod outbox;
 pub mod batch;
 pub mod breakers;
 pub mod build_payload;
+pub mod disposition;
 pub mod evaluate_trigger;
+pub mod measure_transfers;
 pub mod send_webhook;
 pub mod write_audit;
 
@@ -20,8 +22,14 @@ pub mod guard;
 pub mod http;
 pub mod local;
 pub mod sqlite;
+mod worker;
+
+#[cfg(feature = "aws")]
+pub mod aws;
 
 pub mod audit_read;
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 #[cfg(test)]
 mod testing;

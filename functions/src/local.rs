@@ -4,22 +4,23 @@
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
 use handoff::command::Command;
+use handoff::id::CallId;
 use handoff::policy::Policy;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::batch::{self, Failure, Grouped, Handled, Verdict};
+use crate::batch::{self, Failure, Handled};
 use crate::breakers::Breakers;
 use crate::clock::SystemClock;
 use crate::config::{Current, FunctionsConfig, PolicySet, command_queue};
 use crate::http::HttpSender;
 use crate::ports::{AUDIT, AppendAudit, DECISIONS, SIGNALS, WEBHOOKS_DURABLE, WEBHOOKS_LIVE};
-use crate::sqlite::queue::{self, Batch, QueueSettings, Received, settings_of};
+use crate::sqlite::queue::Received;
 use crate::sqlite::{Store, StoreError, ledger};
-use crate::{build_payload, evaluate_trigger, send_webhook, write_audit};
+use crate::worker::{self, Control, Failures, LOOK_AGAIN, STORE_RETRY, may_run};
+use crate::{build_payload, evaluate_trigger, measure_transfers, send_webhook, write_audit};
 
 /// Most commands that wait for the edge. The edge takes them at once or is gone.
 const COMMANDS_MAX: usize = 256;
@@ -29,23 +30,6 @@ const COMMANDS_MAX: usize = 256;
 const WORKERS: [(&str, usize); 5] =
     [(SIGNALS, 2), (DECISIONS, 2), (WEBHOOKS_LIVE, 8), (WEBHOOKS_DURABLE, 4), (AUDIT, 2)];
 
-/// Longest sleep of a worker or of the closer: what depends on time alone happens this late
-/// at most.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// Wait after the store failed.
-const STORE_RETRY: Duration = Duration::from_millis(500);
-
-/// Wait before a record that failed for now is tried again: doubled per receive, up to
-/// sixteen times.
-const RETRY_BASE: Duration = Duration::from_millis(250);
-
-impl Grouped for Received {
-    fn group(&self) -> Option<&str> {
-        self.group.as_deref()
-    }
-}
-
 /// The running handlers. Dropping it stops them.
 #[derive(Debug)]
 pub struct Workers {
@@ -54,13 +38,6 @@ pub struct Workers {
     config: Current,
     control: watch::Sender<Control>,
     thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Control {
-    Run,
-    Pause,
-    Stop,
 }
 
 impl Workers {
@@ -174,58 +151,15 @@ async fn run_all(shared: Arc<Shared>, control: watch::Receiver<Control>) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Waits while paused. `false` means stop.
-async fn may_run(control: &mut watch::Receiver<Control>) -> bool {
-    let running = control.wait_for(|control| *control != Control::Pause).await;
-    running.is_ok_and(|control| *control == Control::Run)
-}
-
-/// One worker of one queue.
-async fn work(shared: Arc<Shared>, name: String, mut control: watch::Receiver<Control>) {
-    let Some(settings) = settings_of(&name) else { return };
-    let mut activity = shared.store.activity();
-    while may_run(&mut control).await {
-        activity.borrow_and_update();
-        match take(&shared.store, &name, settings).await {
-            Ok(batch) if !batch.messages.is_empty() => {
-                let judged = batch::run(batch.messages, name == AUDIT, async |record: &Received| {
-                    handle(&shared, &name, record).await
-                })
-                .await;
-                if let Err(error) = settle(&shared.store, &name, judged).await {
-                    tracing::warn!(queue = name, %error, "results were not stored; records come again");
-                }
-            }
-            Ok(batch) => {
-                let now = shared.store.wall().unix_millis();
-                let until = batch.next_at.map_or(LOOK_AGAIN, |at| {
-                    let wait = at.unix_millis().saturating_sub(now);
-                    Duration::from_millis(u64::try_from(wait).unwrap_or_default()).min(LOOK_AGAIN)
-                });
-                tokio::select! {
-                    _ = activity.changed() => {}
-                    _ = control.changed() => {}
-                    () = tokio::time::sleep(until) => {}
-                }
-            }
-            Err(error) => {
-                tracing::warn!(queue = name, %error, "queue cannot be read");
-                tokio::time::sleep(STORE_RETRY).await;
-            }
-        }
-    }
-}
-
-/// Looks without writing first: an empty queue costs the writer nothing.
-async fn take(store: &Store, name: &str, settings: QueueSettings) -> Result<Batch, StoreError> {
-    let now = store.wall();
-    let due = store.read(|conn, _| queue::due(conn, name, now))?;
-    if !due.now {
-        return Ok(Batch { messages: Vec::new(), next_at: due.next_at });
-    }
-    let queue = name.to_owned();
-    let taken = store.run(move |tx| queue::receive(tx, &queue, settings.batch)).committed().await?;
-    Ok(taken.value)
+/// One worker of one queue, each of whose records is judged alone.
+async fn work(shared: Arc<Shared>, name: String, control: watch::Receiver<Control>) {
+    // A ledger that is down must not cost an entry: only its own faults count.
+    let failures = if name == AUDIT { Failures::Forgiven } else { Failures::Count };
+    let judge = async |messages: Vec<Received>| {
+        let handle = async |record: &Received| handle(&shared, &name, record).await;
+        batch::run(messages, name == AUDIT, handle).await
+    };
+    worker::work(&shared.store, &name, failures, control, judge).await;
 }
 
 async fn handle(shared: &Shared, name: &str, record: &Received) -> Result<Handled, Failure> {
@@ -238,7 +172,13 @@ async fn handle(shared: &Shared, name: &str, record: &Received) -> Result<Handle
         WEBHOOKS_LIVE | WEBHOOKS_DURABLE => {
             send_webhook::handle(store, http, clock, breakers, config, body, jitter()).await
         }
-        AUDIT => write_audit::handle(store, body).await,
+        AUDIT => {
+            let recorded = write_audit::handle(store, body).await?;
+            if let Some((tenant, call)) = measure_transfers::late_result(body) {
+                measure_transfers::measure(store, &tenant, &call).await?;
+            }
+            Ok(recorded)
+        }
         _ => deliver(commands, body).await,
     }
 }
@@ -256,39 +196,15 @@ async fn deliver(commands: &mpsc::Sender<Command>, body: &[u8]) -> Result<Handle
     Ok(Handled::Done)
 }
 
-fn jitter() -> u16 {
+/// Chance that spreads retries.
+pub fn jitter() -> u16 {
     let mut bytes = [0; 2];
     // Without randomness there is no jitter, and nothing else is lost.
     let _none = getrandom::fill(&mut bytes);
     u16::from_be_bytes(bytes)
 }
 
-/// Writes what became of the records of a batch, together.
-async fn settle(store: &Store, name: &str, judged: Vec<(Received, Verdict)>) -> Result<(), StoreError> {
-    let uncounted = name == AUDIT;
-    let settled = store.run(move |tx| {
-        for (record, verdict) in &judged {
-            let (id, receives) = (record.id, record.receives);
-            match verdict {
-                Verdict::Delete => queue::delete(tx, id, receives)?,
-                Verdict::Defer(delay) => queue::release(tx, id, receives, *delay, queue::Release::Deferred)?,
-                Verdict::Hold(delay) => queue::release(tx, id, receives, *delay, queue::Release::Held)?,
-                Verdict::Bury => queue::bury(tx, id, receives)?,
-                Verdict::Park(why) => queue::park(tx, id, receives, why)?,
-                Verdict::Retry => {
-                    let delay = RETRY_BASE * (1 << receives.min(4));
-                    // A ledger that is down must not cost an entry: only its own faults count.
-                    let how = if uncounted { queue::Release::Uncounted } else { queue::Release::Counted };
-                    queue::release(tx, id, receives, delay, how)?;
-                }
-            }
-        }
-        Ok(())
-    });
-    settled.committed().await.map(drop)
-}
-
-/// Closes chains when the last message of their call is gone.
+/// Closes chains when the last message of their call is gone, and measures their calls.
 async fn close_chains(shared: Arc<Shared>, mut control: watch::Receiver<Control>) {
     let mut activity = shared.store.activity();
     while may_run(&mut control).await {
@@ -299,6 +215,7 @@ async fn close_chains(shared: Arc<Shared>, mut control: watch::Receiver<Control>
                 Ok(closed) => {
                     for call in closed {
                         tracing::info!(call_id = %call, "audit chain closed");
+                        measure(&shared, &call).await;
                     }
                 }
                 Err(error) => tracing::warn!(%error, "chains were not closed"),
@@ -309,6 +226,14 @@ async fn close_chains(shared: Arc<Shared>, mut control: watch::Receiver<Control>
             _ = control.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
+    }
+}
+
+/// Measures a call whose chain was closed. Where that fails the chain still has everything.
+async fn measure(shared: &Shared, call: &CallId) {
+    let tenant = shared.config.get().tenant.clone();
+    if let Err(error) = measure_transfers::measure(&shared.store, &tenant, call).await {
+        tracing::warn!(call_id = %call, %error, "a call was not measured");
     }
 }
 

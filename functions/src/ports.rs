@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use handoff::audit::AuditMessage;
-use handoff::clock::{Now, Timestamp};
+use handoff::audit::{AuditMessage, AuditRecord};
+use handoff::clock::{Day, Now, Timestamp};
 use handoff::delivery::AttemptResult;
 use handoff::id::{CallId, DestinationId, PayloadId, TenantId};
 use handoff::policy::Policy;
@@ -312,4 +312,47 @@ pub trait Deliveries {
 
     /// Whether a destination is disabled.
     fn is_disabled(&self, destination: &str) -> impl Future<Output = Result<bool, PortError>> + Send;
+}
+
+/// Reads what the ledger holds of a call.
+pub trait ReadRecords {
+    /// Every record of the call's chain in its order, then those of its side chain. A record
+    /// that no longer parses is left out: that it does not is the verifier's finding. Empty
+    /// where nothing was recorded.
+    fn records(
+        &self,
+        tenant: &TenantId,
+        call: &CallId,
+    ) -> impl Future<Output = Result<Vec<AuditRecord>, PortError>> + Send;
+}
+
+/// What is kept of a transfer (or of a call without one) for the measures, under its tenant,
+/// the day on which its call began, and its key. It holds ids, numbers and the pseudonym of
+/// the caller, like the chain it was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRow {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The call's first day.
+    pub day: Day,
+    /// The transfer's id; the call's id where it had no transfer.
+    pub key: String,
+    /// The row as JSON, at most a few kilobytes.
+    pub body: Vec<u8>,
+}
+
+/// Keeps rows of measures.
+pub trait PutRow {
+    /// Stores a row, replacing the one under the same tenant, day and key.
+    fn put_row(&self, row: StoredRow) -> impl Future<Output = Result<(), PortError>> + Send;
+}
+
+/// Reads rows of measures.
+pub trait ReadRows {
+    /// All rows of one tenant and day, in the order of their keys.
+    fn rows(
+        &self,
+        tenant: &TenantId,
+        day: Day,
+    ) -> impl Future<Output = Result<Vec<StoredRow>, PortError>> + Send;
 }

@@ -7,6 +7,7 @@
 mod access;
 pub mod dead;
 pub(crate) mod ledger;
+mod once;
 mod ports;
 pub(crate) mod queue;
 mod schema;
@@ -33,6 +34,7 @@ use zeroize::Zeroizing;
 
 pub use access::recorded_access;
 pub use ledger::CLOSE_ANYWAY_AFTER_MS;
+pub use once::Once;
 pub use queue::{QUEUES, QueueSettings, Received, Row};
 pub use vault::fresh_key;
 pub use writer::Tx;
@@ -345,7 +347,8 @@ pub fn nonce() -> Result<[u8; NONCE_LEN], StoreError> {
     random()
 }
 
-fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+/// Random bytes.
+pub fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| StoreError::NoRandomness)?;
     Ok(bytes)

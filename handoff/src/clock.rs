@@ -116,8 +116,8 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let days = self.0.div_euclid(86_400_000);
-        let in_day = self.0.rem_euclid(86_400_000);
+        let days = self.0.div_euclid(DAY_MS);
+        let in_day = self.0.rem_euclid(DAY_MS);
         let (year, month, day) = civil_from_days(days);
         write!(
             f,
@@ -142,6 +142,33 @@ impl<'de> Deserialize<'de> for Timestamp {
         Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
+
+/// One day of the calendar in UTC, printed as `yyyymmdd`: by it the rows of calls are grouped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(i64);
+
+impl Day {
+    /// The day of a moment.
+    pub const fn of(at: Timestamp) -> Self {
+        Self(at.0.div_euclid(DAY_MS))
+    }
+
+    /// The day after.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = civil_from_days(self.0);
+        write!(f, "{year:04}{month:02}{day:02}")
+    }
+}
+
+/// Milliseconds of a day. Wall time here has no leap seconds.
+pub const DAY_MS: i64 = 86_400_000;
 
 /// Both clocks at one instant, as the shell read them when an input arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,6 +216,16 @@ mod tests {
             assert_eq!(Timestamp::from_unix_millis(millis).to_string(), text);
             assert_eq!(Timestamp::parse(text), Ok(Timestamp::from_unix_millis(millis)));
         }
+    }
+
+    #[test]
+    fn days_follow_each_other_across_a_leap_year() {
+        let last = Timestamp::parse("2028-02-28T23:59:59.999Z").unwrap();
+        let day = Day::of(last);
+        assert_eq!(day.to_string(), "20280228");
+        assert_eq!(day.next(), Day::of(last.plus_millis(1)));
+        assert_eq!(day.next().to_string(), "20280229");
+        assert_eq!(Day::of(Timestamp::from_unix_millis(-1)).to_string(), "19691231");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod delivery;
 pub mod event;
 pub mod id;
 pub mod message;
+pub mod metrics;
 pub mod payload;
 pub mod pii;
 pub mod policy;

@@ -77,6 +77,11 @@ impl SealKey {
             .map_err(|_| SealError::DoesNotOpen)
     }
 
+    /// The key itself, for a key service that wraps it.
+    pub fn bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
     /// This key, sealed under `wrapping` for storage.
     pub fn wrapped(&self, wrapping: &Self, nonce: [u8; NONCE_LEN], place: &str) -> Vec<u8> {
         wrapping.seal(nonce, place, self.0.as_slice())

@@ -85,6 +85,28 @@ impl Secret {
         format!("v1,{}", STANDARD.encode(self.mac(id, unix_secs, body)))
     }
 
+    /// Checks age and signature of a message that came in; see [`verify`].
+    pub fn verify(
+        &self,
+        id: &str,
+        timestamp: i64,
+        body: &[u8],
+        signature_header: &str,
+        now_secs: i64,
+    ) -> Result<(), WebhookError> {
+        if now_secs.abs_diff(timestamp) > TOLERANCE_SECS.unsigned_abs() {
+            return Err(WebhookError::Stale);
+        }
+        let expected = self.mac(id, timestamp, body);
+        let genuine = signature_header
+            .split(' ')
+            .take(SIGNATURES_MAX)
+            .filter_map(|part| part.strip_prefix("v1,"))
+            .filter_map(|encoded| STANDARD.decode(encoded).ok())
+            .any(|given| bool::from(given.as_slice().ct_eq(expected.as_slice())));
+        if genuine { Ok(()) } else { Err(WebhookError::BadSignature) }
+    }
+
     fn mac(&self, id: &str, unix_secs: i64, body: &[u8]) -> [u8; 32] {
         hmac_sha256(&self.0, &[id.as_bytes(), b".", unix_secs.to_string().as_bytes(), b".", body])
     }
@@ -107,18 +129,7 @@ pub fn verify(
     signature_header: &str,
     now_secs: i64,
 ) -> Result<(), WebhookError> {
-    let secret = Secret::parse(secret)?;
-    if now_secs.abs_diff(timestamp) > TOLERANCE_SECS.unsigned_abs() {
-        return Err(WebhookError::Stale);
-    }
-    let expected = secret.mac(id, timestamp, body);
-    let genuine = signature_header
-        .split(' ')
-        .take(SIGNATURES_MAX)
-        .filter_map(|part| part.strip_prefix("v1,"))
-        .filter_map(|encoded| STANDARD.decode(encoded).ok())
-        .any(|given| bool::from(given.as_slice().ct_eq(expected.as_slice())));
-    if genuine { Ok(()) } else { Err(WebhookError::BadSignature) }
+    Secret::parse(secret)?.verify(id, timestamp, body, signature_header, now_secs)
 }
 
 /// The id of a message, which is its idempotency key: equal on every retry and whoever

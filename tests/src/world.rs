@@ -727,5 +727,6 @@ pub fn edge_config(agents: &[String], recording: bool) -> EdgeConfig {
         queues: vec![Members { queue, people }],
         tag_key: Pii::new([7; 32]),
         calls_max: 10,
+        commands: String::new(),
     }
 }

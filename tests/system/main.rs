@@ -1,6 +1,7 @@
 //! Tests of the system as a whole. `tidy` reads the repository itself: its layers, its files
 //! and what its documents say of them.
 
+mod asking;
 mod cloud;
 mod fallback;
 mod grid;

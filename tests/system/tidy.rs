@@ -60,7 +60,16 @@ const OWNERS: &[(&str, &[&str])] = &[
         &["edge-media/src/io/stream.rs", "edge-media/src/io/stream/", "edge-media/src/demo/"],
     ),
     ("rustls_native_certs", &["edge-media/src/io/stream.rs"]),
-    ("rustls", &["edge-media/src/io/stream.rs", "edge-media/src/cli.rs"]),
+    (
+        "rustls",
+        &[
+            "edge-media/src/io/stream.rs",
+            "edge-media/src/cli.rs",
+            // Every program installs the one provider first.
+            "functions/src/aws/lambda.rs",
+            "functions/src/bin/ask-contract.rs",
+        ],
+    ),
     // The configuration borrows the type of a URI, so that it takes what the client takes.
     ("hyper", &["edge-media/src/io/http.rs", "edge-media/src/config/"]),
     (
@@ -84,6 +93,8 @@ const OWNERS: &[(&str, &[&str])] = &[
             "edge-media/src/io/",
             "edge-media/src/cli.rs",
             "edge-media/src/cli/",
+            "edge-media/src/cloud.rs",
+            "edge-media/src/control.rs",
             "edge-media/src/local.rs",
             "edge-media/src/demo.rs",
             "edge-media/src/demo/",
@@ -91,11 +102,19 @@ const OWNERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("clap", &["edge-media/src/cli.rs", "edge-media/src/cli/"]),
-    ("tracing_subscriber", &["edge-media/src/cli.rs"]),
+    ("tracing_subscriber", &["edge-media/src/cli.rs", "functions/src/aws/lambda.rs"]),
     ("hound", &["edge-media/src/demo/", "edge-media/src/io/recording/read.rs"]),
     // The guard borrows the client's type of a URL, so that both read one alike.
     ("reqwest", &["functions/src/guard.rs", "functions/src/http.rs"]),
     ("rusqlite", &["functions/src/sqlite.rs", "functions/src/sqlite/", "functions/src/audit_read.rs"]),
+    ("aws_config", &["functions/src/aws.rs"]),
+    ("aws_sdk_dynamodb", &["functions/src/aws.rs", "functions/src/aws/"]),
+    ("aws_sdk_kms", &["functions/src/aws.rs", "functions/src/aws/"]),
+    ("aws_sdk_s3", &["functions/src/aws.rs", "functions/src/aws/"]),
+    ("aws_sdk_secretsmanager", &["functions/src/aws.rs"]),
+    ("aws_sdk_sqs", &["functions/src/aws.rs", "functions/src/aws/"]),
+    ("aws_smithy_http_client", &["functions/src/aws.rs"]),
+    ("lambda_runtime", &["functions/src/aws/lambda.rs", "functions/src/bin/"]),
     ("aes_gcm", &["handoff/src/seal.rs"]),
     ("hkdf", &["handoff/src/seal.rs"]),
     ("md5", &["edge-media/src/sip/auth.rs"]),
@@ -104,6 +123,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     (
         "functions",
         &[
+            "functions/src/bin/",
+            "edge-media/src/cloud.rs",
+            "edge-media/src/control.rs",
             "edge-media/src/local.rs",
             "edge-media/src/setup.rs",
             "edge-media/src/io/",

@@ -1,20 +1,19 @@
 //! `warmbridge audit`: the trail as a person reads it, and the verdict on it. The exit codes
 //! of `verify` are a contract: 0 verified, 1 tampered, 2 incomplete, 3 policy, 4 unreadable.
 
+#[cfg(feature = "aws")]
+pub(super) mod table;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use functions::audit_read::{Reader, verify_bundle};
-use functions::sqlite::StoreError;
+use functions::audit_read::{Bundle, Chain, Reader, Shown, verify_bundle};
 use handoff::audit::verify::Report;
 use serde_json::json;
 
-use super::print_line;
-
-/// Exit code for a store that cannot be read.
-const UNREADABLE: u8 = 4;
+use super::{UNREADABLE, print_line};
 
 /// What to do with the trail.
 #[derive(Debug, Subcommand)]
@@ -47,9 +46,9 @@ pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
         What::Verify { call, bundle: None } => {
             Reader::open(data).and_then(|reader| Ok(verdict(&reader.verify(call.as_deref())?, as_json)))
         }
-        What::List => Reader::open(data).and_then(|reader| list(&reader, as_json)),
-        What::Show { call } => Reader::open(data).and_then(|reader| show(&reader, &call, as_json)),
-        What::Export { call } => Reader::open(data).and_then(|reader| export(&reader, &call)),
+        What::List => Reader::open(data).and_then(|reader| Ok(list(reader.list()?, as_json))),
+        What::Show { call } => Reader::open(data).and_then(|reader| Ok(show(reader.show(&call)?, as_json))),
+        What::Export { call } => Reader::open(data).and_then(|reader| Ok(export(&reader.export(&call)?))),
     };
     done.unwrap_or_else(|error| {
         verdict(&Report::unreadable(&format!("{}: {error}", data.display())), as_json);
@@ -62,8 +61,8 @@ fn verdict(report: &Report, as_json: bool) -> ExitCode {
     ExitCode::from(report.exit_code())
 }
 
-fn list(reader: &Reader, as_json: bool) -> Result<ExitCode, StoreError> {
-    for chain in reader.list()? {
+fn list(chains: Vec<Chain>, as_json: bool) -> ExitCode {
+    for chain in chains {
         if as_json {
             let line = json!({"chain": chain.chain, "records": chain.records, "state": chain.state,
                 "began": chain.started_at});
@@ -75,14 +74,13 @@ fn list(reader: &Reader, as_json: bool) -> Result<ExitCode, StoreError> {
             ));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
-fn show(reader: &Reader, call: &str, as_json: bool) -> Result<ExitCode, StoreError> {
-    let records = reader.show(call)?;
+fn show(records: Vec<Shown>, as_json: bool) -> ExitCode {
     if records.is_empty() {
         print_line("the store holds no such call; `warmbridge audit list` names those it holds");
-        return Ok(ExitCode::from(UNREADABLE));
+        return ExitCode::from(UNREADABLE);
     }
     for record in records {
         if as_json {
@@ -94,18 +92,17 @@ fn show(reader: &Reader, call: &str, as_json: bool) -> Result<ExitCode, StoreErr
             print_line(&record.line());
         }
     }
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
-fn export(reader: &Reader, call: &str) -> Result<ExitCode, StoreError> {
-    let bundle = reader.export(call)?;
+fn export(bundle: &Bundle) -> ExitCode {
     if bundle.jsonl.is_empty() {
         print_line("the store holds no such call; `warmbridge audit list` names those it holds");
-        return Ok(ExitCode::from(UNREADABLE));
+        return ExitCode::from(UNREADABLE);
     }
     // A closed pipe ends the output.
     let _ = std::io::stdout().lock().write_all(&bundle.jsonl);
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 fn print_report(report: &Report, as_json: bool) {

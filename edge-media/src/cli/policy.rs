@@ -15,10 +15,7 @@ use handoff::policy::replay::{LeftOut, Past, replay};
 use handoff::policy::{Category, Policy};
 use serde_json::{Value, json};
 
-use super::print_line;
-
-/// Exit code for a store that cannot be read.
-const UNREADABLE: u8 = 4;
+use super::{UNREADABLE, print_line};
 
 /// Most changed calls that are printed; the JSON form names more.
 const PRINTED_MAX: usize = 20;
@@ -92,7 +89,7 @@ fn read(file: &Path) -> Option<Policy> {
 }
 
 /// A date, a time, or so many days or hours ago.
-fn moment(text: &str) -> Option<Timestamp> {
+pub(super) fn moment(text: &str) -> Option<Timestamp> {
     let ago = |number: &str, hours: i64| {
         let number: i64 = number.parse().ok().filter(|number| (0..=100_000).contains(number))?;
         let ago_ms = number * hours * 3_600_000;

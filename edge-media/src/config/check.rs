@@ -21,12 +21,16 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::document::{
-    AuditTable, Document, EdgeTable, OperatorTable, PolicyTable, TrunkTable, VoiceAgentTable,
+    AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, TrunkTable, VoiceAgentTable,
 };
 use super::{
-    Agent, Audit, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk, VoiceAgent,
+    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk,
+    VoiceAgent,
 };
 use values::{SecretSource, literal_ip};
+
+/// Longest name of a stack: the service's limit.
+const STACK_LEN_MAX: usize = 128;
 
 /// Collects what is wrong while it turns tables into values.
 pub(super) struct Checker<'a> {
@@ -34,11 +38,13 @@ pub(super) struct Checker<'a> {
     read: &'a dyn Fn(&Path) -> io::Result<String>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// The functions run in the cloud.
+    in_cloud: bool,
 }
 
 impl<'a> Checker<'a> {
     pub(super) const fn new(text: &'a str, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
-        Self { text, read, problems: Vec::new(), warnings: Vec::new() }
+        Self { text, read, problems: Vec::new(), warnings: Vec::new(), in_cloud: false }
     }
 
     /// The configuration, or everything that is wrong with it, in the order of the file.
@@ -49,6 +55,7 @@ impl<'a> Checker<'a> {
         self.bounded("webhook", document.webhook.len(), 0..=WEBHOOKS_MAX);
         self.bounded("operator", document.operator.len(), 0..=OPERATORS_MAX);
 
+        self.in_cloud = document.aws.is_some();
         let loopback = document.edge.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
         let edge = self.edge(&document.edge);
         let trunks = self.trunks(&document.trunk, loopback);
@@ -58,6 +65,7 @@ impl<'a> Checker<'a> {
         let queues = self.queues(&document.queue, &document.agent, &document.webhook);
         let operators = self.operators(&document.operator);
         let audit = self.audit(&document.audit);
+        let aws = document.aws.as_ref().and_then(|table| self.aws(table));
         let policy_file = self.policy_file(&document.policy);
         self.distinct_tokens(&agents, &operators);
 
@@ -75,6 +83,7 @@ impl<'a> Checker<'a> {
                 payload: document.payload,
                 webhooks,
                 audit,
+                aws,
                 operators,
                 warnings: self.warnings,
             }),
@@ -299,6 +308,28 @@ impl<'a> Checker<'a> {
             file: table.tag_key_file.as_ref(),
         });
         Audit { tag_key }
+    }
+
+    /// A stack's name and its bucket, as the cloud takes them.
+    fn aws(&mut self, table: &AwsTable) -> Option<Aws> {
+        if !cfg!(feature = "aws") {
+            let why = "[aws] needs a build with the cloud's adapters: cargo build --release --features aws";
+            self.refuse(&table.stack.span(), why);
+        }
+        let (stack, bucket) = (table.stack.get_ref(), table.media_bucket.get_ref());
+        let named = |text: &str, len: RangeInclusive<usize>, also: &[u8]| {
+            len.contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || also.contains(&byte))
+        };
+        if !named(stack, 1..=STACK_LEN_MAX, b"-") {
+            self.refuse(&table.stack.span(), "stack is not the name of a stack: letters, digits and hyphens");
+            return None;
+        }
+        if !named(bucket, 3..=63, b"-.") {
+            self.refuse(&table.media_bucket.span(), "media_bucket is not the name of a bucket");
+            return None;
+        }
+        Some(Aws { stack: stack.clone(), media_bucket: bucket.clone() })
     }
 
     /// The file must be there; its rules are judged by the policy itself.

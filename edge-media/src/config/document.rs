@@ -28,6 +28,7 @@ pub(super) struct Document {
     pub(super) audit: AuditTable,
     #[serde(default)]
     pub(super) operator: Vec<OperatorTable>,
+    pub(super) aws: Option<AwsTable>,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +143,13 @@ pub(super) struct WebhookTable {
 pub(super) struct AuditTable {
     pub(super) tag_key: Option<Spanned<String>>,
     pub(super) tag_key_file: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AwsTable {
+    pub(super) stack: Spanned<String>,
+    pub(super) media_bucket: Spanned<String>,
 }
 
 #[derive(Deserialize)]

@@ -459,3 +459,25 @@ fn a_queue_without_people_is_refused() {
         &["line 23: queue \"queue_nurse\": no agent has all of its skills"],
     );
 }
+
+#[test]
+fn a_stack_is_named_by_a_build_that_has_its_adapters_and_its_functions_have_the_keys() {
+    let cloud = "\n[aws]\nstack = \"warmbridge\"\nmedia_bucket = \"warmbridge-media-1234\"\n";
+    let text = format!("{}{cloud}", include_str!("../../../warmbridge.example.toml"));
+    if cfg!(feature = "aws") {
+        let unsigned =
+            text.replace("secret_file = \"secrets/crm.webhook\" # whsec_ and 24 to 64 bytes in base64\n", "");
+        assert!(unsigned.len() < text.len());
+        let config = parse(&unsigned).unwrap();
+        assert_eq!(config.aws.unwrap().stack, "warmbridge");
+        assert!(config.webhooks[0].secret.is_none());
+        for (from, to) in
+            [("\"warmbridge\"", "\"warm bridge\""), ("\"warmbridge-media-1234\"", "\"s3://warmbridge\"")]
+        {
+            assert_eq!(parse(&text.replace(from, to)).unwrap_err().len(), 1, "{to}");
+        }
+    } else {
+        let problems = parse(&text).map(|_| ()).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].message.contains("--features aws"), "{problems:?}");
+    }
+}

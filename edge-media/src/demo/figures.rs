@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use functions::audit_read::{self, Reader};
 use serde_json::Value;
 
 use handoff::call::media::ClipId;
-use handoff::id::{CallId, TransferId};
 
-use crate::demo::crm::Received;
 use crate::demo::desktop::Seen;
 use crate::demo::hearing::{self, Heard, Window};
+use crate::demo::recorded::{Record, Recorded};
 use crate::demo::report::{
     AuditFigures, CallerFigures, LegFigures, PayloadFigures, Recordings, Report, Step, TransitionFigures,
-    TriggerFigures, WebhookFigures,
+    TriggerFigures,
 };
 use crate::io::media::MediaHandle;
 use crate::media::prompt::ClipStore;
@@ -33,8 +31,6 @@ pub struct Evidence {
     pub human: Vec<Heard>,
     /// What the voice agent received.
     pub voice_agent: Vec<i16>,
-    /// What the CRM received.
-    pub webhooks: Vec<Received>,
     /// What the desktop painted.
     pub seen: Vec<Seen>,
     /// What was printed.
@@ -45,29 +41,14 @@ pub struct Evidence {
     pub data: PathBuf,
 }
 
-/// One audit record, as far as the figures need it.
-struct Record {
-    kind: String,
-    at_ms: i64,
-    body: Value,
-}
-
 /// The report, and whether the whisper was found in what the human agent heard.
-pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Result<(Report, bool)> {
-    let reader = Reader::open(&evidence.data).context("the store cannot be read")?;
-    // Side chains, of what came after a chain was closed, have names that no call has.
-    let mut calls = reader.list()?.into_iter().filter_map(|chain| CallId::parse(&chain.chain).ok());
-    let call = calls.next().context("the store holds no call")?;
-    let records: Vec<Record> = reader
-        .show(call.as_str())?
-        .into_iter()
-        .map(|record| Record {
-            kind: record.kind,
-            at_ms: record.occurred_at.unix_millis(),
-            body: record.body,
-        })
-        .collect();
-    let verified = reader.verify(Some(call.as_str()))?.exit_code() == 0;
+pub fn report(
+    evidence: Evidence,
+    recorded: Recorded,
+    clips: &ClipStore,
+    media: &MediaHandle,
+) -> Result<(Report, bool)> {
+    let Recorded { call, records, verified, payload, webhooks } = recorded;
     let find = |kind: &str| records.iter().find(|record| record.kind == kind);
     let text = |record: Option<&Record>, pointer: &str| {
         record
@@ -88,10 +69,6 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
     let caller_audio = hearing::recording(&evidence.caller);
     let human_audio = hearing::recording(&evidence.human);
     let transfer_id = text(ended, "/transfer_id");
-    let payload = match TransferId::parse(&transfer_id) {
-        Ok(transfer) => reader.payload(&transfer)?,
-        Err(_) => None,
-    };
     let whisper = payload
         .as_ref()
         .and_then(|payload| payload.whisper_text())
@@ -151,7 +128,7 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
             completeness_pm: payload.as_ref().map_or(0, |payload| payload.completeness_pm()),
             acknowledged,
         },
-        webhooks: webhooks(&reader, &call, &evidence.webhooks)?,
+        webhooks,
         audit: AuditFigures { records: records.len() as u64, verified },
         legs: LegFigures { opened, closed },
         recordings: Recordings {
@@ -161,19 +138,6 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
         },
     };
     Ok((report, whisper_found))
-}
-
-/// What the sender recorded, kept only where the receiver agrees: an attempt that the CRM
-/// never saw, or could not verify, is no delivery.
-fn webhooks(reader: &Reader, call: &CallId, received: &[Received]) -> Result<Vec<WebhookFigures>> {
-    let sent: Vec<audit_read::Webhook> = reader.webhooks(call)?;
-    Ok(sent
-        .into_iter()
-        .map(|hook| {
-            let seen = received.iter().any(|got| got.id == hook.message_id && got.verified);
-            WebhookFigures { kind: hook.kind, status: hook.status.filter(|_| seen), attempts: hook.attempts }
-        })
-        .collect())
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -96,7 +96,7 @@ pub async fn play(stage: &mut Stage, scenario: Scenario) -> Result<()> {
         Scenario::Happy => small_talk(stage).await?,
         Scenario::FunctionsDown => {
             stage.say("every function stops");
-            stage.functions().pause();
+            stage.functions()?.pause();
         }
         Scenario::NoAnswer
         | Scenario::Declined
@@ -118,7 +118,7 @@ pub async fn play(stage: &mut Stage, scenario: Scenario) -> Result<()> {
             accepted(stage, &transfer).await?;
             if scenario == Scenario::FunctionsDown {
                 stage.say("every function starts again, with all that it missed");
-                stage.functions().resume();
+                stage.functions()?.resume();
             }
             if scenario == Scenario::Happy {
                 stage.human_says("human.hello").await?;

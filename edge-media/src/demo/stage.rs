@@ -21,6 +21,7 @@ use crate::demo::desktop::{Desktop, Seen};
 use crate::demo::figures::{self, Evidence};
 use crate::demo::idle::IdleClock;
 use crate::demo::phone::{Phone, PhoneOrder};
+use crate::demo::recorded::{self, Recorded};
 use crate::demo::report::Report;
 use crate::demo::scenario::Plan;
 use crate::demo::timeline::Timeline;
@@ -40,6 +41,9 @@ const SETTLE_MAX: Duration = Duration::from_secs(15);
 const CARRIER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// The human agent's address.
 const DESK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+/// The edge's id: that of a stack's first slot, whose command queue every stack has.
+const EDGE: &str = "edge-1";
 
 /// The human agent of the configuration below.
 const AGENT: &str = "dana_nurse";
@@ -70,12 +74,14 @@ pub struct Stage {
     timeline: Timeline,
     seen: Vec<Seen>,
     data: PathBuf,
+    stack: Option<(String, String)>,
     idle: IdleClock,
 }
 
 impl Stage {
     /// Sets the stage: parties first, since the configuration names their addresses.
-    pub async fn set(data: Option<PathBuf>, plan: &Plan) -> Result<Self> {
+    /// `stack` names a deployed stack and its bucket, where the functions are not this process's.
+    pub async fn set(data: Option<PathBuf>, plan: &Plan, stack: Option<(String, String)>) -> Result<Self> {
         let clock = Clock::start();
         let data = match data {
             Some(data) => data,
@@ -87,7 +93,7 @@ impl Stage {
         let crm = Crm::start(plan.crm, CRM_SECRET.to_owned()).await?;
         let config = data.join("warmbridge.toml");
         std::fs::write(data.join("policy.toml"), handoff::policy::DEFAULT_TOML)?;
-        std::fs::write(&config, configuration(&data, &voice_agent.url, &crm.url, plan))?;
+        std::fs::write(&config, configuration(&data, &voice_agent.url, &crm.url, plan, stack.as_ref()))?;
         let config = Config::load(&config).map_err(|errors| anyhow::anyhow!("{errors}"))?;
         let server = Server::start(config).await?;
         let caller = Phone::start("caller", CARRIER, clock, 0x5eed_ca11, outside)?;
@@ -115,6 +121,7 @@ impl Stage {
             timeline: Timeline::follow(started_ms, facts),
             seen: Vec::new(),
             data,
+            stack,
             idle: IdleClock::start(),
         })
     }
@@ -207,8 +214,8 @@ impl Stage {
     }
 
     /// The functions, to be stopped and started.
-    pub fn functions(&self) -> &Workers {
-        self.server.local().workers()
+    pub fn functions(&self) -> Result<&Workers> {
+        self.server.control().workers().context("the demo's functions run in this process")
     }
 
     /// Waits for the whisper's last sample.
@@ -302,7 +309,7 @@ impl Stage {
     /// Lets the functions finish, then takes every figure; none where they do not finish.
     pub async fn measure(mut self, scenario: Scenario) -> Result<(Report, bool)> {
         // Figures of a store that still changes would be figures of nothing.
-        tokio::time::timeout(SETTLE_MAX, self.server.local().idle())
+        tokio::time::timeout(SETTLE_MAX, self.server.control().idle())
             .await
             .context("the queues did not empty in time, so there is no report")??;
         while let Ok(Some(seen)) = tokio::time::timeout(Duration::from_millis(1), self.desktop.seen()).await {
@@ -315,17 +322,34 @@ impl Stage {
             caller: self.caller.leave(),
             human: self.human.leave(),
             voice_agent: self.voice_agent.leave().await,
-            webhooks: self.crm.received(),
             seen: self.seen,
             timeline: self.timeline.steps(),
             host_stall,
             data: self.data.clone(),
         };
         drop(self.desktop);
-        let report = figures::report(evidence, &clips, self.server.media());
+        let recorded = recorded(self.stack.as_ref(), &self.data, &self.crm).await;
+        let report =
+            recorded.and_then(|recorded| figures::report(evidence, recorded, &clips, self.server.media()));
         self.server.stop().await;
         report
     }
+}
+
+/// What was recorded of the call: in the store of this process, or in the stack's tables.
+#[cfg(feature = "aws")]
+async fn recorded(stack: Option<&(String, String)>, data: &Path, crm: &Crm) -> Result<Recorded> {
+    match stack {
+        Some((stack, bucket)) => recorded::by_stack(stack, bucket, crm).await,
+        None => recorded::by_store(data, crm),
+    }
+}
+
+/// What was recorded of the call. Without the cloud's adapters no stage has a stack: its
+/// configuration is refused.
+#[cfg(not(feature = "aws"))]
+async fn recorded(_stack: Option<&(String, String)>, data: &Path, crm: &Crm) -> Result<Recorded> {
+    std::future::ready(recorded::by_store(data, crm)).await
 }
 
 /// The lines of the script, by name.
@@ -352,11 +376,20 @@ fn outside(own: SocketAddr) -> SipConfig {
 }
 
 /// The configuration of the demo: a file like any other.
-fn configuration(data: &Path, voice_agent: &str, crm: &str, plan: &Plan) -> String {
+fn configuration(
+    data: &Path,
+    voice_agent: &str,
+    crm: &str,
+    plan: &Plan,
+    stack: Option<&(String, String)>,
+) -> String {
+    let cloud = stack.map_or_else(String::new, |(stack, bucket)| {
+        format!("\n[aws]\nstack = \"{stack}\"\nmedia_bucket = \"{bucket}\"\n")
+    });
     format!(
         r#"# Written by `warmbridge demo`. Every listener is on loopback, every port is the system's choice.
 [edge]
-id = "edge_demo"
+id = "{EDGE}"
 tenant = "t_demo"
 sip_udp = "127.0.0.1:0"
 http = "127.0.0.1:0"
@@ -403,7 +436,7 @@ mode = "full"
 required = {required}
 allow_private = ["127.0.0.1/32"]
 grants = ["pii", "phi"]
-"#,
+{cloud}"#,
         data = data.display(),
         ring = plan.ring_timeout_s,
         accept = plan.accept_timeout_s,

@@ -87,7 +87,7 @@ impl Edge {
                     seq,
                     time,
                     mono_us: at.now.micros(),
-                    commands: String::new(),
+                    commands: self.config.commands.clone(),
                     fact,
                     evaluable,
                 })));

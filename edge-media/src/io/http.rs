@@ -2,13 +2,14 @@
 //! and signals, and the health of the edge. It holds no state of any call: each request
 //! becomes an [`HttpRequest`] to the edge's loop, which answers or is too busy. Every route
 //! but the page's own files, `/healthz`, `/readyz` and the description of the API needs a
-//! bearer token; what a token opens is its holder's role, and how often is bounded. The
+//! bearer token, or, for dispositions, a signature; what a token opens is its holder's role, and how often is bounded. The
 //! description (`openapi.json`) is held against the routes by a test. TLS is the business of
 //! a proxy before it. RFC 9110, 9457 (problems), 6455.
 
 mod access;
 mod calls;
 mod desktop;
+mod dispositions;
 pub mod events;
 mod problem;
 mod routes;
@@ -26,9 +27,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
+use functions::disposition::Disposition;
 use handoff::call::{Standing, Waiting};
 use handoff::clock::Now;
-use handoff::id::{CallId, HumanAgentId, QueueId, TransferId};
+use handoff::id::{CallId, DestinationId, HumanAgentId, QueueId, TransferId};
 use handoff::pii::Pii;
 use handoff::signal::Signal;
 use hyper::server::conn::http1;
@@ -140,6 +142,17 @@ pub enum HttpRequest {
         /// The id of the command.
         id: String,
         /// Whether it was still possible.
+        reply: oneshot::Sender<Result<(), ApiError>>,
+    },
+    /// What a CRM says of a transfer after the call; its signature was good.
+    Disposition {
+        /// Who signed it.
+        from: DestinationId,
+        /// The sender's id of the message.
+        message_id: String,
+        /// What it says.
+        disposition: Box<Disposition>,
+        /// Whether it is on its way into the record.
         reply: oneshot::Sender<Result<(), ApiError>>,
     },
     /// The calls under way, in the order of their ids.
@@ -434,6 +447,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/v1/transfers/{id}/hand-back", post(transfers::hand_back)),
         ("/v1/transfers/{id}/payload", get(transfers::payload)),
         ("/v1/transcripts/{id}", get(transfers::transcript)),
+        ("/v1/dispositions", post(dispositions::receive)),
     ]
 }
 

@@ -1,13 +1,14 @@
 //! What the HTTP listener asks of the edge's loop: pages that come and go, what people say
 //! on them, and the few questions of the API. Who may ask was settled by the listener.
 
+use functions::disposition::Taken;
 use functions::outbox::Access;
 use handoff::command::{Command, CommandBody};
 use handoff::event::Means;
 use handoff::id::{CallId, HumanAgentId, TransferId};
 use handoff::pii::Pii;
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Shell;
 use crate::desktop::{self, DesktopInput, DesktopSession, Refusal, WaitingCaller};
@@ -69,6 +70,20 @@ impl Shell {
             }
             HttpRequest::CancelTransfer { transfer, id, reply } => {
                 let _ = reply.send(self.cancel(transfer, id));
+            }
+            HttpRequest::Disposition { from, message_id, disposition, reply } => {
+                let taken = self.spool.disposed(from, message_id, *disposition);
+                tokio::spawn(async move {
+                    let _ = reply.send(match taken.await {
+                        Ok(Taken::Recorded) => Ok(()),
+                        Ok(Taken::UnknownTransfer) => Err(ApiError::NotFound),
+                        Ok(Taken::IdReused) => Err(ApiError::Conflict),
+                        Err(error) => {
+                            warn!(%error, "a disposition was not taken");
+                            Err(ApiError::Busy)
+                        }
+                    });
+                });
             }
             HttpRequest::Calls { after, limit, reply } => {
                 let calls = self.edge.standings().map(|(call, _)| call);

@@ -7,10 +7,11 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use functions::config::FunctionsConfig;
+use functions::disposition::{self, Disposition, Taken};
 use functions::outbox::{Access, CallOutbox};
 use functions::sqlite::{self, Receipt, Row, Store, StoreError};
 use handoff::event::{CallEvent, Evaluable};
-use handoff::id::CallId;
+use handoff::id::{CallId, DestinationId};
 use handoff::policy::Decision;
 use handoff::seal::SealKey;
 use tracing::error;
@@ -24,8 +25,18 @@ const KEPT_MAX: usize = 65_536;
 pub struct Spool {
     store: Store,
     config: Arc<FunctionsConfig>,
+    place: Place,
     calls: BTreeMap<CallId, CallOutbox>,
     rows: Vec<Row>,
+}
+
+/// Where the functions are that the rows are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this process, over the store itself.
+    Here,
+    /// In the cloud: keys and payloads go there too, which have a table of their own here.
+    Cloud,
 }
 
 /// The fate of one commit, with its rows.
@@ -44,8 +55,8 @@ impl Stored {
 
 impl Spool {
     /// A spool into `store`.
-    pub fn new(store: Store, config: Arc<FunctionsConfig>) -> Self {
-        Self { store, config, calls: BTreeMap::new(), rows: Vec::new() }
+    pub fn new(store: Store, config: Arc<FunctionsConfig>, place: Place) -> Self {
+        Self { store, config, place, calls: BTreeMap::new(), rows: Vec::new() }
     }
 
     /// The configuration of the calls that begin from now on.
@@ -59,7 +70,7 @@ impl Spool {
             .and_then(|nonce| Ok(self.open(&event.call)?.rows(event, nonce)))
             .map(|rows| rows.map_err(|error| error.to_string()));
         match rows {
-            Ok(Ok(rows)) => self.rows.extend(rows),
+            Ok(Ok(rows)) => rows.into_iter().for_each(|row| self.row(row)),
             // Our own entry breaks our own rules: a bug, and the chain shows the gap.
             Ok(Err(error)) => error!(error, kind = event.fact.kind(), "a fact could not be written"),
             // What cannot be sealed is not written.
@@ -86,6 +97,17 @@ impl Spool {
             }
         }
         Some(self.flush())
+    }
+
+    /// Takes what a CRM says of a transfer, also of one whose call is long over.
+    pub fn disposed(
+        &self,
+        from: DestinationId,
+        message_id: String,
+        said: Disposition,
+    ) -> impl Future<Output = Result<Taken, StoreError>> + Send + 'static {
+        let (store, tenant) = (self.store.clone(), self.config.tenant.clone());
+        async move { disposition::take(&store, &tenant, &from, &message_id, &said).await }
     }
 
     /// The key with which everything of a running call is sealed.
@@ -134,16 +156,31 @@ impl Spool {
         self.rows.is_empty()
     }
 
+    fn row(&mut self, row: Row) {
+        self.rows.extend(forwarded(self.place, &row));
+        self.rows.push(row);
+    }
+
     fn open(&mut self, call: &CallId) -> Result<&mut CallOutbox, StoreError> {
         match self.calls.entry(call.clone()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(vacant) => {
                 let key = sqlite::fresh_key()?;
                 let tenant = self.config.tenant.clone();
-                self.rows.push(Row::Key { tenant, call: call.clone(), key: key.clone() });
+                let row = Row::Key { tenant, call: call.clone(), key: key.clone() };
+                self.rows.extend(forwarded(self.place, &row));
+                self.rows.push(row);
                 Ok(vacant.insert(CallOutbox::new(Arc::clone(&self.config), key)))
             }
         }
+    }
+}
+
+/// What takes a row to the cloud as well.
+fn forwarded(place: Place, row: &Row) -> Option<Row> {
+    match place {
+        Place::Here => None,
+        Place::Cloud => row.forwarded(),
     }
 }
 
@@ -169,7 +206,7 @@ mod tests {
             destinations: Vec::new(),
             public_url: "https://edge.example".to_owned(),
         };
-        Spool::new(store.clone(), Arc::new(config))
+        Spool::new(store.clone(), Arc::new(config), Place::Here)
     }
 
     fn said(seq: u64) -> CallEvent {

@@ -9,22 +9,25 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use handoff::call::outcome::{FallbackTaken, Outcome};
-use handoff::clock::Timestamp;
+use handoff::clock::{Day, Timestamp};
 use handoff::command::CommandBody;
 use handoff::conversation::{Context, Snapshot, Stimulus, TransferStanding};
 use handoff::event::{CallEvent, Evaluable, Fact, Played};
 use handoff::id::{CallId, DestinationId, EdgeId, QueueId, TenantId, TransferId};
+use handoff::metrics::row::Row as Measured;
 use handoff::pii::Pii;
 use handoff::policy::{Decision, Policy};
 use handoff::signal::Speaker;
 use handoff::webhook::{Secret, verify};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
 use crate::audit_read::{Reader, verify_store};
 use crate::config::{Content, Destination};
+use crate::disposition::{self, Disposition, Taken};
 use crate::outbox::CallOutbox;
-use crate::ports::PARKED;
+use crate::ports::{PARKED, ReadRows};
 use crate::sqlite::{Row, nonce};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -219,6 +222,11 @@ async fn a_call_runs_through_all_handlers_and_its_chain_verifies() {
     assert_eq!((destination.as_str(), revision), ("crm", 2));
     edge.bridges_and_ends(decision).await;
     workers.idle().await.unwrap();
+    let said = json!({"transfer_id": transfer(), "code": "done", "resolved": true, "acw_s": 5});
+    let said = Disposition::parse(said.as_object().unwrap()).unwrap();
+    let crm = DestinationId::parse("crm").unwrap();
+    assert_eq!(disposition::take(&store, &tenant(), &crm, "msg_1", &said).await.unwrap(), Taken::Recorded);
+    workers.idle().await.unwrap();
     stop(workers).await;
 
     let report = verify_store(dir.path(), None);
@@ -230,7 +238,11 @@ async fn a_call_runs_through_all_handlers_and_its_chain_verifies() {
     {
         assert!(kinds.iter().any(|known| known == kind), "{kind} in {kinds:?}");
     }
-    assert_eq!(reader.list().unwrap()[0].state, "closed");
+    let mut chains = reader.list().unwrap();
+    chains.sort_by(|one, other| one.chain.cmp(&other.chain));
+    let closed: Vec<(&str, &str)> =
+        chains.iter().map(|chain| (chain.chain.as_str(), chain.state.as_str())).collect();
+    assert_eq!(closed, [("call_0001", "closed"), ("call_0001#late", "open")]);
     assert!(reader.payload(&transfer()).unwrap().is_some());
     let webhooks = reader.webhooks(&call()).unwrap();
     assert!(webhooks.iter().all(|webhook| webhook.status == Some(200) && webhook.attempts == 1));
@@ -241,6 +253,13 @@ async fn a_call_runs_through_all_handlers_and_its_chain_verifies() {
         assert_eq!(verify(SECRET, header("webhook-id"), at, body, header("webhook-signature"), at), Ok(()));
     }
     assert_eq!(store.depth(PARKED).unwrap(), 0);
+    let day = Day::of(chains[0].started_at);
+    let rows = store.rows(&tenant(), day).await.unwrap();
+    let [row] = rows.as_slice() else { panic!("one transfer: {rows:?}") };
+    let measured: Measured = serde_json::from_slice(&row.body).unwrap();
+    assert_eq!((row.key.as_str(), measured.left_out), (transfer().as_str(), None));
+    let said = measured.transfer.unwrap().disposition.unwrap();
+    assert_eq!((said.resolved, said.acw_s), (true, Some(5)), "what came late is measured too");
 }
 
 #[tokio::test]

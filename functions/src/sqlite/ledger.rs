@@ -181,6 +181,26 @@ fn close(tx: &Tx<'_>, tenant: &TenantId, call: &CallId, ended_at: i64) -> Result
     Ok(true)
 }
 
+/// The records of a call's chain, then those of its side chain. Those that no longer parse
+/// are the verifier's business.
+pub(crate) fn records(
+    conn: &Connection,
+    tenant: &str,
+    call: &CallId,
+) -> Result<Vec<AuditRecord>, StoreError> {
+    let main = ChainId::of(call);
+    let mut statement =
+        conn.prepare_cached("SELECT cj FROM audit WHERE tenant = ?1 AND chain = ?2 ORDER BY seq")?;
+    let mut records = Vec::new();
+    for chain in [&main, &main.side()] {
+        let rows = statement.query_map([tenant, chain.as_str()], |row| row.get::<_, Vec<u8>>(0))?;
+        for row in rows {
+            records.extend(AuditRecord::parse(&row?));
+        }
+    }
+    Ok(records)
+}
+
 /// Open chains of calls that ended.
 pub(crate) fn ended(conn: &Connection) -> Result<Vec<(TenantId, CallId, i64)>, StoreError> {
     let mut statement = conn.prepare_cached(

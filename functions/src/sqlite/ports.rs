@@ -1,7 +1,8 @@
 //! The ports of the handlers on the embedded store. Each is one job of the writer or one
 //! lookup of the reader.
 
-use handoff::audit::{AuditMessage, ChainHead, ChainId};
+use handoff::audit::{AuditMessage, AuditRecord, ChainHead, ChainId};
+use handoff::clock::Day;
 use handoff::id::{CallId, PayloadId, TenantId};
 use handoff::seal::DataKey;
 use rusqlite::{OptionalExtension, params};
@@ -9,7 +10,8 @@ use rusqlite::{OptionalExtension, params};
 use super::{Receipt, Row, Store, ledger, queue, vault};
 use crate::ports::{
     AppendAudit, AuditOutcome, CitedHead, ClaimOnce, Deliveries, DeliveryState, Enqueue, GetPayload,
-    GetTranscript, Keys, Outgoing, PortError, PutPayload, PutTranscript, ReadAudit, StoredPayload,
+    GetTranscript, Keys, Outgoing, PortError, PutPayload, PutRow, PutTranscript, ReadAudit, ReadRecords,
+    ReadRows, StoredPayload, StoredRow,
 };
 
 impl Store {
@@ -199,6 +201,43 @@ impl Deliveries for Store {
                 .optional()?)
         })?;
         Ok(found.is_some())
+    }
+}
+
+impl ReadRecords for Store {
+    async fn records(&self, tenant: &TenantId, call: &CallId) -> Result<Vec<AuditRecord>, PortError> {
+        Ok(self.read(|conn, _| ledger::records(conn, tenant.as_str(), call))?)
+    }
+}
+
+impl PutRow for Store {
+    async fn put_row(&self, row: StoredRow) -> Result<(), PortError> {
+        let work = move |tx: &super::Tx<'_>| {
+            tx.conn
+                .prepare_cached(
+                    "INSERT INTO transfers (tenant, day, key, body) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (tenant, day, key) DO UPDATE SET body = excluded.body",
+                )?
+                .execute(params![row.tenant.as_str(), row.day.to_string(), row.key, row.body])?;
+            Ok(())
+        };
+        self.run(work).committed().await?;
+        Ok(())
+    }
+}
+
+impl ReadRows for Store {
+    async fn rows(&self, tenant: &TenantId, day: Day) -> Result<Vec<StoredRow>, PortError> {
+        let rows: Vec<(String, Vec<u8>)> = self.read(|conn, _| {
+            let mut statement = conn.prepare_cached(
+                "SELECT key, body FROM transfers WHERE tenant = ?1 AND day = ?2 ORDER BY key",
+            )?;
+            let rows = statement
+                .query_map(params![tenant.as_str(), day.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })?;
+        let stored = |(key, body)| StoredRow { tenant: tenant.clone(), day, key, body };
+        Ok(rows.into_iter().map(stored).collect())
     }
 }
 

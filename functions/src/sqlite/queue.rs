@@ -6,9 +6,10 @@ use std::fmt;
 use std::time::Duration;
 
 use handoff::clock::Timestamp;
-use handoff::id::{CallId, TenantId};
+use handoff::id::{CallId, PayloadId, TenantId};
 use handoff::seal::DataKey;
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use super::{StoreError, Tx, nonce, vault};
 use crate::ports::{
@@ -31,14 +32,49 @@ pub struct QueueSettings {
     pub batch: usize,
 }
 
-/// The queues that are consumed, as they are deployed in the cloud.
-pub const QUEUES: [QueueSettings; 6] = [
+/// Data keys of calls on their way to the cloud's table. The message is its call alone.
+pub(crate) const FORWARD_KEYS: &str = "forward-keys";
+/// Payloads of the edge on their way to the cloud's table. The message is a
+/// [`ForwardedPayload`].
+pub(crate) const FORWARD_PAYLOADS: &str = "forward-payloads";
+
+/// Which payload goes to the cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForwardedPayload {
+    /// Which.
+    pub(crate) payload: PayloadId,
+    /// Its revision.
+    pub(crate) revision: u32,
+}
+
+impl Row {
+    /// The message that takes this row to the cloud as well, where it is not one itself.
+    pub fn forwarded(&self) -> Option<Self> {
+        let (queue, call, body) = match self {
+            Self::Send(_) => return None,
+            Self::Key { call, .. } => (FORWARD_KEYS, call, Vec::new()),
+            Self::Payload(stored) => {
+                let named = ForwardedPayload { payload: stored.payload.clone(), revision: stored.revision };
+                // An id and a number: nothing in this type can fail.
+                (FORWARD_PAYLOADS, &stored.call, serde_json::to_vec(&named).unwrap_or_default())
+            }
+        };
+        Some(Self::Send(Outgoing::to(queue, call, body)))
+    }
+}
+
+/// The queues that are consumed, as they are deployed in the cloud, and those of an edge that
+/// forwards to it.
+pub const QUEUES: [QueueSettings; 8] = [
     settings(SIGNALS, 30, 3, 3_600, 10),
     settings(DECISIONS, 60, 3, 3_600, 1),
     settings(WEBHOOKS_LIVE, 36, 2, 3_600, 1),
     settings(WEBHOOKS_DURABLE, 120, 30, 14 * 86_400, 1),
     settings(AUDIT, 60, 5, 14 * 86_400, 10),
     settings(COMMANDS_PREFIX, 10, 3, 300, 10),
+    settings(FORWARD_KEYS, 60, 5, 14 * 86_400, 10),
+    settings(FORWARD_PAYLOADS, 60, 5, 14 * 86_400, 10),
 ];
 
 const fn settings(

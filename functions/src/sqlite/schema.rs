@@ -50,6 +50,9 @@ CREATE TABLE IF NOT EXISTS webhooks (
   message_id TEXT NOT NULL, destination TEXT NOT NULL, kind TEXT NOT NULL, call TEXT NOT NULL,
   attempts INTEGER NOT NULL, durable_failed INTEGER NOT NULL, status INTEGER, state TEXT NOT NULL,
   PRIMARY KEY (message_id, destination)) STRICT;
+CREATE TABLE IF NOT EXISTS transfers (
+  tenant TEXT NOT NULL, day TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (tenant, day, key)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
   name TEXT PRIMARY KEY, owner TEXT NOT NULL, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";

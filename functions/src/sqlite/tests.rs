@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use handoff::audit::verify::{Class, Report};
 use handoff::audit::{Actor, AuditEntry, AuditMessage, ChainId, ProducerId, Sealed};
+use handoff::clock::Day;
 use handoff::delivery::Lane;
 use handoff::event::WebhookKind;
 use handoff::id::{CallId, DestinationId, EdgeId, PayloadId, TenantId, TransferId};
@@ -19,7 +20,8 @@ use crate::audit_read::{Reader, verify_bundle, verify_store};
 use crate::outbox::{JOB_VERSION, WebhookJob};
 use crate::ports::{
     AUDIT, AppendAudit, AuditOutcome, ClaimOnce, Deliveries, Enqueue, GetPayload, GetTranscript, Keys,
-    Outgoing, PARKED, PutPayload, PutTranscript, ReadAudit, SIGNALS, StoredPayload, WEBHOOKS_DURABLE,
+    Outgoing, PARKED, PutPayload, PutRow, PutTranscript, ReadAudit, ReadRecords, ReadRows, SIGNALS,
+    StoredPayload, StoredRow, WEBHOOKS_DURABLE,
 };
 
 /// A store whose clock stands until it is moved.
@@ -657,4 +659,56 @@ proptest! {
         let report = fixture.verify();
         prop_assert_eq!((report.exit_code(), report.records), (0, 9));
     }
+}
+
+#[tokio::test]
+async fn a_row_is_replaced_under_its_key_and_read_by_its_day() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    let tenant = TenantId::parse("t_acme").unwrap();
+    let day = Day::of(store.wall());
+    let row = |day, key: &str, body: &[u8]| StoredRow {
+        tenant: tenant.clone(),
+        day,
+        key: key.to_owned(),
+        body: body.to_vec(),
+    };
+    for row in [
+        row(day, "xfer_2", b"two"),
+        row(day, "xfer_1", b"one"),
+        row(day.next(), "xfer_3", b"three"),
+        row(day, "xfer_1", b"one again"),
+    ] {
+        store.put_row(row).await.unwrap();
+    }
+    let found = store.rows(&tenant, day).await.unwrap();
+    assert_eq!(found, [row(day, "xfer_1", b"one again"), row(day, "xfer_2", b"two")]);
+    let other = TenantId::parse("t_other").unwrap();
+    assert_eq!(store.rows(&other, day).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_records_of_a_call_are_read_with_what_came_late_behind_them() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    for fact in facts("call_0001", 3) {
+        store.append(fact).await.unwrap();
+    }
+    store.append(facts("call_0002", 2).remove(0)).await.unwrap();
+    store.close_complete().await.unwrap();
+    store.append(entry("call_0001", 7, "disposition.received", json!({}))).await.unwrap();
+    let records = store.records(&tenant(), &call("call_0001")).await.unwrap();
+    let kinds: Vec<&str> = records.iter().map(|record| record.entry.kind.as_str()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "signal.received",
+            "signal.received",
+            "producer.final",
+            "chain.closed",
+            "late.opened",
+            "disposition.received"
+        ]
+    );
+    assert!(store.records(&tenant(), &call("call_0003")).await.unwrap().is_empty());
 }

@@ -119,6 +119,10 @@ async fn answers(mut asked: mpsc::Receiver<HttpRequest>, seen: &RefCell<Vec<Stri
                 let _ = reply.send(Err(ApiError::Conflict));
                 "cancel transfer"
             }
+            HttpRequest::Disposition { reply, .. } => {
+                let _ = reply.send(Err(ApiError::NotFound));
+                "disposition"
+            }
             HttpRequest::Calls { limit, reply, .. } => {
                 assert!(limit <= 201, "{limit} calls");
                 let _ = reply.send(Vec::new());

@@ -128,6 +128,7 @@ fn built(base: &EdgeConfig, plan: &Plan, extra: u32, ring_factor: u32) -> EdgeCo
         queues,
         tag_key: base.tag_key.clone(),
         calls_max: CALLS_MAX,
+        commands: String::new(),
     }
 }
 

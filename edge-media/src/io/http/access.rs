@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, header};
 use handoff::clock::Now;
-use handoff::id::HumanAgentId;
+use handoff::id::{DestinationId, HumanAgentId};
 
 use super::problem::Denied;
 use super::{Accessor, Shared};
@@ -24,6 +24,8 @@ pub(super) enum Holder {
     Supervisor(String),
     /// The voice agent, which may post signals.
     VoiceAgent,
+    /// A receiver of webhooks, which signs what it sends back.
+    Receiver(DestinationId),
 }
 
 /// What is left to each holder. Bounded by the configuration: only known tokens get here.
@@ -56,7 +58,9 @@ impl Rates {
         }
         let full = || match holder {
             Holder::VoiceAgent => self.signal_posts.clone(),
-            Holder::Agent(_) | Holder::Monitor(_) | Holder::Supervisor(_) => self.requests.clone(),
+            Holder::Agent(_) | Holder::Monitor(_) | Holder::Supervisor(_) | Holder::Receiver(_) => {
+                self.requests.clone()
+            }
         };
         self.left.entry(holder.clone()).or_insert_with(full).spend(now)
     }
@@ -84,7 +88,9 @@ impl Holder {
     pub(super) fn agent(self) -> Result<HumanAgentId, Denied> {
         match self {
             Self::Agent(agent) => Ok(agent),
-            Self::Monitor(_) | Self::Supervisor(_) | Self::VoiceAgent => Err(Denied::Role),
+            Self::Monitor(_) | Self::Supervisor(_) | Self::VoiceAgent | Self::Receiver(_) => {
+                Err(Denied::Role)
+            }
         }
     }
 
@@ -92,7 +98,7 @@ impl Holder {
     pub(super) fn operator(self) -> Result<(), Denied> {
         match self {
             Self::Monitor(_) | Self::Supervisor(_) => Ok(()),
-            Self::Agent(_) | Self::VoiceAgent => Err(Denied::Role),
+            Self::Agent(_) | Self::VoiceAgent | Self::Receiver(_) => Err(Denied::Role),
         }
     }
 
@@ -101,7 +107,7 @@ impl Holder {
         match self {
             Self::Agent(agent) => Ok(Accessor::Agent(agent)),
             Self::Supervisor(id) => Ok(Accessor::Supervisor(id)),
-            Self::Monitor(_) | Self::VoiceAgent => Err(Denied::Role),
+            Self::Monitor(_) | Self::VoiceAgent | Self::Receiver(_) => Err(Denied::Role),
         }
     }
 
@@ -110,7 +116,7 @@ impl Holder {
         match self {
             Self::Supervisor(id) => Ok(id),
             Self::VoiceAgent => Ok("voice_agent".to_owned()),
-            Self::Agent(_) | Self::Monitor(_) => Err(Denied::Role),
+            Self::Agent(_) | Self::Monitor(_) | Self::Receiver(_) => Err(Denied::Role),
         }
     }
 }

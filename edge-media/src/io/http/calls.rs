@@ -68,7 +68,7 @@ pub(super) async fn show(
 pub(super) async fn queues(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
     match shared.admit(&headers)? {
         Holder::Agent(_) | Holder::Monitor(_) | Holder::Supervisor(_) => {}
-        Holder::VoiceAgent => return Err(Denied::Role),
+        Holder::VoiceAgent | Holder::Receiver(_) => return Err(Denied::Role),
     }
     let queues = shared.ask(|reply| HttpRequest::Queues { reply }).await?;
     let queues: Vec<Value> = queues.iter().map(figures).collect();
@@ -84,7 +84,9 @@ pub(super) async fn signals(
 ) -> Answer {
     match shared.admit(&headers)? {
         Holder::VoiceAgent => {}
-        Holder::Agent(_) | Holder::Monitor(_) | Holder::Supervisor(_) => return Err(Denied::Role),
+        Holder::Agent(_) | Holder::Monitor(_) | Holder::Supervisor(_) | Holder::Receiver(_) => {
+            return Err(Denied::Role);
+        }
     }
     let signals = batch(&read(body)?)?;
     let count = signals.len();

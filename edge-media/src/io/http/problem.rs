@@ -15,6 +15,8 @@ use super::ApiError;
 pub(super) enum Denied {
     /// No token, or nobody's.
     Unknown,
+    /// A header of the signature that is missing or does not fit, and how.
+    Unsigned(&'static str, &'static str),
     /// Somebody's, whose role does not open this.
     Role,
     /// Too often; worth another try after this time.
@@ -44,19 +46,25 @@ impl IntoResponse for Denied {
     fn into_response(self) -> Response {
         let (status, detail, field) = match &self {
             Self::Unknown => (StatusCode::UNAUTHORIZED, "a bearer token is needed".to_owned(), None),
+            Self::Unsigned(name, fault) => {
+                (StatusCode::UNAUTHORIZED, format!("`{name}` {fault}"), Some(*name))
+            }
             Self::Role => (StatusCode::FORBIDDEN, "this token does not open that".to_owned(), None),
             Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "too many requests".to_owned(), None),
             Self::Api(error) => (error.status(), error.to_string(), None),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large".to_owned(), None),
             Self::Field(name, fault) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, format!("`{name}` {fault}"), Some(name))
+                (StatusCode::UNPROCESSABLE_ENTITY, format!("`{name}` {fault}"), Some(name.as_str()))
             }
         };
-        let mut response = problem(status, &detail, field.map(String::as_str));
+        let mut response = problem(status, &detail, field);
         let headers = response.headers_mut();
         match self {
             Self::Unknown => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::Unsigned(..) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Standard-Webhooks"));
             }
             Self::TooMany(wait) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));

@@ -24,11 +24,15 @@ use crate::link::Budget;
 
 mod contract;
 mod following;
+mod signed;
 
 const ANA: &str = "token-of-ana-which-is-long-enough";
 const LEAD: &str = "token-of-the-supervisor-long-enough";
 const WALL: &str = "token-of-the-wallboard-long-enough";
 const BOT: &str = "token-of-the-voice-agent-long-enough";
+/// The secret that the CRM has of us, and the one before it.
+const CRM: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const CRM_BEFORE: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 /// Long enough for a loaded machine; nothing is asserted of it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -60,6 +64,11 @@ fn config() -> Config {
         agents = ["agent_ana"]
         [policy]
         file = "policy.toml"
+        [[webhook]]
+        id = "crm"
+        url = "https://crm.example/hook"
+        secret = "{CRM}"
+        old_secret = "{CRM_BEFORE}"
         [[operator]]
         id = "lead"
         role = "supervisor"
@@ -125,6 +134,10 @@ async fn edge(mut requests: mpsc::Receiver<HttpRequest>, seen: mpsc::Sender<Stri
             HttpRequest::CancelTransfer { transfer, id, reply } => {
                 let _ = reply.send(by_name(transfer.as_str(), ()));
                 format!("cancel {transfer} {id}")
+            }
+            HttpRequest::Disposition { from, message_id, disposition, reply } => {
+                let _ = reply.send(by_name(disposition.transfer().as_str(), ()));
+                format!("disposition {from} {message_id} {disposition:?}")
             }
             HttpRequest::Calls { after, limit, reply } => {
                 let _ = reply

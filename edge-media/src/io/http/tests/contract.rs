@@ -21,6 +21,11 @@ const HAND_BACK: &str = "/v1/transfers/{id}/hand-back";
 const PAYLOAD: &str = "/v1/transfers/{id}/payload";
 const TRANSCRIPT: &str = "/v1/transcripts/{id}";
 
+const DISPOSITIONS: &str = "/v1/dispositions";
+const SAID: &str = r#"{"transfer_id":"xfer_1","code":"done","resolved":true,"case_id":null,"acw_s":40}"#;
+const SAID_OF_NONE: &str = r#"{"transfer_id":"xfer_none","code":"done","resolved":true}"#;
+const SAID_ELSE: &str = r#"{"transfer_id":"xfer_late","code":"done","resolved":true}"#;
+
 /// A body that is one byte too large, made where it is needed.
 const LARGE: &str = "large";
 
@@ -81,6 +86,11 @@ const CASES: &[Case] = &[
     ("get", TRANSCRIPT, 200, "/v1/transcripts/xfer_1", LEAD, ""),
     ("get", TRANSCRIPT, 403, "/v1/transcripts/xfer_1", WALL, ""),
     ("get", TRANSCRIPT, 404, "/v1/transcripts/xfer_none", LEAD, ""),
+    ("post", DISPOSITIONS, 202, DISPOSITIONS, CRM, SAID),
+    ("post", DISPOSITIONS, 404, DISPOSITIONS, CRM, SAID_OF_NONE),
+    ("post", DISPOSITIONS, 409, DISPOSITIONS, CRM, SAID_ELSE),
+    ("post", DISPOSITIONS, 413, DISPOSITIONS, CRM, LARGE),
+    ("post", DISPOSITIONS, 422, DISPOSITIONS, CRM, "{}"),
 ];
 
 fn described() -> Value {
@@ -124,9 +134,12 @@ async fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, String, Strin
     }
 }
 
-fn head(method: &str, path: &str, token: &str) -> String {
+/// A request with what lets it in: a token, or the signature of its body.
+fn head(method: &str, path: &str, token: &str, body: &str) -> String {
     let mut head = format!("{} {path} HTTP/1.1", method.to_uppercase());
-    if !token.is_empty() {
+    if token == CRM {
+        head += &signed::headers(CRM, "msg_1", 0, body);
+    } else if !token.is_empty() {
         head += &format!("\r\nauthorization: Bearer {token}");
     }
     if path.starts_with(WS) {
@@ -183,7 +196,7 @@ async fn every_documented_status_can_be_had_and_is_as_described() {
     let mut had = BTreeSet::new();
     for (method, route, status, path, token, body) in CASES.iter().copied() {
         let body = if body == LARGE { large.as_str() } else { body };
-        let (got, answer_head, answer) = ask(healthy.address, &head(method, path, token), body).await;
+        let (got, answer_head, answer) = ask(healthy.address, &head(method, path, token, body), body).await;
         assert_eq!(got, status, "{method} {path} by {token}: {answer}");
         fits(&document, (method, route, status), &answer_head, &answer);
         had.insert((method.to_owned(), route.to_owned(), status));
@@ -196,7 +209,7 @@ async fn every_documented_status_can_be_had_and_is_as_described() {
             [(401, healthy.address, ""), (429, exhausted.address, token), (503, down.address, token)]
         {
             let documented = operation["responses"].get(status.to_string()).is_some();
-            let (got, answer_head, answer) = ask(address, &head(method, path, token), body).await;
+            let (got, answer_head, answer) = ask(address, &head(method, path, token, body), body).await;
             assert_eq!(got == status, documented, "{method} {path}: {got} where {status} is possible");
             if documented {
                 fits(&document, (method, route, status), &answer_head, &answer);
@@ -204,12 +217,12 @@ async fn every_documented_status_can_be_had_and_is_as_described() {
             }
         }
     }
-    let (got, answer_head, answer) = ask(down.address, &head("get", "/readyz", ""), "").await;
+    let (got, answer_head, answer) = ask(down.address, &head("get", "/readyz", "", ""), "").await;
     assert_eq!(got, 503);
     fits(&document, ("get", "/readyz", 503), &answer_head, &answer);
     had.insert(("get".to_owned(), "/readyz".to_owned(), 503));
     // Half a handshake, and one over a version that knows none.
-    let whole = head("get", WS, ANA);
+    let whole = head("get", WS, ANA, "");
     for (status, broken) in
         [(400, whole.replace("upgrade: websocket\r\n", "")), (426, whole.replace("HTTP/1.1", "HTTP/1.0"))]
     {
@@ -242,6 +255,10 @@ fn who_may_is_a_list_of_roles_that_there_are() {
     let document = described();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for operation in methods.as_object().unwrap().values() {
+            if path == DISPOSITIONS {
+                assert_eq!(operation["security"], json!([{"signature": []}]));
+                continue;
+            }
             let open = !path.starts_with("/v1/") || path == "/v1/openapi.json";
             let roles: Vec<&str> = operation["security"]
                 .as_array()

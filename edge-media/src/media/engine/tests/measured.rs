@@ -7,9 +7,9 @@ use super::{CALLER, HUMAN, World};
 
 /// What was measured at the caller's egress, all in all.
 fn measured(world: &World) -> Stretch {
-    let stretches = world.ear.events.iter().filter_map(|event| match &event.report {
-        MediaReport::Sent { egress, stretch } if *egress == CALLER => Some(*stretch),
-        _ => None,
+    let stretches = world.ear.events.iter().filter_map(|event| {
+        let MediaReport::Sent { egress, stretch } = &event.report else { return None };
+        (*egress == CALLER).then_some(*stretch)
     });
     stretches.fold(Stretch::default(), Stretch::and)
 }

@@ -1,0 +1,217 @@
+//! Reading the tables for the command line: list, show, verify, export. The verifier is the
+//! same as for the embedded store and trusts the tables no more than it trusts a file.
+
+use std::collections::BTreeSet;
+
+use handoff::audit::verify::{Class, Finding, Report, Source, StoredChain, StoredRecord, verify};
+use handoff::audit::{AuditRecord, ChainId};
+use handoff::clock::Timestamp;
+use handoff::id::{CallId, TenantId};
+use handoff::pii::Pii;
+use handoff::seal::place;
+
+use super::ledger::chain_key;
+use super::names::Names;
+use super::vault::EDGE_KEY;
+use super::{Cloud, Item, binary_of, damaged, failed, number_of, text_of};
+use crate::audit_read::{Bundle, Chain, Shown, main_name};
+use crate::ports::{PortError, ReadRecords};
+use crate::sqlite::wall_clock;
+
+/// A view of an audit table and its siblings.
+#[derive(Clone, Debug)]
+pub struct TableReader {
+    cloud: Cloud,
+}
+
+impl TableReader {
+    /// A view of the tables beside `table`.
+    pub async fn open(table: &str) -> Self {
+        Self { cloud: Cloud::connect(Names::of_audit_table(table)).await }
+    }
+
+    /// All chains, newest first.
+    pub async fn list(&self) -> Result<Vec<Chain>, PortError> {
+        let mut chains = Vec::new();
+        for head in self.scan(&self.cloud.names.heads(), None).await? {
+            let started_at = text_of(&head, "started_at").and_then(|at| Timestamp::parse(at).ok());
+            chains.push(Chain {
+                tenant: text_of(&head, "tenant").unwrap_or_default().to_owned(),
+                chain: text_of(&head, "chain").unwrap_or_default().to_owned(),
+                records: number_of(&head, "seq").unwrap_or_default(),
+                state: text_of(&head, "state").unwrap_or_default().to_owned(),
+                started_at: started_at.unwrap_or(Timestamp::from_unix_millis(0)),
+            });
+        }
+        chains.sort_by(|a, b| b.started_at.cmp(&a.started_at).then_with(|| a.chain.cmp(&b.chain)));
+        Ok(chains)
+    }
+
+    /// The records of a call, those of its side chain behind them.
+    pub async fn show(&self, chain: &str) -> Result<Vec<Shown>, PortError> {
+        let mut shown = Vec::new();
+        for (tenant, name) in self.named(Some(chain)).await? {
+            let main = ChainId::parse(&name).map_err(|_| damaged("the name of a chain"))?;
+            for chain in [main.clone(), main.side()] {
+                for row in self.records(&tenant, &chain).await? {
+                    // A record that no longer parses is the verifier's business.
+                    let Some(record) = AuditRecord::parse(&row.canonical) else { continue };
+                    let text = match &row.ciphertext {
+                        Some(ciphertext) => self.opened(&record, ciphertext).await,
+                        None => None,
+                    };
+                    shown.push(Shown::of(record, text));
+                }
+            }
+        }
+        Ok(shown)
+    }
+
+    /// A sealed text, where this reader may use the key and the key exists.
+    async fn opened(&self, record: &AuditRecord, ciphertext: &[u8]) -> Option<Pii<String>> {
+        let entry = &record.entry;
+        let call = entry.chain.call()?;
+        let key = self.cloud.find_key(&entry.tenant, &call, EDGE_KEY).await.ok()??;
+        let place = place(&entry.tenant, call.as_str(), entry.producer.as_str(), entry.pseq);
+        let plain = key.key.open(&place, ciphertext).ok()?;
+        Some(Pii::new(String::from_utf8_lossy(&plain).into_owned()))
+    }
+
+    /// Verifies one call with its side chain, or everything, one call at a time.
+    pub async fn verify(&self, chain: Option<&str>) -> Result<Report, PortError> {
+        let calls = self.named(chain).await?;
+        if let (Some(chain), true) = (chain, calls.is_empty()) {
+            return Ok(Report::unreadable(&format!("no chain {chain} in this table")));
+        }
+        let mut report = Report::default();
+        for (tenant, name) in &calls {
+            match self.verify_call(tenant, name).await {
+                Ok(verified) => report.absorb(verified),
+                // Rows that contradict each other were not written by this program.
+                Err(PortError::Permanent(why)) => report.findings.push(Finding {
+                    class: Class::Tamper,
+                    chain: name.clone(),
+                    seq: None,
+                    text: why,
+                }),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(report)
+    }
+
+    async fn verify_call(&self, tenant: &str, name: &str) -> Result<Report, PortError> {
+        let main = self.stored_chain(tenant, name).await?;
+        let side = match main.chain.call() {
+            Some(_) => Some(self.stored_chain(tenant, main.chain.side().as_str()).await?),
+            None => None,
+        };
+        let side = side.filter(|side| !side.records.is_empty() || side.head.is_some());
+        Ok(verify(&main, side.as_ref(), Source::Store, wall_clock()))
+    }
+
+    /// One call's chain (or side chain) as a bundle.
+    pub async fn export(&self, chain: &str) -> Result<Bundle, PortError> {
+        let mut bundle = Bundle { jsonl: Vec::new(), meta: Vec::new() };
+        let name = ChainId::parse(chain).map_err(|_| damaged("the name of a chain"))?;
+        for (tenant, _) in self.named(Some(chain)).await? {
+            for record in self.records(&tenant, &name).await? {
+                bundle.push(&record);
+            }
+        }
+        Ok(bundle)
+    }
+
+    async fn stored_chain(&self, tenant: &str, chain: &str) -> Result<StoredChain, PortError> {
+        let name = ChainId::parse(chain).map_err(|_| damaged("the name of a chain"))?;
+        let records = self.records(tenant, &name).await?;
+        let tenant = TenantId::parse(tenant).map_err(|_| damaged("the tenant of a chain"))?;
+        let head = self.cloud.head_of(&tenant, &name).await?;
+        let erased = match name.call() {
+            Some(call) => self.cloud.is_erased(&tenant, &call).await?,
+            None => false,
+        };
+        Ok(StoredChain { tenant, chain: name, records, head, erased })
+    }
+
+    async fn records(&self, tenant: &str, chain: &ChainId) -> Result<Vec<StoredRecord>, PortError> {
+        let tenant = TenantId::parse(tenant).map_err(|_| damaged("the tenant of a chain"))?;
+        self.cloud.stored_records(&tenant, chain).await
+    }
+
+    /// Tenant and main chain of everything of which there is any trace, or of one chain.
+    async fn named(&self, wanted: Option<&str>) -> Result<BTreeSet<(String, String)>, PortError> {
+        let mut names = BTreeSet::new();
+        for table in [self.cloud.names.heads(), self.cloud.names.audit.clone()] {
+            for row in self.scan(&table, Some("PK")).await? {
+                let key = text_of(&row, "PK").unwrap_or_default();
+                let key = key.strip_prefix("HEAD#").unwrap_or(key);
+                let parts = key.strip_prefix("T#").and_then(|rest| rest.split_once("#C#"));
+                let Some((tenant, chain)) = parts else { return Err(damaged("the key of a row")) };
+                names.insert((tenant.to_owned(), main_name(chain).to_owned()));
+            }
+        }
+        let wanted = wanted.map(main_name);
+        names.retain(|(_, name)| wanted.is_none_or(|wanted| wanted == name));
+        Ok(names)
+    }
+
+    /// Every row of a table; only the attribute `only`, where one is named.
+    async fn scan(&self, table: &str, only: Option<&str>) -> Result<Vec<Item>, PortError> {
+        let mut rows = Vec::new();
+        let mut from = None;
+        loop {
+            let answer = self
+                .cloud
+                .dynamodb
+                .scan()
+                .table_name(table)
+                .set_projection_expression(only.map(str::to_owned))
+                .set_exclusive_start_key(from)
+                .consistent_read(true)
+                .send()
+                .await
+                .map_err(|error| failed("a table", error))?;
+            rows.extend(answer.items.unwrap_or_default());
+            from = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if from.is_none() {
+                return Ok(rows);
+            }
+        }
+    }
+}
+
+impl Cloud {
+    /// A chain's records as they are stored.
+    async fn stored_records(
+        &self,
+        tenant: &TenantId,
+        chain: &ChainId,
+    ) -> Result<Vec<StoredRecord>, PortError> {
+        let rows = self.partition(&self.names.audit, &chain_key(tenant, chain), "EVT#", None).await?;
+        rows.iter().map(record_in).collect()
+    }
+}
+
+impl ReadRecords for Cloud {
+    async fn records(&self, tenant: &TenantId, call: &CallId) -> Result<Vec<AuditRecord>, PortError> {
+        let main = ChainId::of(call);
+        let mut records = Vec::new();
+        for chain in [main.clone(), main.side()] {
+            let stored = self.stored_records(tenant, &chain).await?;
+            records.extend(stored.iter().filter_map(|record| AuditRecord::parse(&record.canonical)));
+        }
+        Ok(records)
+    }
+}
+
+fn record_in(row: &Item) -> Result<StoredRecord, PortError> {
+    let seq = text_of(row, "SK").and_then(|key| key.strip_prefix("EVT#")?.parse().ok());
+    Ok(StoredRecord {
+        seq: seq.ok_or_else(|| damaged("the key of a record"))?,
+        canonical: binary_of(row, "cj").ok_or_else(|| damaged("a record without its bytes"))?,
+        hash: text_of(row, "hash").map(str::to_owned),
+        recorded_at: text_of(row, "recorded_at").and_then(|at| Timestamp::parse(at).ok()),
+        ciphertext: binary_of(row, "ct"),
+    })
+}

@@ -1,0 +1,26 @@
+//! The function `build-payload`: decisions in, payloads and their announcements out.
+
+use functions::aws::lambda::{answer, batch_in, begin, serve, trace_of};
+use functions::aws::settings::{Library, Signs};
+use functions::build_payload;
+use functions::clock::SystemClock;
+use functions::outbox::DecisionJob;
+use functions::ports::DECISIONS;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let function = begin("build-payload", DECISIONS).await;
+    let clock = SystemClock::start();
+    let library = Library::new(function.cloud.clone(), clock, Signs::No);
+    serve(async |event| {
+        let batch = function.batch(batch_in(event)?, async |record| {
+            let job = DecisionJob::from_json(record.body.as_bytes())?;
+            let call = &job.decision.call_id;
+            tracing::info!(call_id = %call, trace_id = trace_of(call), seq = job.seq, "decision");
+            let settings = library.of(&job.edge, None).await?;
+            build_payload::handle(&function.cloud, &clock, &settings.config, record.body.as_bytes()).await
+        });
+        Ok(answer(&batch.await))
+    })
+    .await
+}

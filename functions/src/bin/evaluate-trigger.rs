@@ -1,0 +1,29 @@
+//! The function `evaluate-trigger`: signals in, decisions out.
+
+use functions::aws::deliveries::WithoutClaims;
+use functions::aws::lambda::{answer, batch_in, begin, serve, trace_of};
+use functions::aws::settings::{Library, Signs};
+use functions::batch::Failure;
+use functions::clock::SystemClock;
+use functions::evaluate_trigger;
+use functions::ports::SIGNALS;
+use handoff::event::CallEvent;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let function = begin("evaluate-trigger", SIGNALS).await;
+    let clock = SystemClock::start();
+    let library = Library::new(function.cloud.clone(), clock, Signs::No);
+    serve(async |event| {
+        let batch = function.batch(batch_in(event)?, async |record| {
+            let event = CallEvent::from_json(record.body.as_bytes()).map_err(Failure::permanent)?;
+            tracing::info!(call_id = %event.call, trace_id = trace_of(&event.call), seq = event.seq, "signal");
+            let version = event.evaluable.as_ref().map(|evaluable| evaluable.snapshot.policy_version.as_str());
+            let settings = library.of(&event.edge, version).await?;
+            let store = WithoutClaims(&function.cloud);
+            evaluate_trigger::handle(&store, &settings.policies, &clock, record.body.as_bytes()).await
+        });
+        Ok(answer(&batch.await))
+    })
+    .await
+}

@@ -1,0 +1,159 @@
+"""Static checks of the template: what an emulator does not enforce and a reviewer overlooks.
+
+Usage: template.py TEMPLATE. Plants its own faults first: a check that finds none of them is
+not one.
+"""
+
+import copy
+import sys
+
+from cfnlint.decode import cfn_yaml
+
+VISIBILITY_FACTOR = 6
+
+
+def statements(resource):
+    for policy in resource["Properties"].get("Policies", []):
+        yield from policy["PolicyDocument"]["Statement"]
+    document = resource["Properties"].get("PolicyDocument")
+    if document:
+        yield from document["Statement"]
+
+
+def arn_of(resource):
+    """The logical id that a resource of a statement names, or its text."""
+    if "Fn::GetAtt" in resource:
+        target = resource["Fn::GetAtt"]
+        return target.split(".")[0] if isinstance(target, str) else target[0]
+    return resource.get("Fn::Sub", "")
+
+
+def faults(template):
+    resources = template["Resources"]
+    kinds = {name: resource["Type"] for name, resource in resources.items()}
+    by_kind = lambda kind: {name for name, of in kinds.items() if of == kind}
+    roles = by_kind("AWS::IAM::Role") | by_kind("AWS::IAM::ManagedPolicy")
+    functions = by_kind("AWS::Serverless::Function")
+    alarmed = str([resources[name] for name in by_kind("AWS::CloudWatch::Alarm")])
+
+    for name in sorted(roles):
+        for statement in statements(resources[name]):
+            where = f"{name} {statement.get('Sid')}"
+            for action in statement["Action"]:
+                if "*" in action:
+                    yield f"{where}: the action {action} is not one action"
+            for resource in statement["Resource"]:
+                if not isinstance(resource, dict) or arn_of(resource).strip() in ("", "*"):
+                    yield f"{where}: the resource {resource} names nothing"
+                text = resource.get("Fn::Sub", "")
+                if "*" in text and not text.endswith(("/config/*", "/t/*", "-commands-*", "secret:${AWS::StackName}/*")):
+                    yield f"{where}: the resource {text} is too wide"
+
+    for name in sorted(functions):
+        properties = resources[name]["Properties"]
+        role = properties["Role"]["Fn::GetAtt"]
+        if (role if isinstance(role, str) else role[0]).split(".")[0] != f"{name}Role":
+            yield f"{name}: its role is not its own"
+        for event in properties["Events"].values():
+            if event["Type"] != "SQS":
+                continue
+            given = event["Properties"]
+            if given.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
+                yield f"{name}: one bad record fails its whole batch"
+            queue = arn_of(given["Queue"])
+            visibility = resources[queue]["Properties"]["VisibilityTimeout"]
+            if visibility < VISIBILITY_FACTOR * properties["Timeout"]:
+                yield f"{queue}: visible again before {name} is done"
+            redrive = resources[queue]["Properties"].get("RedrivePolicy")
+            if not redrive:
+                yield f"{queue}: no dead letters"
+                continue
+            dead = arn_of(redrive["deadLetterTargetArn"])
+            if f"'{dead}" not in alarmed:
+                yield f"{dead}: no alarm"
+            fifo = [resources[each]["Properties"].get("FifoQueue", False) for each in (queue, dead)]
+            if fifo[0] != fifo[1]:
+                yield f"{dead}: not of the kind of {queue}"
+
+    for name in sorted(by_kind("AWS::SQS::Queue")):
+        if "KmsMasterKeyId" not in resources[name]["Properties"]:
+            yield f"{name}: not encrypted with the stack's key"
+
+    for name in sorted(by_kind("AWS::DynamoDB::Table")):
+        table = resources[name]
+        properties = table["Properties"]
+        if table.get("DeletionPolicy") != "Retain" or table.get("UpdateReplacePolicy") != "Retain":
+            yield f"{name}: goes with the stack"
+        if not properties.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled"):
+            yield f"{name}: no recovery"
+        if "KMSMasterKeyId" not in properties.get("SSESpecification", {}):
+            yield f"{name}: not encrypted with the stack's key"
+        if "DeletionProtectionEnabled" not in properties:
+            yield f"{name}: not protected in production"
+
+    for name in sorted(role for role in roles if role.startswith("WriteAudit")):
+        given = list(statements(resources[name]))
+        denied = {action for each in given if each["Effect"] == "Deny" for action in each["Action"]
+                  if "AuditTable" in map(arn_of, each["Resource"])}
+        for action in ("dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"):
+            if action not in denied:
+                yield f"{name}: {action} on the records is not denied"
+        allowed = {(action, arn_of(resource)) for each in given if each["Effect"] == "Allow"
+                   for action in each["Action"] for resource in each["Resource"]}
+        if any("AuditKeysTable" in resource for _, resource in allowed):
+            yield f"{name}: whoever appends could erase"
+
+    for name in sorted(roles - {"EdgePolicy"}):
+        writes = [each for each in statements(resources[name])
+                  if each["Effect"] == "Allow" and "AuditTable" in map(arn_of, each["Resource"])
+                  and each["Action"] != ["dynamodb:Query"]]
+        if writes and not name.startswith("WriteAudit"):
+            yield f"{name}: writes the records"
+
+
+def plants(template):
+    """The template with one fault each, and a word of what must be said of it."""
+    def planted(word, change):
+        broken = copy.deepcopy(template)
+        change(broken["Resources"])
+        return word, broken
+
+    def first(statement_holder):
+        return statement_holder["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+
+    yield planted("not one action", lambda r: first(r["BuildPayloadRole"])[1].update(Action=["sqs:*"]))
+    yield planted("names nothing", lambda r: first(r["BuildPayloadRole"])[1].update(Resource=["*"]))
+    yield planted("too wide", lambda r: first(r["BuildPayloadRole"])[1].update(
+        Resource=[{"Fn::Sub": "${MediaBucket.Arn}/*"}]))
+    yield planted("not its own", lambda r: r["BuildPayload"]["Properties"].update(
+        Role={"Fn::GetAtt": ["EvaluateTriggerRole", "Arn"]}))
+    yield planted("whole batch", lambda r: r["EvaluateTrigger"]["Properties"]["Events"]["Queue"]["Properties"].pop(
+        "FunctionResponseTypes"))
+    yield planted("visible again", lambda r: r["SignalsQueue"]["Properties"].update(VisibilityTimeout=29))
+    yield planted("no dead letters", lambda r: r["AuditQueue"]["Properties"].pop("RedrivePolicy"))
+    yield planted("no alarm", lambda r: r.pop("DecisionsDeadLettersAlarm"))
+    yield planted("not of the kind", lambda r: r["AuditDeadLetters"]["Properties"].pop("FifoQueue"))
+    yield planted("not encrypted", lambda r: r["ParkedQueue"]["Properties"].pop("KmsMasterKeyId"))
+    yield planted("goes with the stack", lambda r: r["AuditTable"].pop("DeletionPolicy"))
+    yield planted("no recovery", lambda r: r["AuditHeadTable"]["Properties"].pop("PointInTimeRecoverySpecification"))
+    yield planted("is not denied", lambda r: first(r["WriteAuditAppendRole"]).__delitem__(
+        next(i for i, s in enumerate(first(r["WriteAuditAppendRole"])) if s["Effect"] == "Deny")))
+    yield planted("could erase", lambda r: first(r["WriteAuditAppendRole"])[2].update(
+        Effect="Allow", Resource=[{"Fn::GetAtt": ["AuditKeysTable", "Arn"]}]))
+    yield planted("writes the records", lambda r: first(r["SendWebhookLiveRole"])[1].update(
+        Resource=[{"Fn::GetAtt": ["AuditTable", "Arn"]}]))
+
+
+def main():
+    template = cfn_yaml.load(sys.argv[1])
+    blind = [word for word, broken in plants(template) if not any(word in fault for fault in faults(broken))]
+    found = list(faults(template))
+    for word in blind:
+        print(f"the planted fault was not found: {word}")
+    for fault in found:
+        print(fault)
+    return 1 if blind or found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
