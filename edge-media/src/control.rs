@@ -22,7 +22,7 @@ pub enum ControlPlane {
     Local(Local),
     /// In a deployed stack.
     #[cfg(feature = "aws")]
-    Cloud(Cloud),
+    Cloud(Box<Cloud>),
 }
 
 impl ControlPlane {
@@ -49,7 +49,7 @@ impl ControlPlane {
                 let (cloud, commands) = Cloud::start(store, aws, setup)
                     .await
                     .with_context(|| format!("the stack {} cannot be used", aws.stack))?;
-                Ok((Self::Cloud(cloud), commands))
+                Ok((Self::Cloud(Box::new(cloud)), commands))
             }
             #[cfg(not(feature = "aws"))]
             Some(aws) => anyhow::bail!("this build has no adapters for the stack {}", aws.stack),

@@ -71,8 +71,9 @@ async fn environment() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
 }
 
-/// What the SDK's errors come to. Requests that can never succeed are permanent; everything
-/// else may be throttling, an outage or a network, and is worth another try.
+/// What the SDK's errors come to. Permanent is what the record itself is to blame for, and no
+/// more: a table that is not there or a role that may not is mended by an operator, and until
+/// then every record waits in its queue.
 pub(crate) fn failed<E, R>(what: &str, error: aws_sdk_dynamodb::error::SdkError<E, R>) -> PortError
 where
     E: aws_sdk_dynamodb::error::ProvideErrorMetadata,
@@ -80,15 +81,7 @@ where
     let code = error.as_service_error().and_then(|error| error.code());
     let text = format!("{what}: {}", code.unwrap_or("no answer"));
     match code {
-        Some(
-            "ValidationException"
-            | "AccessDeniedException"
-            | "AccessDenied"
-            | "ResourceNotFoundException"
-            | "InvalidParameterValue"
-            | "NoSuchBucket"
-            | "NotFoundException",
-        ) => PortError::Permanent(text),
+        Some("ValidationException" | "InvalidParameterValue") => PortError::Permanent(text),
         _ => PortError::Transient(text),
     }
 }

@@ -7,6 +7,7 @@ AWS_ENDPOINT_URL names. Prints `ok …` or `FAILED …`, one line a check; figur
 import json
 import os
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -84,11 +85,37 @@ def shown(call):
     return [json.loads(line) for line in said.stdout.splitlines()]
 
 
-def start_demo(name, outputs):
+def start_demo(name, outputs, endpoint=None):
     arguments = ["demo", "--stack", STACK, "--media-bucket", outputs["MediaBucketName"],
                  "--data", f"{WORK}/{name}", "--report", f"{WORK}/{name}.json"]
     log = open(f"{WORK}/{name}.log", "w")
-    return subprocess.Popen([f"{BINARIES}/warmbridge", *arguments], stdout=log, stderr=subprocess.STDOUT)
+    env = dict(os.environ, AWS_ENDPOINT_URL=endpoint) if endpoint else None
+    return subprocess.Popen([f"{BINARIES}/warmbridge", *arguments], stdout=log, stderr=subprocess.STDOUT, env=env)
+
+
+def open_later(port, seconds):
+    """A way to the emulator that is not there at first."""
+    def pump(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for end in (source, sink):
+                end.close()
+
+    def listen():
+        time.sleep(seconds)
+        listener = socket.create_server(("127.0.0.1", port))
+        while True:
+            near, _ = listener.accept()
+            far = socket.create_connection(("127.0.0.1", 4566))
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=listen, daemon=True).start()
+    return f"http://127.0.0.1:{port}"
 
 
 def finish_demo(name, process, what):
@@ -227,11 +254,11 @@ def mappings(enabled):
 
 
 def stopped(outputs):
-    """The functions stand while a caller asks for a person: the edge decides by itself, and
-    everything catches up."""
+    """The functions stand while a caller asks for a person, and the edge began without any way
+    to the cloud: it decides by itself, and everything catches up."""
     mappings(False)
     started = time.monotonic()
-    process = start_demo("stopped", outputs)
+    process = start_demo("stopped", outputs, open_later(4577, 12))
     captured = {}
 
     def capture():
@@ -243,6 +270,8 @@ def stopped(outputs):
 
     capture()
     time.sleep(max(0, 60 - (time.monotonic() - started)))
+    check("the edge began without the cloud and found it later",
+          "the cloud is found" in open(f"{WORK}/stopped.log").read())
     check("nothing is recorded while the functions stand", waiting("audit.fifo") > 20, f"{waiting('audit.fifo')} entries wait")
     mappings(True)
     report = finish_demo("stopped", process, "a transfer while the functions stand for a minute")

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use handoff::command::Command;
 use handoff::id::{CallId, TenantId};
@@ -14,7 +15,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::names::Names;
 use super::queues::batches;
 use super::vault::EDGE_KEY;
-use super::{Cloud, commands, failed};
+use super::{Cloud, code_of, commands, failed};
 use crate::batch::Verdict;
 use crate::config::FunctionsConfig;
 use crate::ports::{
@@ -31,26 +32,22 @@ const COMMANDS_MAX: usize = 256;
 /// The queues that are forwarded as they are.
 const FORWARDED: [&str; 5] = [SIGNALS, DECISIONS, AUDIT, WEBHOOKS_LIVE, WEBHOOKS_DURABLE];
 
+/// Wait before the stack is looked for again, where it could not be asked.
+const LOOK_FOR_AGAIN: Duration = Duration::from_secs(5);
+
 /// Why the edge cannot work with the cloud.
 #[derive(Debug, thiserror::Error)]
 pub enum CloudError {
     /// Threads or the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A queue of the stack is not there.
-    #[error("the stack has no queue {name}: {why}")]
-    NoQueue {
-        /// Its name.
-        name: String,
-        /// What the service said.
-        why: PortError,
-    },
-    /// The settings could not be published.
-    #[error("the settings for the functions cannot be published: {0}")]
-    Publish(PortError),
-    /// The thread that works with the cloud ended.
-    #[error("the thread that works with the cloud has ended")]
-    Ended,
+    /// The service answered, and the stack has no such queue: another name, another region or
+    /// another account.
+    #[error("the stack has no queue {0}: check its name, the region and the account")]
+    NoQueue(String),
+    /// The cloud could not be asked.
+    #[error("the cloud cannot be asked: {0}")]
+    Unreachable(PortError),
 }
 
 /// The running forwarder. Dropping it stops it; what is spooled stays spooled.
@@ -58,7 +55,8 @@ pub enum CloudError {
 pub struct Forwarder {
     store: Store,
     cloud: Cloud,
-    /// URL of this edge's command queue, which every event names.
+    /// URL of this edge's command queue, which every event names; empty where it was not to be
+    /// learnt at the start, and the functions then find it by the edge's id.
     pub commands_url: String,
     control: watch::Sender<Control>,
     thread: Option<JoinHandle<()>>,
@@ -74,23 +72,34 @@ impl Forwarder {
         config: &FunctionsConfig,
         policy: &str,
     ) -> Result<(Self, mpsc::Receiver<Command>), CloudError> {
-        let mut cloud = Cloud::connect(Names::of_stack(stack, media)).await;
-        for queue in FORWARDED {
-            let url = cloud.find_queue(&format!("{stack}-{queue}")).await?;
-            cloud.names.queues.push((queue, url));
-        }
-        let commands_url = cloud.find_queue(&format!("{stack}-{COMMANDS_PREFIX}{}", config.edge)).await?;
-        cloud.publish(config, policy).await.map_err(CloudError::Publish)?;
+        let cloud = Cloud::connect(Names::of_stack(stack, media)).await;
+        let wanted = Wanted { stack: stack.to_owned(), config: config.clone(), policy: policy.to_owned() };
+        let joined = match wanted.join(&cloud).await {
+            Ok(joined) => Some(joined),
+            Err(error @ CloudError::Unreachable(_)) => {
+                tracing::warn!(%error, "calls go on without it: the edge decides by itself and spools");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let commands_url = joined.as_ref().map(|joined| joined.commands.clone()).unwrap_or_default();
         let (control, watching) = watch::channel(Control::Run);
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let shared =
-            Arc::new(Shared { store: store.clone(), cloud: cloud.clone(), tenant: config.tenant.clone() });
-        let url = commands_url.clone();
+        let shared = Shared { store: store.clone(), cloud: cloud.clone(), tenant: config.tenant.clone() };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::from)?;
+        let work = async move {
+            let found = match joined {
+                Some(joined) => Some(joined),
+                None => wanted.found(&shared.cloud, watching.clone()).await,
+            };
+            if let Some(Joined { cloud, commands: url }) = found {
+                run_all(Arc::new(Shared { cloud, ..shared }), url, commands, watching).await;
+            }
+        };
         let thread = Builder::new()
             .name("cloud".to_owned())
-            .spawn(move || LocalSet::new().block_on(&runtime, run_all(shared, url, commands, watching)))
+            .spawn(move || LocalSet::new().block_on(&runtime, work))
             .map_err(StoreError::from)?;
         let forwarder = Self { store, cloud, commands_url, control, thread: Some(thread) };
         Ok((forwarder, receiver))
@@ -98,7 +107,7 @@ impl Forwarder {
 
     /// Publishes a new configuration, before the first call that is pinned to it.
     pub async fn publish(&self, config: &FunctionsConfig, policy: &str) -> Result<(), CloudError> {
-        self.cloud.publish(config, policy).await.map_err(CloudError::Publish)
+        self.cloud.publish(config, policy).await.map_err(CloudError::Unreachable)
     }
 
     /// Resolves when the cloud has everything.
@@ -131,12 +140,65 @@ impl Drop for Forwarder {
     }
 }
 
+/// What is looked for, and what is published once it is found.
+struct Wanted {
+    stack: String,
+    config: FunctionsConfig,
+    policy: String,
+}
+
+/// A stack whose queues are known.
+struct Joined {
+    cloud: Cloud,
+    commands: String,
+}
+
+impl Wanted {
+    async fn join(&self, cloud: &Cloud) -> Result<Joined, CloudError> {
+        let Self { stack, config, policy } = self;
+        let mut cloud = cloud.clone();
+        for queue in FORWARDED {
+            let url = cloud.find_queue(format!("{stack}-{queue}")).await?;
+            cloud.names.queues.push((queue, url));
+        }
+        let commands = cloud.find_queue(format!("{stack}-{COMMANDS_PREFIX}{}", config.edge)).await?;
+        cloud.publish(config, policy).await.map_err(CloudError::Unreachable)?;
+        Ok(Joined { cloud, commands })
+    }
+
+    /// Looks until the stack is found; `None` when told to stop before that.
+    async fn found(&self, cloud: &Cloud, mut control: watch::Receiver<Control>) -> Option<Joined> {
+        loop {
+            tokio::select! {
+                _ = control.wait_for(|control| *control == Control::Stop) => return None,
+                () = tokio::time::sleep(LOOK_FOR_AGAIN) => {}
+            }
+            match self.join(cloud).await {
+                Ok(joined) => {
+                    tracing::info!("the cloud is found; what was spooled follows");
+                    return Some(joined);
+                }
+                Err(error) => tracing::warn!(%error, "the cloud is still away"),
+            }
+        }
+    }
+}
+
 impl Cloud {
-    async fn find_queue(&self, name: &str) -> Result<String, CloudError> {
-        let found = self.sqs.get_queue_url().queue_name(name).send().await;
-        let no_queue = |why| CloudError::NoQueue { name: name.to_owned(), why };
-        let answer = found.map_err(|error| no_queue(failed("the queues", error)))?;
-        answer.queue_url.ok_or_else(|| no_queue(PortError::Permanent("no URL in the answer".to_owned())))
+    async fn find_queue(&self, name: String) -> Result<String, CloudError> {
+        let found = self.sqs.get_queue_url().queue_name(&name).send().await;
+        let url = match found {
+            Ok(answer) => answer.queue_url,
+            Err(error)
+                if code_of(&error).is_some_and(|code| {
+                    code.ends_with("NonExistentQueue") || code == "QueueDoesNotExist"
+                }) =>
+            {
+                None
+            }
+            Err(error) => return Err(CloudError::Unreachable(failed("the queues", error))),
+        };
+        url.ok_or(CloudError::NoQueue(name))
     }
 }
 
@@ -230,7 +292,7 @@ fn outgoing(queue: &str, message: &Received) -> Outgoing {
         body: message.body.clone(),
         group,
         dedup,
-        delay: std::time::Duration::ZERO,
+        delay: Duration::ZERO,
     }
 }
 

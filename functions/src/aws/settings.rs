@@ -143,7 +143,7 @@ impl Cloud {
         let name = format!("{}{destination}", self.names.secrets_prefix);
         let answer = self.secrets.get_secret_value().secret_id(&name).send().await.map_err(|error| {
             if code_of(&error) == Some("ResourceNotFoundException") {
-                return PortError::Permanent(format!(
+                return PortError::Transient(format!(
                     "there is no secret {name}: put the destination's whsec_… there"
                 ));
             }
@@ -152,7 +152,7 @@ impl Cloud {
         let text = answer.secret_string.unwrap_or_default();
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let bad = |_| {
-            PortError::Permanent(format!("the secret {name} is not whsec_ and 24 to 64 bytes in base 64"))
+            PortError::Transient(format!("the secret {name} is not whsec_ and 24 to 64 bytes in base 64"))
         };
         let secret = Secret::parse(lines.next().unwrap_or_default()).map_err(bad)?;
         Ok((secret, lines.next().map(Secret::parse).transpose().map_err(bad)?))
@@ -160,7 +160,8 @@ impl Cloud {
 }
 
 fn parsed(edge: &EdgeId, bytes: &[u8]) -> Result<Published, PortError> {
-    let bad = |what| Err(PortError::Permanent(format!("the published settings of {edge}: {what}")));
+    // Not the record's fault that asks for them: it waits until the edge has published others.
+    let bad = |what| Err(PortError::Transient(format!("the published settings of {edge}: {what}")));
     if bytes.len() > PUBLISHED_LEN_MAX {
         return bad("too large");
     }
@@ -264,7 +265,7 @@ impl Library {
         digest: Hash,
         read_at_ms: u64,
     ) -> Result<Settings, PortError> {
-        let bad = |what: String| PortError::Permanent(format!("the published settings of {edge}: {what}"));
+        let bad = |what: String| PortError::Transient(format!("the published settings of {edge}: {what}"));
         let policies = published
             .policies
             .iter()

@@ -6,7 +6,7 @@ use functions::aws::settings::{Library, Signs};
 use functions::batch::Failure;
 use functions::clock::SystemClock;
 use functions::evaluate_trigger;
-use functions::ports::SIGNALS;
+use functions::ports::{Policies, SIGNALS};
 use handoff::event::CallEvent;
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,6 +20,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
             tracing::info!(call_id = %event.call, trace_id = trace_of(&event.call), seq = event.seq, "signal");
             let version = event.evaluable.as_ref().map(|evaluable| evaluable.snapshot.policy_version.as_str());
             let settings = library.of(&event.edge, version).await?;
+            if version.is_some_and(|version| settings.policies.policy(version).is_none()) {
+                return Err(Failure::Transient("the edge has not published the policy of this event".to_owned()));
+            }
             let store = WithoutClaims(&function.cloud);
             evaluate_trigger::handle(&store, &settings.policies, &clock, record.body.as_bytes()).await
         });
