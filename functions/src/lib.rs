@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod batch;
 pub mod breakers;
 pub mod build_payload;
+pub mod checkpoint;
 pub mod evaluate_trigger;
 pub mod send_webhook;
 pub mod write_audit;

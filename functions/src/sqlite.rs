@@ -6,6 +6,7 @@
 
 mod access;
 pub mod dead;
+mod heads;
 pub(crate) mod ledger;
 mod ports;
 pub(crate) mod queue;
@@ -32,6 +33,7 @@ use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
 
 pub use access::recorded_access;
+pub use heads::HeadsOutside;
 pub use ledger::CLOSE_ANYWAY_AFTER_MS;
 pub use queue::{QUEUES, QueueSettings, Received, Row};
 pub use vault::fresh_key;

@@ -116,6 +116,16 @@ impl Hash {
         Self(digest.finalize().into())
     }
 
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// From the 32 bytes of a digest that something else computed.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     fn in_domain(domain: &str, parts: &[&[u8]]) -> Self {
         let prefix = format!("{VERSION}\0{domain}\0");
         let mut all = vec![prefix.as_bytes()];

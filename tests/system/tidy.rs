@@ -98,6 +98,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rusqlite", &["functions/src/sqlite.rs", "functions/src/sqlite/", "functions/src/audit_read.rs"]),
     ("aes_gcm", &["handoff/src/seal.rs"]),
     ("hkdf", &["handoff/src/seal.rs"]),
+    ("ed25519_dalek", &["handoff/src/checkpoint/", "functions/src/checkpoint/local_key.rs"]),
     ("md5", &["edge-media/src/sip/auth.rs"]),
     ("sha1", &["edge-media/src/link/twilio.rs"]),
     // On one machine the edge links the functions as a library; nothing pure knows of it.
@@ -117,6 +118,7 @@ const OWNERS: &[(&str, &[&str])] = &[
 const HANDOFF_DEPENDENCIES: &[&str] = &[
     "aes-gcm",
     "base64",
+    "ed25519-dalek",
     "hkdf",
     "hmac",
     "serde",
