@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use functions::sqlite::StoreError;
 use tracing_subscriber::EnvFilter;
 
 /// What whole calls did in virtual time; the test that plays them keeps it true.
@@ -162,6 +163,11 @@ pub fn run() -> ExitCode {
         Command::Recording { data, json, what } => recording::run(&data, json, what),
         Command::Policy { what } => policy::run(what),
     }
+}
+
+/// Waits on this thread for work that needs a runtime of its own.
+fn blocking<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {

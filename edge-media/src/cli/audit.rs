@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use functions::audit_read::{Reader, verify_bundle};
+use functions::audit_read::{Reader, Witness, verify_bundle};
+use functions::local::checkpointer::make_outside;
 use functions::sqlite::StoreError;
 use handoff::audit::verify::Report;
+use handoff::audit::verify::checkpoints::TrailPolicy;
 use serde_json::json;
 
 use super::print_line;
+use crate::config::within;
 
 /// Exit code for a store that cannot be read.
 const UNREADABLE: u8 = 4;
@@ -33,6 +36,21 @@ pub(super) enum What {
         /// Verifies an exported bundle instead of the store.
         #[arg(long, value_name = "FILE", conflicts_with = "call")]
         bundle: Option<PathBuf>,
+        /// The folder of signed checkpoints: with it, rewritten and missing calls are found.
+        #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
+        checkpoints: Option<PathBuf>,
+        /// The keyring to go by instead of the folder's own.
+        #[arg(long, value_name = "FILE", requires = "checkpoints")]
+        keyring: Option<PathBuf>,
+        /// What is asked of the trail: `[checkpoints] required = true, every_s = 3600`.
+        #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
+        policy: Option<PathBuf>,
+    },
+    /// Sign what moved since the last checkpoint, now; the edge may be running.
+    Checkpoint {
+        /// The folder of signed checkpoints, outside the data directory.
+        #[arg(long, value_name = "DIR")]
+        checkpoints: PathBuf,
     },
     /// One call as a bundle: one canonical record a line, byte for byte.
     Export {
@@ -44,9 +62,17 @@ pub(super) enum What {
 pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
     let done = match what {
         What::Verify { bundle: Some(bundle), .. } => Ok(verdict(&verify_bundle(&bundle), as_json)),
-        What::Verify { call, bundle: None } => {
-            Reader::open(data).and_then(|reader| Ok(verdict(&reader.verify(call.as_deref())?, as_json)))
+        What::Verify { call, bundle: None, checkpoints, keyring, policy } => {
+            let policy = match policy.as_deref().map(asked).transpose() {
+                Ok(policy) => policy.unwrap_or_default(),
+                Err(why) => return verdict(&Report::unreadable(&why), as_json),
+            };
+            let witness = Witness { checkpoints, keyring, policy };
+            let verified =
+                Reader::open(data).and_then(|reader| reader.verify_with(call.as_deref(), &witness));
+            verified.map(|report| verdict(&report, as_json))
         }
+        What::Checkpoint { checkpoints } => checkpoint(data, &checkpoints, as_json),
         What::List => Reader::open(data).and_then(|reader| list(&reader, as_json)),
         What::Show { call } => Reader::open(data).and_then(|reader| show(&reader, &call, as_json)),
         What::Export { call } => Reader::open(data).and_then(|reader| export(&reader, &call)),
@@ -55,6 +81,31 @@ pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
         verdict(&Report::unreadable(&format!("{}: {error}", data.display())), as_json);
         ExitCode::from(UNREADABLE)
     })
+}
+
+/// What a policy file asks of the trail.
+fn asked(file: &Path) -> Result<TrailPolicy, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    text.and_then(|text| TrailPolicy::parse(&text)).map_err(|why| format!("{}: {why}", file.display()))
+}
+
+fn checkpoint(data: &Path, folder: &Path, as_json: bool) -> Result<ExitCode, StoreError> {
+    if within(folder, data) {
+        print_line(
+            "the checkpoints lie inside the data directory: whoever can change the records could change them too",
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    let made = super::blocking(make_outside(data, folder))?;
+    if as_json {
+        let line = json!({"checkpoints": made.checkpoints, "leaves": made.leaves, "size": made.size});
+        print_line(&line.to_string());
+    } else if made.checkpoints == 0 {
+        print_line("nothing moved since the last checkpoint");
+    } else {
+        print_line(&format!("signed {} chains; the log has {} leaves", made.leaves, made.size));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn verdict(report: &Report, as_json: bool) -> ExitCode {

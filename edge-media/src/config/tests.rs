@@ -459,3 +459,25 @@ fn a_queue_without_people_is_refused() {
         &["line 23: queue \"queue_nurse\": no agent has all of its skills"],
     );
 }
+
+#[test]
+fn checkpoints_lie_outside_the_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::os::unix::fs::symlink(&data, dir.path().join("link")).unwrap();
+    let with = |folder: &str, more: &str| {
+        let text = MINIMAL.replacen("[edge]", &format!("[edge]\ndata_dir = \"{}\"", data.display()), 1);
+        let folder = dir.path().join(folder);
+        parse(&format!("{text}\n[audit]\ncheckpoints = \"{}\"\n{more}", folder.display()))
+    };
+    let config = with("notes", "checkpoint_every_s = 300").unwrap();
+    assert_eq!(config.audit.checkpoints, Some(dir.path().join("notes")));
+    assert_eq!(config.audit.checkpoint_every, Duration::from_secs(300));
+    assert_eq!(with("data-beside", "").unwrap().audit.checkpoint_every, Duration::from_secs(3_600));
+    for inside in ["data", "data/notes", "data/../data/notes", "notes/../data", "link/notes"] {
+        assert!(with(inside, "").is_err(), "{inside}");
+    }
+    assert!(with("notes", "checkpoint_every_s = 5").is_err());
+    assert!(parse(&format!("{MINIMAL}\n[audit]\ncheckpoint_every_s = 300\n")).is_err());
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use functions::audit_read::{self, Reader};
+use functions::audit_read::{self, Reader, Witness};
 use serde_json::Value;
 
 use handoff::call::media::ClipId;
@@ -18,6 +18,7 @@ use crate::demo::report::{
     AuditFigures, CallerFigures, LegFigures, PayloadFigures, Recordings, Report, Step, TransitionFigures,
     TriggerFigures, WebhookFigures,
 };
+use crate::demo::stage::checkpoints_of;
 use crate::io::media::MediaHandle;
 use crate::media::prompt::ClipStore;
 use crate::media::tone;
@@ -67,7 +68,9 @@ pub fn report(evidence: Evidence, clips: &ClipStore, media: &MediaHandle) -> Res
             body: record.body,
         })
         .collect();
-    let verified = reader.verify(Some(call.as_str()))?.exit_code() == 0;
+    let checkpoints = Some(checkpoints_of(&evidence.data)).filter(|folder| folder.is_dir());
+    let witness = Witness { checkpoints, ..Witness::default() };
+    let verified = reader.verify_with(Some(call.as_str()), &witness)?.exit_code() == 0;
     let find = |kind: &str| records.iter().find(|record| record.kind == kind);
     let text = |record: Option<&Record>, pointer: &str| {
         record

@@ -305,6 +305,10 @@ impl Stage {
         tokio::time::timeout(SETTLE_MAX, self.server.local().idle())
             .await
             .context("the queues did not empty in time, so there is no report")??;
+        // The verdict on the chain takes the checkpoint into account.
+        if let Err(error) = self.server.local().checkpoint().await {
+            self.say(&format!("no checkpoint was made: {error:#}"));
+        }
         while let Ok(Some(seen)) = tokio::time::timeout(Duration::from_millis(1), self.desktop.seen()).await {
             self.seen.push(seen);
         }
@@ -349,6 +353,13 @@ fn outside(own: SocketAddr) -> SipConfig {
         credentials: None,
     };
     SipConfig { trunks: vec![edge], allow_loopback: true, ..SipConfig::new(own, &own.ip().to_string()) }
+}
+
+/// Where the demo keeps its checkpoints: beside its data, never in it.
+pub fn checkpoints_of(data: &Path) -> PathBuf {
+    let mut beside = data.as_os_str().to_owned();
+    beside.push(".checkpoints");
+    beside.into()
 }
 
 /// The configuration of the demo: a file like any other.
@@ -403,8 +414,12 @@ mode = "full"
 required = {required}
 allow_private = ["127.0.0.1/32"]
 grants = ["pii", "phi"]
+
+[audit]
+checkpoints = "{checkpoints}"
 "#,
         data = data.display(),
+        checkpoints = checkpoints_of(data).display(),
         ring = plan.ring_timeout_s,
         accept = plan.accept_timeout_s,
         required = plan.crm_required,

@@ -48,10 +48,17 @@ pub(super) fn mark(conn: &Connection, tenant: &TenantId, leaves: &[Leaf]) -> Res
 }
 
 /// Tenants that have chains.
-pub(crate) fn tenants(conn: &Connection) -> Result<Vec<TenantId>, StoreError> {
+fn tenants(conn: &Connection) -> Result<Vec<TenantId>, StoreError> {
     let mut statement = conn.prepare("SELECT DISTINCT tenant FROM audit_head ORDER BY tenant")?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     Ok(names.iter().filter_map(|name| TenantId::parse(name).ok()).collect())
+}
+
+impl Store {
+    /// Tenants that have chains.
+    pub fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
+        self.read(|conn, _| tenants(conn))
+    }
 }
 
 impl ReadHeads for Store {
