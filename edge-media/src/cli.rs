@@ -165,6 +165,12 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// The account that runs the command, by its number: names are personal.
+fn account() -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").map_or_else(|_| "unknown".to_owned(), |own| format!("uid:{}", own.uid()))
+}
+
 /// Waits on this thread for work that needs a runtime of its own.
 fn blocking<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)

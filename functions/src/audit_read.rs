@@ -62,6 +62,8 @@ pub struct Shown {
     pub sealed: bool,
     /// What was sealed, where the store's key and the call's open it.
     pub text: Option<Pii<String>>,
+    /// The key of what was sealed is destroyed: nobody can read it again.
+    pub erased: bool,
 }
 
 impl Shown {
@@ -74,6 +76,7 @@ impl Shown {
             .collect();
         let text = match &self.text {
             Some(text) => format!("  “{}”", text.expose()),
+            None if self.erased => " [erased]".to_owned(),
             None if self.sealed => " [sealed]".to_owned(),
             None => String::new(),
         };
@@ -187,6 +190,8 @@ impl Reader {
             // A record that no longer parses is the verifier's business.
             let Some(record) = AuditRecord::parse(&canonical) else { continue };
             let text = ciphertext.zip(key.as_ref()).and_then(|(text, key)| self.opened(&record, &text, key));
+            let sealed = record.entry.sealed.is_some();
+            let erased = sealed && self.is_erased(&record)?;
             shown.push(Shown {
                 chain: record.entry.chain.to_string(),
                 seq: record.seq,
@@ -196,11 +201,17 @@ impl Reader {
                 producer: record.entry.producer.to_string(),
                 pseq: record.entry.pseq,
                 body: record.entry.body,
-                sealed: record.entry.sealed.is_some(),
+                sealed,
                 text,
+                erased,
             });
         }
         Ok(shown)
+    }
+
+    fn is_erased(&self, record: &AuditRecord) -> Result<bool, StoreError> {
+        let (tenant, chain) = (record.entry.tenant.as_str(), record.entry.chain.as_str());
+        vault::is_erased(&self.conn, tenant, main_name(chain))
     }
 
     fn opened(&self, record: &AuditRecord, ciphertext: &[u8], key: &SealKey) -> Option<Pii<String>> {

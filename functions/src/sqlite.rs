@@ -6,6 +6,7 @@
 
 mod access;
 pub mod dead;
+pub mod erase;
 mod heads;
 pub(crate) mod ledger;
 mod ports;
