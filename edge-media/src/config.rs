@@ -11,7 +11,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor, Target};
 use handoff::event::WebhookKind;
@@ -311,12 +311,33 @@ impl fmt::Debug for Webhook {
     }
 }
 
+/// Whether `path` is `dir` or lies in it, with links followed as far as the path exists.
+pub(crate) fn within(path: &Path, dir: &Path) -> bool {
+    let real = |path: &Path| {
+        let mut real = PathBuf::new();
+        for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+            match part {
+                Component::ParentDir => drop(real.pop()),
+                Component::CurDir => {}
+                Component::Prefix(_) | Component::RootDir | Component::Normal(_) => real.push(part),
+            }
+            real = real.canonicalize().unwrap_or(real);
+        }
+        real
+    };
+    real(path).starts_with(real(dir))
+}
+
 /// `[audit]`.
 #[derive(Clone, Debug)]
 pub struct Audit {
     /// Key of the pseudonym of callers' numbers; without it the edge makes one in its data
     /// directory.
     pub tag_key: Option<Secret>,
+    /// The folder of signed checkpoints, outside the data directory; without it none are made.
+    pub checkpoints: Option<PathBuf>,
+    /// From one checkpoint to the next.
+    pub checkpoint_every: Duration,
 }
 
 /// `[aws]`: the functions run in the cloud, not in this process.

@@ -106,6 +106,16 @@ impl ControlPlane {
         }
     }
 
+    /// Signs what moved since the last checkpoint, where this process makes them: a stack has
+    /// a checkpointer of its own.
+    pub async fn checkpoint(&self) -> Result<()> {
+        match self {
+            Self::Local(local) => local.checkpoint().await,
+            #[cfg(feature = "aws")]
+            Self::Cloud(_) => Ok(()),
+        }
+    }
+
     /// Stops: what is queued stays queued.
     pub async fn stop(self) {
         match self {

@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use functions::local::Workers;
+use functions::local::checkpointer::Checkpointer;
 use functions::sqlite::Store;
 use handoff::command::Command;
 use tokio::sync::mpsc;
@@ -15,13 +16,16 @@ use crate::setup::Setup;
 pub struct Local {
     store: Store,
     workers: Workers,
+    checkpointer: Option<Checkpointer>,
 }
 
 impl Local {
     /// Starts the workers. Their orders for the edge arrive on the returned channel.
     pub fn start(store: Store, setup: &Setup) -> Result<(Self, mpsc::Receiver<Command>)> {
         let (workers, commands) = Workers::start(store.clone(), (*setup.functions).clone())?;
-        Ok((Self { store, workers }, commands))
+        let plan = setup.checkpoints.clone();
+        let checkpointer = plan.map(|plan| Checkpointer::start(store.clone(), plan)).transpose()?;
+        Ok((Self { store, workers, checkpointer }, commands))
     }
 
     /// The functions go by a new configuration; running calls keep their policy.
@@ -45,12 +49,21 @@ impl Local {
         Ok(self.workers.idle().await?)
     }
 
-    /// Stops the workers, then the store: what is queued stays queued. Both wait for their
-    /// threads, which would hold up this one.
+    /// Signs what moved since the last checkpoint, where checkpoints are configured.
+    pub async fn checkpoint(&self) -> Result<()> {
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.make().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the workers, makes a last checkpoint, then stops the store: what is queued stays
+    /// queued. All wait for their threads, which would hold up this one.
     pub async fn stop(self) {
-        let Self { store, workers } = self;
+        let Self { store, workers, checkpointer } = self;
         let stopped = tokio::task::spawn_blocking(move || {
             workers.stop();
+            drop(checkpointer);
             drop(store);
         });
         // A panic there has been reported there.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use functions::config::{Content, Destination, FunctionsConfig};
 use functions::guard;
+use functions::local::checkpointer::Plan;
 use functions::sqlite::Store;
 use handoff::call::CallRules;
 use handoff::payload::{Catalog, Grants};
@@ -45,6 +46,8 @@ pub struct Setup {
     pub commands: String,
     /// The policy's text, as the functions of the cloud read it.
     pub policy: String,
+    /// Where checkpoints of the audit trail go; they hold from one start to the next.
+    pub checkpoints: Option<Plan>,
     config: Config,
     tag_key: Pii<[u8; 32]>,
 }
@@ -82,6 +85,11 @@ impl Setup {
         Ok(Self {
             rules: Arc::new(rules),
             functions: Arc::new(functions),
+            checkpoints: config
+                .audit
+                .checkpoints
+                .as_ref()
+                .map(|dir| Plan { dir: dir.clone(), every: config.audit.checkpoint_every }),
             people: config.agents.iter().map(person).collect(),
             queues: config
                 .queues

@@ -2,11 +2,12 @@
 //! export. It opens the database read-only and returns data; printing is somebody else's.
 //! Sealed texts are opened for `show` only, where the store's key file can be read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use handoff::audit::verify::{Class, Finding, Report, Source, StoredChain, StoredRecord, verify};
+use handoff::audit::verify::checkpoints::{Evidence, TrailPolicy};
+use handoff::audit::verify::{NO_CHECKPOINTS, Report, Source, StoredChain, StoredRecord, Verifier, verify};
 use handoff::audit::{Actor, AuditRecord, ChainId, record_hash};
 use handoff::clock::Timestamp;
 use handoff::id::{CallId, PayloadId, TenantId, TransferId};
@@ -17,6 +18,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::checkpoint::folder::CheckpointFolder;
 use crate::sqlite::{self, DATABASE, StoreError, ledger, vault, wall_clock};
 
 /// Largest bundle that is read: a chain has at most thousands of records of at most 20 KiB.
@@ -60,6 +62,8 @@ pub struct Shown {
     pub sealed: bool,
     /// What was sealed, where the store's key and the call's open it.
     pub text: Option<Pii<String>>,
+    /// The key of what was sealed is destroyed: nobody can read it again.
+    pub erased: bool,
 }
 
 impl Shown {
@@ -76,6 +80,7 @@ impl Shown {
             body: record.entry.body,
             sealed: record.entry.sealed.is_some(),
             text,
+            erased: false,
         }
     }
 
@@ -88,6 +93,7 @@ impl Shown {
             .collect();
         let text = match &self.text {
             Some(text) => format!("  “{}”", text.expose()),
+            None if self.erased => " [erased]".to_owned(),
             None if self.sealed => " [sealed]".to_owned(),
             None => String::new(),
         };
@@ -137,6 +143,29 @@ impl Bundle {
         let meta = serde_json::json!({"seq": seq, "hash": hash, "recorded_at": recorded_at});
         self.meta.extend_from_slice(meta.to_string().as_bytes());
         self.meta.push(b'\n');
+    }
+}
+
+/// What lies outside the store and vouches for it.
+#[derive(Clone, Debug, Default)]
+pub struct Witness {
+    /// The folder of checkpoints.
+    pub checkpoints: Option<PathBuf>,
+    /// The keyring to go by instead of the folder's own.
+    pub keyring: Option<PathBuf>,
+    /// What is asked of the trail.
+    pub policy: TrailPolicy,
+}
+
+impl Witness {
+    fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
+        let folder = self.checkpoints.as_deref().map(CheckpointFolder::new);
+        Ok(folder.map(|folder| folder.tenants()).transpose()?.unwrap_or_default())
+    }
+
+    fn evidence(&self, tenant: &TenantId) -> Result<Option<Evidence>, StoreError> {
+        let Some(folder) = self.checkpoints.as_deref().map(CheckpointFolder::new) else { return Ok(None) };
+        Ok(Some(folder.evidence(tenant, self.keyring.as_deref())?))
     }
 }
 
@@ -190,7 +219,8 @@ impl Reader {
             // A record that no longer parses is the verifier's business.
             let Some(record) = AuditRecord::parse(&canonical) else { continue };
             let text = ciphertext.zip(key.as_ref()).and_then(|(text, key)| self.opened(&record, &text, key));
-            shown.push(Shown::of(record, text));
+            let erased = record.entry.sealed.is_some() && self.is_erased(&record)?;
+            shown.push(Shown { erased, ..Shown::of(record, text) });
         }
         Ok(shown)
     }
@@ -198,6 +228,11 @@ impl Reader {
     /// The records of a call and of its side chain, as they are, sealed texts sealed.
     pub fn records(&self, tenant: &str, call: &CallId) -> Result<Vec<AuditRecord>, StoreError> {
         ledger::records(&self.conn, tenant, call)
+    }
+
+    fn is_erased(&self, record: &AuditRecord) -> Result<bool, StoreError> {
+        let (tenant, chain) = (record.entry.tenant.as_str(), record.entry.chain.as_str());
+        vault::is_erased(&self.conn, tenant, main_name(chain))
     }
 
     fn opened(&self, record: &AuditRecord, ciphertext: &[u8], key: &SealKey) -> Option<Pii<String>> {
@@ -211,40 +246,81 @@ impl Reader {
 
     /// Verifies one call with its side chain, or everything, one call at a time.
     pub fn verify(&self, chain: Option<&str>) -> Result<Report, StoreError> {
+        self.verify_with(chain, &Witness::default())
+    }
+
+    /// The same, against what a witness outside the store knows.
+    pub fn verify_with(&self, chain: Option<&str>, witness: &Witness) -> Result<Report, StoreError> {
         let wanted = chain.map(main_name);
-        let calls: BTreeSet<(String, String)> = self
-            .names()?
-            .into_iter()
-            .filter(|(_, name)| wanted.is_none_or(|wanted| wanted == name))
-            .collect();
-        if let (Some(chain), true) = (chain, calls.is_empty()) {
-            return Ok(Report::unreadable(&format!("no chain {chain} in this store")));
+        let mut by_tenant: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (tenant, name) in self.names()? {
+            by_tenant.entry(tenant).or_default().push(name);
+        }
+        let known = by_tenant.values().flatten().any(|name| Some(name.as_str()) == wanted);
+        // A tenant of which nothing is left but its log is missing as a whole.
+        for tenant in witness.tenants()? {
+            by_tenant.entry(tenant.to_string()).or_default();
         }
         let mut report = Report::default();
-        for (tenant, name) in &calls {
-            match self.verify_call(tenant, name) {
-                Ok(verified) => report.absorb(verified),
-                // Rows that contradict each other were not written by this program.
-                Err(StoreError::Damaged(what)) => report.findings.push(Finding {
-                    class: Class::Tamper,
-                    chain: name.clone(),
-                    seq: None,
-                    text: format!("{what} is damaged"),
-                }),
-                Err(error) => return Err(error),
-            }
+        if by_tenant.is_empty() && witness.checkpoints.is_none() {
+            report.notes.push(NO_CHECKPOINTS.to_owned());
+        }
+        for (tenant, names) in &by_tenant {
+            let wanted = wanted.filter(|_| known || witness.checkpoints.is_some());
+            report.absorb(self.verify_tenant(tenant, names, wanted, witness)?);
+        }
+        let named = report.findings.iter().any(|finding| Some(main_name(&finding.chain)) == wanted);
+        if let (Some(chain), false, false) = (chain, known, named) {
+            return Ok(Report::unreadable(&format!("no chain {chain} in this store")));
         }
         Ok(report)
     }
 
-    fn verify_call(&self, tenant: &str, name: &str) -> Result<Report, StoreError> {
+    fn verify_tenant(
+        &self,
+        tenant: &str,
+        names: &[String],
+        wanted: Option<&str>,
+        witness: &Witness,
+    ) -> Result<Report, StoreError> {
+        let parsed = TenantId::parse(tenant).ok();
+        let evidence = parsed.as_ref().map(|tenant| witness.evidence(tenant)).transpose()?.flatten();
+        // What is said of a tenant without a name is said of its chains.
+        let label = parsed.clone().or_else(|| TenantId::parse("unknown").ok());
+        let Some(label) = label else { return Ok(Report::default()) };
+        let mut verifier =
+            Verifier::new(&label, Source::Store, wall_clock(), evidence.as_ref(), &witness.policy);
+        for name in names.iter().filter(|name| wanted.is_none_or(|wanted| wanted == name.as_str())) {
+            match self.stored_call(tenant, name) {
+                Ok((main, side)) => verifier.chain(&main, side.as_ref()),
+                // Rows that contradict each other were not written by this program.
+                Err(StoreError::Damaged(what)) => verifier.damaged(name, what),
+                Err(error) => return Err(error),
+            }
+        }
+        let only = wanted.and_then(|wanted| ChainId::parse(wanted).ok());
+        if only.is_some() {
+            let own = ChainId::tenant();
+            match self.stored_chain(tenant, own.as_str()) {
+                Ok(own) => verifier.know_expired(&own),
+                Err(StoreError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(verifier.finish(only.as_ref()))
+    }
+
+    fn stored_call(
+        &self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<(StoredChain, Option<StoredChain>), StoreError> {
         let main = self.stored_chain(tenant, name)?;
         let side = match main.chain.call() {
             Some(_) => Some(self.stored_chain(tenant, main.chain.side().as_str())?),
             None => None,
         };
-        let side = side.filter(|side| !side.records.is_empty() || side.head.is_some());
-        Ok(verify(&main, side.as_ref(), Source::Store, wall_clock()))
+        Ok((main, side.filter(|side| !side.records.is_empty() || side.head.is_some())))
     }
 
     /// One call's chain (or side chain) as a bundle.

@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod batch;
 pub mod breakers;
 pub mod build_payload;
+pub mod checkpoint;
 pub mod disposition;
 pub mod evaluate_trigger;
 pub mod measure_transfers;

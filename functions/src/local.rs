@@ -2,6 +2,8 @@
 //! the cloud, on one thread with its own runtime, polling nothing. Workers sleep until the
 //! store says that a queue changed or a message becomes due.
 
+pub mod checkpointer;
+
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 

@@ -6,7 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use handoff::audit::{AuditMessage, AuditRecord};
+use handoff::audit::{AuditMessage, AuditRecord, Hash};
+use handoff::checkpoint::Leaf;
+use handoff::checkpoint::keyring::NoteKey;
 use handoff::clock::{Day, Now, Timestamp};
 use handoff::delivery::AttemptResult;
 use handoff::id::{CallId, DestinationId, PayloadId, TenantId};
@@ -229,6 +231,74 @@ pub trait Keys {
 pub trait Policies {
     /// The policy of a version that some running call may be pinned to.
     fn policy(&self, version: &str) -> Option<Arc<Policy>>;
+}
+
+/// The newest checkpoint of a log, as far as the next one needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastCheckpoint {
+    /// The signed note.
+    pub note: String,
+    /// The frontier of the tree, the largest subtree first: checked against the note's root.
+    pub peaks: Vec<Hash>,
+}
+
+/// A checkpoint to be kept, for good and where no writer of the ledger can change it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCheckpoint {
+    /// Whose log.
+    pub tenant: TenantId,
+    /// Size of the log that it extends; 0 for the first.
+    pub previous: u64,
+    /// Leaves of the log up to and with this checkpoint: its name within the log.
+    pub size: u64,
+    /// The signed note.
+    pub note: String,
+    /// What came into the log with this checkpoint.
+    pub leaves: Vec<Leaf>,
+    /// The frontier of the tree at this size.
+    pub peaks: Vec<Hash>,
+}
+
+/// Reads the ends of chains for the checkpointer.
+pub trait ReadHeads {
+    /// Ends of chains that no checkpoint holds yet, at most `max` of them. One that was
+    /// marked and has moved since comes again.
+    fn unsigned_heads(
+        &self,
+        tenant: &TenantId,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<Leaf>, PortError>> + Send;
+
+    /// A checkpoint holds these. Where that is forgotten they come again, which costs leaves
+    /// and harms nothing.
+    fn mark_signed(
+        &self,
+        tenant: &TenantId,
+        leaves: Vec<Leaf>,
+    ) -> impl Future<Output = Result<(), PortError>> + Send;
+}
+
+/// Keeps checkpoints.
+pub trait Checkpoints {
+    /// The newest checkpoint of a tenant's log.
+    fn last(
+        &self,
+        tenant: &TenantId,
+    ) -> impl Future<Output = Result<Option<LastCheckpoint>, PortError>> + Send;
+
+    /// Keeps a checkpoint, leaves before note: what has no note was never made. Never
+    /// replaces one; where the log is no longer `previous` leaves long, that is a transient
+    /// error, because the next attempt begins from what is there.
+    fn put(&self, checkpoint: NewCheckpoint) -> impl Future<Output = Result<(), PortError>> + Send;
+}
+
+/// Signs notes: Ed25519 (RFC 8032) over the text itself, not over a digest of it.
+pub trait SignNote {
+    /// The public key, under the name of the tenant's log.
+    fn note_key(&self, tenant: &TenantId) -> impl Future<Output = Result<NoteKey, PortError>> + Send;
+
+    /// The signature of `text`.
+    fn sign(&self, text: String) -> impl Future<Output = Result<[u8; 64], PortError>> + Send;
 }
 
 /// The two clocks.

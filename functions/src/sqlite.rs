@@ -6,6 +6,8 @@
 
 mod access;
 pub mod dead;
+pub mod erase;
+mod heads;
 pub(crate) mod ledger;
 mod once;
 mod ports;
@@ -33,6 +35,7 @@ use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
 
 pub use access::recorded_access;
+pub use heads::HeadsOutside;
 pub use ledger::CLOSE_ANYWAY_AFTER_MS;
 pub use once::Once;
 pub use queue::{QUEUES, QueueSettings, Received, Row};

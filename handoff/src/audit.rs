@@ -5,6 +5,7 @@
 //! Verification is in [`verify`], the mapping of facts to entries in [`entry`].
 
 pub mod entry;
+pub mod retention;
 pub mod verify;
 
 use core::fmt;
@@ -114,6 +115,16 @@ impl Hash {
             digest.update(part);
         }
         Self(digest.finalize().into())
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// From the 32 bytes of a digest that something else computed.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     fn in_domain(domain: &str, parts: &[&[u8]]) -> Self {

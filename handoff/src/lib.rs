@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod call;
 pub mod canonical;
+pub mod checkpoint;
 pub mod clock;
 pub mod command;
 pub mod conversation;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Edits copies of a demo's store as somebody with access to the disk would, and asks for the
-# verdict each time. Usage: tamper.sh DATA
+# verdict each time, by the chains alone and against signed checkpoints. Usage: tamper.sh DATA
 set -u
 data=$1
 
@@ -54,6 +54,66 @@ verdict "first record deleted" "1 2" "record $first\b" "DELETE FROM audit WHERE 
 # Genuine bytes in another record's place.
 verdict "a record in the place of another" "1" "record $middle\b" \
   "UPDATE audit SET cj = (SELECT cj FROM audit WHERE $(at $((middle + 1)))) WHERE $(at "$middle")"
+
+# forged NAME WHAT WORDS: a forgery that leaves whole chains behind verifies by itself, and is
+# found against the checkpoints, which the demo makes beside its data.
+notes=$data.checkpoints
+forged() {
+  local name=$1 what=$2 words=$3 copy=$OUT/forged said code
+  rm -rf "$copy"
+  mkdir -p "$copy"
+  find "$data" -maxdepth 1 -type f ! -name '*.wav' -exec cp {} "$copy"/ \;
+  if [ "$what" != nothing ]; then
+    python3 "$ROOT/tests/interop/rewrite.py" "$copy/warmbridge.db" "$what" || { echo "FAILED tamper: $name: no forgery"; return; }
+    said=$("$BINARY" audit verify --data "$copy" 2>&1)
+    code=$?
+    if [ "$code" -eq 0 ] && grep -q "no checkpoints are configured" <<<"$said"; then
+      echo "ok tamper: $name is whole by itself, and verify says what it could not see"
+    else
+      echo "FAILED tamper: $name is no good forgery: exit $code"; head -n 5 <<<"$said"
+    fi
+  fi
+  said=$("$BINARY" audit verify --data "$copy" --checkpoints "$notes" 2>&1)
+  code=$?
+  if [[ $code == $([ "$what" = nothing ] && echo 0 || echo 1) ]] && grep -qE "$words" <<<"$said"; then
+    echo "ok tamper: $name, against checkpoints: exit $code: $(grep -m 1 -E "$words" <<<"$said")"
+  else
+    echo "FAILED tamper: $name, against checkpoints: exit $code, wanted /$words/"; head -n 10 <<<"$said"
+  fi
+}
+forged "the demo's store" nothing "^note: checked against checkpoints of [1-9]"
+forged "a rewritten suffix" record "the chain was rewritten"
+forged "a removed call" call "the chain was deleted"
+
+# An erased call: its chain verifies, its texts are gone, a hold keeps them.
+erased=$OUT/erased
+rm -rf "$erased"
+mkdir -p "$erased"
+find "$data" -maxdepth 1 -type f ! -name '*.wav' -exec cp {} "$erased"/ \;
+audit() { "$BINARY" audit "$@" --data "$erased" 2>&1; }
+texts() { audit show "$call" | grep -c '“'; }
+before=$(texts)
+audit hold place "$call" --basis "case 7" >/dev/null
+if said=$(audit erase "$call" --basis "GDPR 17"); then
+  echo "FAILED tamper: a held call was erased"
+else
+  echo "ok tamper: a held call is not erased: $said"
+fi
+audit hold release "$call" --basis "case 7 is closed" >/dev/null
+said=$(audit erase "$call" --basis "GDPR 17")
+code=$?
+if [ "$code" -eq 0 ] && [ "$before" -gt 0 ] && [ "$(texts)" -eq 0 ] && audit show "$call" | grep -q 'erasure.executed'; then
+  echo "ok tamper: of $before texts none is readable after the erasure, which is recorded"
+else
+  echo "FAILED tamper: erase: exit $code: $said; $before texts before, $(texts) after"
+fi
+said=$(audit verify "$call" --checkpoints "$notes")
+code=$?
+if [ "$code" -eq 0 ] && grep -q "erased" <<<"$said"; then
+  echo "ok tamper: an erased call verifies: $(grep -m 1 erased <<<"$said")"
+else
+  echo "FAILED tamper: an erased call: exit $code"; head -n 10 <<<"$said"
+fi
 
 # unreadable NAME FOLDER: what cannot be read is neither verified nor tampered with.
 unreadable() {

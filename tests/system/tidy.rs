@@ -117,6 +117,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("lambda_runtime", &["functions/src/aws/lambda.rs", "functions/src/bin/"]),
     ("aes_gcm", &["handoff/src/seal.rs"]),
     ("hkdf", &["handoff/src/seal.rs"]),
+    ("ed25519_dalek", &["handoff/src/checkpoint/", "functions/src/checkpoint/local_key.rs"]),
     ("md5", &["edge-media/src/sip/auth.rs"]),
     ("sha1", &["edge-media/src/link/twilio.rs"]),
     // On one machine the edge links the functions as a library; nothing pure knows of it.
@@ -139,6 +140,7 @@ const OWNERS: &[(&str, &[&str])] = &[
 const HANDOFF_DEPENDENCIES: &[&str] = &[
     "aes-gcm",
     "base64",
+    "ed25519-dalek",
     "hkdf",
     "hmac",
     "serde",

@@ -9,11 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use functions::audit_read::{Bundle, Chain, Reader, Shown, verify_bundle};
+use functions::audit_read::{Bundle, Chain, Reader, Shown, Witness, verify_bundle};
+use functions::local::checkpointer::make_outside;
+use functions::sqlite::StoreError;
+use functions::sqlite::erase::{Deed, execute};
+use handoff::audit::CHAIN_CLOSED;
+use handoff::audit::retention::CLASSES;
 use handoff::audit::verify::Report;
+use handoff::audit::verify::checkpoints::TrailPolicy;
+use handoff::id::CallId;
 use serde_json::json;
 
-use super::{UNREADABLE, print_line};
+use super::{UNREADABLE, account, print_line};
+use crate::config::within;
 
 /// What to do with the trail.
 #[derive(Debug, Subcommand)]
@@ -32,6 +40,39 @@ pub(super) enum What {
         /// Verifies an exported bundle instead of the store.
         #[arg(long, value_name = "FILE", conflicts_with = "call")]
         bundle: Option<PathBuf>,
+        /// The folder of signed checkpoints: with it, rewritten and missing calls are found.
+        #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
+        checkpoints: Option<PathBuf>,
+        /// The keyring to go by instead of the folder's own.
+        #[arg(long, value_name = "FILE", requires = "checkpoints")]
+        keyring: Option<PathBuf>,
+        /// What is asked of the trail: `[checkpoints] required = true, every_s = 3600`.
+        #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
+        policy: Option<PathBuf>,
+    },
+    /// Sign what moved since the last checkpoint, now; the edge may be running.
+    Checkpoint {
+        /// The folder of signed checkpoints, outside the data directory.
+        #[arg(long, value_name = "DIR")]
+        checkpoints: PathBuf,
+    },
+    /// Destroy the keys of one call: its texts, payloads, transcript and recordings are gone for
+    /// good, and its chain still verifies.
+    Erase {
+        /// The call.
+        call: String,
+        #[command(flatten)]
+        ground: Ground,
+    },
+    /// Forbid erasing a call, or allow it again.
+    Hold {
+        #[command(subcommand)]
+        what: Hold,
+    },
+    /// How long records are kept: every class, with the date for one call.
+    Retention {
+        /// The call.
+        call: Option<String>,
     },
     /// One call as a bundle: one canonical record a line, byte for byte.
     Export {
@@ -40,12 +81,57 @@ pub(super) enum What {
     },
 }
 
+/// Why, and by whom.
+#[derive(Debug, clap::Args)]
+pub(super) struct Ground {
+    /// On what ground, as the audit trail will say it; no personal data.
+    #[arg(long, value_name = "TEXT")]
+    basis: String,
+    /// By whom, as the audit trail will name it; the account of this machine where it is left
+    /// out.
+    #[arg(long)]
+    actor: Option<String>,
+}
+
+/// What to do with a legal hold.
+#[derive(Debug, Subcommand)]
+pub(super) enum Hold {
+    /// While it stands, nothing of the call is erased.
+    Place {
+        /// The call.
+        call: String,
+        #[command(flatten)]
+        ground: Ground,
+    },
+    /// It may be erased again.
+    Release {
+        /// The call.
+        call: String,
+        #[command(flatten)]
+        ground: Ground,
+    },
+}
+
 pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
     let done = match what {
         What::Verify { bundle: Some(bundle), .. } => Ok(verdict(&verify_bundle(&bundle), as_json)),
-        What::Verify { call, bundle: None } => {
-            Reader::open(data).and_then(|reader| Ok(verdict(&reader.verify(call.as_deref())?, as_json)))
+        What::Verify { call, bundle: None, checkpoints, keyring, policy } => {
+            let policy = match policy.as_deref().map(asked).transpose() {
+                Ok(policy) => policy.unwrap_or_default(),
+                Err(why) => return verdict(&Report::unreadable(&why), as_json),
+            };
+            let witness = Witness { checkpoints, keyring, policy };
+            let verified =
+                Reader::open(data).and_then(|reader| reader.verify_with(call.as_deref(), &witness));
+            verified.map(|report| verdict(&report, as_json))
         }
+        What::Erase { call, ground } => Ok(deed(data, &call, Deed::Erase, ground)),
+        What::Hold { what: Hold::Place { call, ground } } => Ok(deed(data, &call, Deed::PlaceHold, ground)),
+        What::Hold { what: Hold::Release { call, ground } } => {
+            Ok(deed(data, &call, Deed::ReleaseHold, ground))
+        }
+        What::Retention { call } => retention(data, call.as_deref(), as_json),
+        What::Checkpoint { checkpoints } => checkpoint(data, &checkpoints, as_json),
         What::List => Reader::open(data).and_then(|reader| Ok(list(reader.list()?, as_json))),
         What::Show { call } => Reader::open(data).and_then(|reader| Ok(show(reader.show(&call)?, as_json))),
         What::Export { call } => Reader::open(data).and_then(|reader| Ok(export(&reader.export(&call)?))),
@@ -54,6 +140,82 @@ pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
         verdict(&Report::unreadable(&format!("{}: {error}", data.display())), as_json);
         ExitCode::from(UNREADABLE)
     })
+}
+
+/// What a policy file asks of the trail.
+fn asked(file: &Path) -> Result<TrailPolicy, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    text.and_then(|text| TrailPolicy::parse(&text)).map_err(|why| format!("{}: {why}", file.display()))
+}
+
+/// Erases or holds, and says what became of it.
+fn deed(data: &Path, call: &str, deed: Deed, ground: Ground) -> ExitCode {
+    let Ok(call) = CallId::parse(call) else {
+        print_line("this is not the id of a call");
+        return ExitCode::FAILURE;
+    };
+    let actor = ground.actor.unwrap_or_else(account);
+    match execute(data, &call, deed, &ground.basis, &actor) {
+        Ok(keys) => {
+            print_line(match deed {
+                Deed::Erase if keys.is_empty() => {
+                    "nothing to erase: the keys are destroyed already, or never were"
+                }
+                Deed::Erase => {
+                    "erased: the keys of the call are destroyed; backups of the store may still hold them"
+                }
+                Deed::PlaceHold => "a legal hold stands on the call",
+                Deed::ReleaseHold => "no legal hold stands on the call",
+            });
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print_line(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn retention(data: &Path, call: Option<&str>, as_json: bool) -> Result<ExitCode, StoreError> {
+    let mut closed = None;
+    if let Some(call) = call {
+        let records = Reader::open(data)?.show(call)?;
+        closed = records.iter().find(|record| record.kind == CHAIN_CLOSED).map(|record| record.occurred_at);
+        if closed.is_none() {
+            print_line("the store holds no such call, or its chain is open");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    for class in CLASSES {
+        let until = closed.map(|closed| class.until(closed));
+        if as_json {
+            let line = json!({"class": class.name, "days": class.days, "basis": class.basis, "until": until});
+            print_line(&line.to_string());
+        } else {
+            let until = until.map(|until| format!("  until {until}")).unwrap_or_default();
+            print_line(&format!("{:<8} {:>5} days{until}  {}", class.name, class.days, class.basis));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn checkpoint(data: &Path, folder: &Path, as_json: bool) -> Result<ExitCode, StoreError> {
+    if within(folder, data) {
+        print_line(
+            "the checkpoints lie inside the data directory: whoever can change the records could change them too",
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    let made = super::blocking(make_outside(data, folder))?;
+    if as_json {
+        let line = json!({"checkpoints": made.checkpoints, "leaves": made.leaves, "size": made.size});
+        print_line(&line.to_string());
+    } else if made.checkpoints == 0 {
+        print_line("nothing moved since the last checkpoint");
+    } else {
+        print_line(&format!("signed {} chains; the log has {} leaves", made.leaves, made.size));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn verdict(report: &Report, as_json: bool) -> ExitCode {
@@ -86,7 +248,7 @@ fn show(records: Vec<Shown>, as_json: bool) -> ExitCode {
         if as_json {
             let line = json!({"chain": record.chain, "seq": record.seq, "type": record.kind,
                 "occurred_at": record.occurred_at, "actor": record.actor, "body": record.body,
-                "text": record.text});
+                "text": record.text, "erased": record.erased});
             print_line(&line.to_string());
         } else {
             print_line(&record.line());

@@ -17,7 +17,7 @@ use handoff::id::{CallId, LegId, TenantId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::print_line;
+use super::{account, print_line};
 use crate::io::recording::{RECORDINGS, read};
 
 /// What to do with recordings.
@@ -146,12 +146,6 @@ fn body_of<'r>(records: &'r [Shown], kind: &str, leg: LegId) -> Option<&'r Value
     let leg = json!(leg);
     let of_leg = |record: &&Shown| record.kind == kind && record.body.get("leg") == Some(&leg);
     records.iter().find(of_leg).map(|record| &record.body)
-}
-
-/// The account that runs the command, by its number: names are personal.
-fn account() -> String {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").map_or_else(|_| "unknown".to_owned(), |own| format!("uid:{}", own.uid()))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::document::{
 };
 use super::{
     Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk,
-    VoiceAgent,
+    VoiceAgent, within,
 };
 use values::{SecretSource, literal_ip};
 
@@ -64,8 +64,12 @@ impl<'a> Checker<'a> {
         let webhooks = self.webhooks(&document.webhook, loopback);
         let queues = self.queues(&document.queue, &document.agent, &document.webhook);
         let operators = self.operators(&document.operator);
-        let audit = self.audit(&document.audit);
+        let data_dir = document.edge.data_dir.as_deref().unwrap_or_else(|| Path::new(DATA_DIR));
+        let audit = self.audit(&document.audit, data_dir);
         let aws = document.aws.as_ref().and_then(|table| self.aws(table));
+        if let (Some(folder), true) = (&document.audit.checkpoints, aws.is_some()) {
+            self.refuse(&folder.span(), "checkpoints beside [aws]: the stack makes its own");
+        }
         let policy_file = self.policy_file(&document.policy);
         self.distinct_tokens(&agents, &operators);
 
@@ -140,7 +144,7 @@ impl<'a> Checker<'a> {
             public_ip: public_ip?,
             public_url: public_url?,
             rtp_ports: rtp_ports?,
-            data_dir: table.data_dir.clone().unwrap_or_else(|| PathBuf::from("warmbridge-data")),
+            data_dir: table.data_dir.clone().unwrap_or_else(|| PathBuf::from(DATA_DIR)),
             allow_loopback,
             hold_signalling: hold_signalling?,
             cancel_while_waiting,
@@ -301,13 +305,30 @@ impl<'a> Checker<'a> {
         operators
     }
 
-    fn audit(&mut self, table: &AuditTable) -> Audit {
+    fn audit(&mut self, table: &AuditTable, data_dir: &Path) -> Audit {
         let tag_key = self.key(SecretSource {
             key: "tag_key",
             inline: table.tag_key.as_ref(),
             file: table.tag_key_file.as_ref(),
         });
-        Audit { tag_key }
+        let every = self.in_range(
+            table.checkpoint_every_s.as_ref(),
+            "checkpoint_every_s",
+            CHECKPOINT_EVERY_S,
+            handoff::checkpoint::EVERY_S,
+        );
+        if let (Some(every), None) = (&table.checkpoint_every_s, &table.checkpoints) {
+            self.refuse(&every.span(), "checkpoint_every_s without checkpoints: nothing would be made");
+        }
+        if let Some(folder) = table.checkpoints.as_ref().filter(|folder| within(folder.get_ref(), data_dir)) {
+            let why = "checkpoints lie inside data_dir: whoever can change the records could change them too";
+            self.refuse(&folder.span(), why);
+        }
+        Audit {
+            tag_key,
+            checkpoints: table.checkpoints.as_ref().map(|folder| folder.get_ref().clone()),
+            checkpoint_every: Duration::from_secs(every.unwrap_or(handoff::checkpoint::EVERY_S).into()),
+        }
     }
 
     /// A stack's name and its bucket, as the cloud takes them.
@@ -376,6 +397,11 @@ const PUBLIC_URL_LEN_MAX: usize = 384;
 const PREFIX_MIN_V4: u8 = 8;
 /// The same for IPv6.
 const PREFIX_MIN_V6: u8 = 19;
+/// Oftener, and signing is most of what the store does; more rarely, and what can be rewritten
+/// unseen is more than a working day.
+const CHECKPOINT_EVERY_S: RangeInclusive<u32> = 10..=86_400;
+/// Where the store is when nothing else is said.
+const DATA_DIR: &str = "warmbridge-data";
 /// Shorter, and a walk through a tunnel ends the call; longer, and a person talks to nobody.
 const RTP_TIMEOUT_S: RangeInclusive<u32> = 5..=300;
 /// Long enough for a network to find another way, short enough to wait for.

@@ -143,6 +143,8 @@ pub(super) struct WebhookTable {
 pub(super) struct AuditTable {
     pub(super) tag_key: Option<Spanned<String>>,
     pub(super) tag_key_file: Option<Spanned<PathBuf>>,
+    pub(super) checkpoints: Option<Spanned<PathBuf>>,
+    pub(super) checkpoint_every_s: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

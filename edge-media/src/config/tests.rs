@@ -463,8 +463,12 @@ fn a_queue_without_people_is_refused() {
 #[test]
 fn a_stack_is_named_by_a_build_that_has_its_adapters_and_its_functions_have_the_keys() {
     let cloud = "\n[aws]\nstack = \"warmbridge\"\nmedia_bucket = \"warmbridge-media-1234\"\n";
-    let text = format!("{}{cloud}", include_str!("../../../warmbridge.example.toml"));
+    let example = include_str!("../../../warmbridge.example.toml");
+    let here = example.lines().filter(|line| !line.starts_with("checkpoint"));
+    let text = format!("{}\n{cloud}", here.collect::<Vec<_>>().join("\n"));
     if cfg!(feature = "aws") {
+        let doubled = parse(&format!("{example}{cloud}")).map(|_| ()).unwrap_err();
+        assert!(doubled.len() == 1 && doubled[0].message.contains("the stack makes its own"), "{doubled:?}");
         let unsigned =
             text.replace("secret_file = \"secrets/crm.webhook\" # whsec_ and 24 to 64 bytes in base64\n", "");
         assert!(unsigned.len() < text.len());
@@ -480,4 +484,26 @@ fn a_stack_is_named_by_a_build_that_has_its_adapters_and_its_functions_have_the_
         let problems = parse(&text).map(|_| ()).unwrap_err();
         assert!(problems.len() == 1 && problems[0].message.contains("--features aws"), "{problems:?}");
     }
+}
+
+#[test]
+fn checkpoints_lie_outside_the_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::os::unix::fs::symlink(&data, dir.path().join("link")).unwrap();
+    let with = |folder: &str, more: &str| {
+        let text = MINIMAL.replacen("[edge]", &format!("[edge]\ndata_dir = \"{}\"", data.display()), 1);
+        let folder = dir.path().join(folder);
+        parse(&format!("{text}\n[audit]\ncheckpoints = \"{}\"\n{more}", folder.display()))
+    };
+    let config = with("notes", "checkpoint_every_s = 300").unwrap();
+    assert_eq!(config.audit.checkpoints, Some(dir.path().join("notes")));
+    assert_eq!(config.audit.checkpoint_every, Duration::from_secs(300));
+    assert_eq!(with("data-beside", "").unwrap().audit.checkpoint_every, Duration::from_secs(3_600));
+    for inside in ["data", "data/notes", "data/../data/notes", "notes/../data", "link/notes"] {
+        assert!(with(inside, "").is_err(), "{inside}");
+    }
+    assert!(with("notes", "checkpoint_every_s = 5").is_err());
+    assert!(parse(&format!("{MINIMAL}\n[audit]\ncheckpoint_every_s = 300\n")).is_err());
 }

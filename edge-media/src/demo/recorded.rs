@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use functions::audit_read::{Reader, Shown};
+use functions::audit_read::{Reader, Shown, Witness};
 use handoff::id::{CallId, TransferId};
 use handoff::payload::Payload;
 use serde_json::Value;
 
 use crate::demo::crm::{Crm, Received};
 use crate::demo::report::WebhookFigures;
+use crate::demo::stage::checkpoints_of;
 
 /// One audit record, as far as the figures need it.
 #[derive(Debug)]
@@ -55,12 +56,14 @@ pub fn by_store(data: &Path, crm: &Crm) -> Result<Recorded> {
         Some(transfer) => reader.payload(&transfer)?,
         None => None,
     };
+    let checkpoints = Some(checkpoints_of(data)).filter(|folder| folder.is_dir());
+    let witness = Witness { checkpoints, ..Witness::default() };
     let received = crm.received();
     let sent = reader.webhooks(&call)?.into_iter();
     let webhooks =
         sent.map(|hook| figures(hook.kind, &hook.message_id, hook.status, hook.attempts, &received));
     Ok(Recorded {
-        verified: reader.verify(Some(call.as_str()))?.exit_code() == 0,
+        verified: reader.verify_with(Some(call.as_str()), &witness)?.exit_code() == 0,
         payload,
         webhooks: webhooks.collect(),
         call,

@@ -312,6 +312,10 @@ impl Stage {
         tokio::time::timeout(SETTLE_MAX, self.server.control().idle())
             .await
             .context("the queues did not empty in time, so there is no report")??;
+        // The verdict on the chain takes the checkpoint into account.
+        if let Err(error) = self.server.control().checkpoint().await {
+            self.say(&format!("no checkpoint was made: {error:#}"));
+        }
         while let Ok(Some(seen)) = tokio::time::timeout(Duration::from_millis(1), self.desktop.seen()).await {
             self.seen.push(seen);
         }
@@ -375,6 +379,13 @@ fn outside(own: SocketAddr) -> SipConfig {
     SipConfig { trunks: vec![edge], allow_loopback: true, ..SipConfig::new(own, &own.ip().to_string()) }
 }
 
+/// Where the demo keeps its checkpoints: beside its data, never in it.
+pub fn checkpoints_of(data: &Path) -> PathBuf {
+    let mut beside = data.as_os_str().to_owned();
+    beside.push(".checkpoints");
+    beside.into()
+}
+
 /// The configuration of the demo: a file like any other.
 fn configuration(
     data: &Path,
@@ -383,9 +394,11 @@ fn configuration(
     plan: &Plan,
     stack: Option<&(String, String)>,
 ) -> String {
-    let cloud = stack.map_or_else(String::new, |(stack, bucket)| {
-        format!("\n[aws]\nstack = \"{stack}\"\nmedia_bucket = \"{bucket}\"\n")
-    });
+    // A stack has a checkpointer of its own.
+    let trail = stack.map_or_else(
+        || format!("[audit]\ncheckpoints = \"{}\"\n", checkpoints_of(data).display()),
+        |(stack, bucket)| format!("[aws]\nstack = \"{stack}\"\nmedia_bucket = \"{bucket}\"\n"),
+    );
     format!(
         r#"# Written by `warmbridge demo`. Every listener is on loopback, every port is the system's choice.
 [edge]
@@ -436,7 +449,8 @@ mode = "full"
 required = {required}
 allow_private = ["127.0.0.1/32"]
 grants = ["pii", "phi"]
-{cloud}"#,
+
+{trail}"#,
         data = data.display(),
         ring = plan.ring_timeout_s,
         accept = plan.accept_timeout_s,

@@ -26,6 +26,9 @@ CREATE TABLE IF NOT EXISTS audit_head (
   state TEXT NOT NULL, hold INTEGER NOT NULL DEFAULT 0, started_at INTEGER NOT NULL, ended_at INTEGER,
   PRIMARY KEY (tenant, chain)) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS audit_head_ended ON audit_head (ended_at) WHERE state = 'open' AND ended_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS signed_heads (
+  tenant TEXT NOT NULL, chain TEXT NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL,
+  PRIMARY KEY (tenant, chain)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS audit_keys (
   tenant TEXT NOT NULL, call TEXT NOT NULL, n INTEGER NOT NULL, wrapped BLOB, state TEXT NOT NULL,
   PRIMARY KEY (tenant, call, n)) STRICT, WITHOUT ROWID;

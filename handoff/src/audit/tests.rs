@@ -1,6 +1,8 @@
 //! The chain as a whole: golden vectors, the outcomes of an append, and an attacker who
 //! edits, deletes, swaps and cuts.
 
+mod checkpoints;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

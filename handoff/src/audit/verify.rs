@@ -1,8 +1,10 @@
 //! The offline verifier: it trusts nothing but the bytes. It says what is wrong, in which
 //! chain and at which record, in four classes that are never mixed up: tampered, incomplete,
-//! against policy, and mere warnings. It cannot see a consistent rewrite of a whole suffix;
-//! only a signed checkpoint outside the store can, and the report says when none was given.
+//! against policy, and mere warnings. From the chains alone it cannot see a consistent rewrite
+//! of a whole suffix, nor that a call is gone; with the log of [`checkpoints`] it sees both,
+//! and the report says when none was given.
 
+pub mod checkpoints;
 mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +18,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::id::TenantId;
+use checkpoints::{Evidence, Log, TrailPolicy};
 
 /// How long a chain may stay open after its last record before that is a finding.
 pub const OPEN_MAX_MS: i64 = 24 * 3_600_000;
@@ -151,28 +154,125 @@ impl Report {
     }
 }
 
-/// Verifies a call's chain together with its side chain, or any single chain.
+/// What the report says where no log was given.
+pub const NO_CHECKPOINTS: &str = "no checkpoints are configured: a consistent rewrite of a whole chain, or the loss of a \
+     whole call, cannot be seen";
+
+/// Verifies a call's chain together with its side chain, or any single chain, without a log.
 pub fn verify(main: &StoredChain, side: Option<&StoredChain>, source: Source, now: Timestamp) -> Report {
     let mut report = Report::default();
-    report.notes.push(
-        "no checkpoints are configured: a consistent rewrite of a whole chain cannot be seen".to_owned(),
-    );
-    let main_records = verify_links(main, source, &mut report);
-    let side_records = side.map(|side| verify_links(side, source, &mut report)).unwrap_or_default();
-    let closed = verify_close(main, &main_records, now, &mut report);
-    if let Some(side) = side {
-        verify_citation(main, side, &side_records, &mut report);
+    report.notes.push(NO_CHECKPOINTS.to_owned());
+    verify_call(main, side, source, now, None, &mut report);
+    report
+}
+
+/// Verifies the chains of one tenant, call by call, so that only one call is in memory. Every
+/// back end feeds it; it decides what is missing at the end.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    source: Source,
+    now: Timestamp,
+    log: Option<Log>,
+    present: BTreeSet<ChainId>,
+    expired: BTreeSet<String>,
+    report: Report,
+}
+
+impl Verifier {
+    /// A verifier of the chains of `tenant`. Without `evidence` it sees what chains show.
+    pub fn new(
+        tenant: &TenantId,
+        source: Source,
+        now: Timestamp,
+        evidence: Option<&Evidence>,
+        policy: &TrailPolicy,
+    ) -> Self {
+        let mut report = Report::default();
+        let log = evidence.map(|evidence| Log::read(tenant, evidence, policy.checkpoints, &mut report));
+        if log.is_none() {
+            report.notes.push(NO_CHECKPOINTS.to_owned());
+            if policy.checkpoints.required {
+                let text = "the policy asks for checkpoints, and none were given".to_owned();
+                report.add(Class::Incomplete, tenant.as_str(), None, text);
+            }
+        }
+        Self { source, now, log, present: BTreeSet::new(), expired: BTreeSet::new(), report }
     }
-    verify_producers(main, &main_records, &side_records, closed, &mut report);
-    policy::verify(main.chain.as_str(), &main_records, &mut report);
+
+    /// Takes one call's chain with its side chain, or the tenant's own chain. What
+    /// `retention.expired` the tenant's chain has is known from then on.
+    pub fn chain(&mut self, main: &StoredChain, side: Option<&StoredChain>) {
+        self.present.insert(main.chain.clone());
+        self.present.extend(side.map(|side| side.chain.clone()));
+        if main.chain == ChainId::tenant() {
+            self.expired.extend(checkpoints::expired(main));
+        }
+        let mut report = Report::default();
+        verify_call(main, side, self.source, self.now, self.log.as_ref(), &mut report);
+        self.report.absorb(report);
+    }
+
+    /// A chain that is there but cannot be read at all: rows that contradict each other.
+    pub fn damaged(&mut self, name: &str, what: &str) {
+        if let Ok(chain) = ChainId::parse(name) {
+            self.present.insert(chain.side());
+            self.present.insert(chain);
+        }
+        let finding = Finding {
+            class: Class::Tamper,
+            chain: name.to_owned(),
+            seq: None,
+            text: format!("{what} is damaged"),
+        };
+        self.report.findings.push(finding);
+    }
+
+    /// Calls that retention deleted, where the tenant's own chain is read apart from the
+    /// question: it is neither counted nor judged.
+    pub fn know_expired(&mut self, tenant_chain: &StoredChain) {
+        self.expired.extend(checkpoints::expired(tenant_chain));
+    }
+
+    /// The verdict, when every chain was given, or those of `only` where one call was asked
+    /// for.
+    pub fn finish(mut self, only: Option<&ChainId>) -> Report {
+        if let Some(log) = &self.log {
+            log.verify_presence(&self.present, &self.expired, only, &mut self.report);
+            self.report.notes.push(format!("checked against checkpoints of {} leaves", log.size()));
+        }
+        self.report
+    }
+}
+
+fn verify_call(
+    main: &StoredChain,
+    side: Option<&StoredChain>,
+    source: Source,
+    now: Timestamp,
+    log: Option<&Log>,
+    report: &mut Report,
+) {
+    let main_records = verify_links(main, source, report);
+    let side_records = side.map(|side| verify_links(side, source, report)).unwrap_or_default();
+    let closed = verify_close(main, &main_records, now, report);
     if let Some(side) = side {
-        policy::verify_bodies(side.chain.as_str(), &side_records, &mut report);
+        verify_citation(main, side, &side_records, report);
+    }
+    verify_producers(main, &main_records, &side_records, closed, report);
+    policy::verify(main.chain.as_str(), &main_records, report);
+    if let Some(side) = side {
+        policy::verify_bodies(side.chain.as_str(), &side_records, report);
+    }
+    if let Some(log) = log {
+        log.verify_chain(main, closed, now, report);
+        if let Some(side) = side {
+            log.verify_chain(side, false, now, report);
+        }
     }
     if main.erased {
         let text = "the data key is destroyed: sealed texts are erased".to_owned();
         report.add(Class::Warning, main.chain.as_str(), None, text);
     }
-    report
 }
 
 /// Every check that binds bytes to bytes. Returns the records that parse.
