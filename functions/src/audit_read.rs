@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use handoff::audit::verify::checkpoints::{Evidence, TrailPolicy};
+use handoff::audit::verify::checkpoints::TrailPolicy;
 use handoff::audit::verify::{NO_CHECKPOINTS, Report, Source, StoredChain, StoredRecord, Verifier, verify};
 use handoff::audit::{Actor, AuditRecord, ChainId, record_hash};
 use handoff::clock::Timestamp;
@@ -158,14 +158,24 @@ pub struct Witness {
 }
 
 impl Witness {
-    fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
+    /// Tenants of whom there is a log.
+    pub(crate) fn tenants(&self) -> std::io::Result<Vec<TenantId>> {
         let folder = self.checkpoints.as_deref().map(CheckpointFolder::new);
         Ok(folder.map(|folder| folder.tenants()).transpose()?.unwrap_or_default())
     }
 
-    fn evidence(&self, tenant: &TenantId) -> Result<Option<Evidence>, StoreError> {
-        let Some(folder) = self.checkpoints.as_deref().map(CheckpointFolder::new) else { return Ok(None) };
-        Ok(Some(folder.evidence(tenant, self.keyring.as_deref())?))
+    /// A verifier of a tenant's chains that knows what this witness knows. What is said of a
+    /// tenant without a name is said of its chains.
+    pub(crate) fn verifier(&self, tenant: &str) -> std::io::Result<Verifier> {
+        let parsed = TenantId::parse(tenant).ok();
+        let folder = self.checkpoints.as_deref().map(CheckpointFolder::new);
+        let evidence = match (&folder, &parsed) {
+            (Some(folder), Some(tenant)) => Some(folder.evidence(tenant, self.keyring.as_deref())?),
+            _ => None,
+        };
+        let unknown = || TenantId::parse("unknown").map_err(|_| std::io::ErrorKind::InvalidData);
+        let label = parsed.map_or_else(unknown, Ok)?;
+        Ok(Verifier::new(&label, Source::Store, wall_clock(), evidence.as_ref(), &self.policy))
     }
 }
 
@@ -283,13 +293,7 @@ impl Reader {
         wanted: Option<&str>,
         witness: &Witness,
     ) -> Result<Report, StoreError> {
-        let parsed = TenantId::parse(tenant).ok();
-        let evidence = parsed.as_ref().map(|tenant| witness.evidence(tenant)).transpose()?.flatten();
-        // What is said of a tenant without a name is said of its chains.
-        let label = parsed.clone().or_else(|| TenantId::parse("unknown").ok());
-        let Some(label) = label else { return Ok(Report::default()) };
-        let mut verifier =
-            Verifier::new(&label, Source::Store, wall_clock(), evidence.as_ref(), &witness.policy);
+        let mut verifier = witness.verifier(tenant)?;
         for name in names.iter().filter(|name| wanted.is_none_or(|wanted| wanted == name.as_str())) {
             match self.stored_call(tenant, name) {
                 Ok((main, side)) => verifier.chain(&main, side.as_ref()),

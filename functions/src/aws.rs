@@ -2,8 +2,10 @@
 //! S3, KMS and Secrets Manager. Only the files of this folder name `aws_sdk_*`. An adapter
 //! decides nothing: conditions and outcomes are `handoff`'s, retries are the queue's.
 
+pub mod checkpoints;
 pub mod commands;
 pub mod deliveries;
+pub mod erase;
 pub mod forward;
 pub mod lambda;
 pub mod ledger;

@@ -17,6 +17,8 @@ import uuid
 
 import boto3
 
+from rewrite import rewrite
+
 STACK = "wb-local"
 # What the demo's CRM verifies with: its store and its keys live for one demo on loopback.
 CRM_SECRET = "whsec_ZGVtby1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5"
@@ -228,6 +230,97 @@ def parked():
             sqs.delete_message(QueueUrl=url("parked"), ReceiptHandle=message["ReceiptHandle"])
 
 
+def invoke(task, request=None):
+    answer = lambdas.invoke(FunctionName=f"{STACK}-WriteAudit{task}", Payload=json.dumps(request or {}))
+    said = answer["Payload"].read().decode()
+    return (None if "FunctionError" in answer else json.loads(said)), said[:300]
+
+
+def copied(bucket):
+    """The bucket of checkpoints as a folder."""
+    s3, folder = boto3.client("s3"), f"{WORK}/checkpoints"
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for found in page.get("Contents", []):
+            path = f"{folder}/{found['Key']}"
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            s3.download_file(bucket, found["Key"], path)
+    return folder
+
+
+def checkpoints(call, outputs):
+    """What only a checkpoint shows, and that it does."""
+    made, said = invoke("Checkpoint")
+    check("a checkpoint is signed", made is not None and made["checkpoints"] >= 1 and made["leaves"] >= DEMOS, said)
+    again, said = invoke("Checkpoint")
+    check("where nothing moved, none is", again is not None and again["checkpoints"] == 0, said)
+    folder = copied(outputs["CheckpointsBucketName"])
+
+    def verdict(what, wanted, *arguments):
+        answer = warmbridge("audit", "verify", *arguments, "--dynamodb", f"{STACK}-audit")
+        check(f"{what}: audit verify exits {wanted}", answer.returncode == wanted,
+              f"exit {answer.returncode}: {answer.stdout[-400:]}" if answer.returncode != wanted else "")
+
+    witness = ("--checkpoints", folder)
+    verdict("against the checkpoints, signed by the key service", 0, call, *witness)
+    table, heads = f"{STACK}-audit", f"{STACK}-audit_head"
+    kept = [row for row in rows("audit") if row["PK"]["S"].endswith(f"#C#{call}") or f"#C#{call}#" in row["PK"]["S"]]
+    ends = [row for row in rows("audit_head") if row["PK"]["S"].endswith(f"#C#{call}") or f"#C#{call}#" in row["PK"]["S"]]
+    key = lambda row: {"PK": row["PK"], "SK": row["SK"]}
+    chain = sorted(records(call), key=lambda row: row["SK"]["S"])
+    forged = rewrite([(row["SK"]["S"], row["cj"]["B"]) for row in chain])
+    by_key = {row["SK"]["S"]: row for row in chain}
+    for name, cj, digest in forged:
+        dynamodb.put_item(TableName=table, Item=dict(by_key[name], cj={"B": cj}, hash={"S": digest}))
+    head = next(row for row in ends if row["PK"]["S"].endswith(f"#C#{call}"))
+    dynamodb.put_item(TableName=heads, Item=dict(head, hash={"S": forged[-1][2]}))
+    verdict(f"{len(forged)} records rewritten as a whole chain, by the chains alone", 0, call)
+    verdict("and against the checkpoints", 1, call, *witness)
+    for row in kept:
+        dynamodb.delete_item(TableName=table, Key=key(row))
+    for row in ends:
+        dynamodb.delete_item(TableName=heads, Key=key(row))
+    verdict("a call removed, by the chains alone", 0)
+    verdict("and against the checkpoints", 1, *witness)
+    for row in kept:
+        dynamodb.put_item(TableName=table, Item=row)
+    for row in ends:
+        dynamodb.put_item(TableName=heads, Item=row)
+    verdict("put back", 0, *witness)
+    watched = boto3.client("logs")
+
+    def told():
+        events = watched.filter_log_events(logGroupName=f"/aws/lambda/{STACK}-WriteAuditWatch")["events"]
+        return any("a record was tampered with" in event["message"] for event in events)
+
+    check("the watch told of it", until(told, 60))
+
+
+def erasure(call):
+    """A subject's texts are gone for good, the chain holds, and a hold prevents it."""
+    audit = lambda *arguments: warmbridge("audit", *arguments, "--dynamodb", f"{STACK}-audit")
+    texts = lambda: sum(1 for fact in shown(call) if fact.get("text"))
+    before = texts()
+    request = {"tenant": "t_demo", "call": call, "basis": "case 7", "actor": "counsel"}
+    held, said = invoke("Erase", dict(request, deed="hold"))
+    check("a legal hold is placed", held is not None, said)
+    refused = audit("erase", call, "--basis", "GDPR 17", "--actor", "dpo")
+    check("a held call is not erased", refused.returncode == 1 and "legal hold" in refused.stdout and texts() == before, refused.stdout.strip())
+    released = audit("hold", "release", call, "--basis", "case 7 is closed")
+    check("the hold is released", released.returncode == 0, released.stdout.strip())
+    erased, said = invoke("Erase", dict(request, deed="erase", basis="GDPR 17", actor="dpo"))
+    check("the keys of the call are destroyed", erased is not None, said)
+    once_more = audit("erase", call, "--basis", "GDPR 17", "--actor", "dpo")
+    check("a second request is answered the same", once_more.returncode == 0, once_more.stdout.strip())
+    count = lambda kind: sum(1 for fact in shown(call) if fact["type"] == kind)
+    check("what was done is recorded once each",
+          until(lambda: count("erasure.executed") == count("hold.legal_placed") == count("hold.legal_released") == 1, 60))
+    check(f"of {before} texts none can be read", before > 0 and texts() == 0, f"{texts()} left")
+    said = audit("verify", call)
+    check("an erased call verifies", said.returncode == 0 and "erased" in said.stdout, said.stdout[-300:])
+    bad, said = invoke("Erase", dict(request, deed="erase", everything=True))
+    check("a request that is not one is refused", bad is None, said)
+
+
 def poison():
     """A record that cannot be handled is parked with its reason, and its call goes on."""
     call = "call_poison"
@@ -420,6 +513,8 @@ def main():
         readable(call)
         closing(call)
         tampering(call)
+        checkpoints(call, outputs)
+        erasure(call)
     poison()
     table_down()
     hops(stopped(outputs))

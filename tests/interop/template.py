@@ -25,7 +25,12 @@ def arn_of(resource):
     if "Fn::GetAtt" in resource:
         target = resource["Fn::GetAtt"]
         return target.split(".")[0] if isinstance(target, str) else target[0]
-    return resource.get("Fn::Sub", "")
+    return text_of(resource)
+
+
+def text_of(resource):
+    given = resource.get("Fn::Sub", "")
+    return given if isinstance(given, str) else given[0]
 
 
 def faults(template):
@@ -45,7 +50,9 @@ def faults(template):
             for resource in statement["Resource"]:
                 if not isinstance(resource, dict) or arn_of(resource).strip() in ("", "*"):
                     yield f"{where}: the resource {resource} names nothing"
-                text = resource.get("Fn::Sub", "")
+                text = text_of(resource)
+                if name == "WriteAuditCheckpointRole" and text.endswith(":s3:::${Bucket}/*"):
+                    continue
                 if "*" in text and not text.endswith(("/config/*", "/t/*", "-commands-*", "secret:${AWS::StackName}/*")):
                     yield f"{where}: the resource {text} is too wide"
 
@@ -54,7 +61,7 @@ def faults(template):
         role = properties["Role"]["Fn::GetAtt"]
         if (role if isinstance(role, str) else role[0]).split(".")[0] != f"{name}Role":
             yield f"{name}: its role is not its own"
-        for event in properties["Events"].values():
+        for event in properties.get("Events", {}).values():
             if event["Type"] != "SQS":
                 continue
             given = event["Properties"]
@@ -100,13 +107,41 @@ def faults(template):
                 yield f"{name}: {action} on the records is not denied"
         allowed = {(action, arn_of(resource)) for each in given if each["Effect"] == "Allow"
                    for action in each["Action"] for resource in each["Resource"]}
-        if any("AuditKeysTable" in resource for _, resource in allowed):
+        if name != "WriteAuditEraseRole" and any("AuditKeysTable" in resource for _, resource in allowed):
             yield f"{name}: whoever appends could erase"
+        if name not in ("WriteAuditAppendRole", "WriteAuditCloseRole"):
+            if ("dynamodb:PutItem", "AuditTable") in allowed:
+                yield f"{name}: whoever signs, watches or erases could append"
+            for each in given:
+                if "dynamodb:UpdateItem" in each["Action"] and "AuditHeadTable" in map(arn_of, each["Resource"]):
+                    named = each.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:Attributes")
+                    if not named or {"seq", "hash", "state"} & set(named):
+                        yield f"{name}: could move the end of a chain"
+
+    for name in sorted(roles - {"WriteAuditCheckpointRole"}):
+        if any("kms:Sign" in each["Action"] for each in statements(resources[name])):
+            yield f"{name}: could sign checkpoints"
+
+    for name in sorted(by_kind("AWS::S3::Bucket")):
+        bucket = resources[name]
+        if bucket.get("DeletionPolicy") != "Retain":
+            yield f"{name}: goes with the stack"
+        closed = bucket["Properties"].get("PublicAccessBlockConfiguration", {})
+        if len(closed) != 4 or not all(value is True for value in closed.values()):
+            yield f"{name}: could be made public"
+        policies = str([resources[each] for each in by_kind("AWS::S3::BucketPolicy")
+                        if resources[each]["Properties"]["Bucket"] == {"Ref": name}])
+        if "aws:SecureTransport" not in policies:
+            yield f"{name}: open without TLS"
+    locked = resources["CheckpointsBucket"]["Properties"]
+    rule = locked.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention", {})
+    if not locked.get("ObjectLockEnabled") or "COMPLIANCE" not in str(rule.get("Mode")):
+        yield "CheckpointsBucket: a checkpoint could be replaced"
 
     for name in sorted(roles - {"EdgePolicy"}):
         writes = [each for each in statements(resources[name])
                   if each["Effect"] == "Allow" and "AuditTable" in map(arn_of, each["Resource"])
-                  and each["Action"] != ["dynamodb:Query"]]
+                  and {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"} & set(each["Action"])]
         if writes and not name.startswith("WriteAudit"):
             yield f"{name}: writes the records"
 
@@ -141,7 +176,17 @@ def plants(template):
     yield planted("could erase", lambda r: first(r["WriteAuditAppendRole"])[2].update(
         Effect="Allow", Resource=[{"Fn::GetAtt": ["AuditKeysTable", "Arn"]}]))
     yield planted("writes the records", lambda r: first(r["SendWebhookLiveRole"])[1].update(
-        Resource=[{"Fn::GetAtt": ["AuditTable", "Arn"]}]))
+        Action=["dynamodb:PutItem"], Resource=[{"Fn::GetAtt": ["AuditTable", "Arn"]}]))
+    yield planted("could append", lambda r: first(r["WriteAuditEraseRole"])[1].update(
+        Action=["dynamodb:PutItem"], Resource=[{"Fn::GetAtt": ["AuditTable", "Arn"]}]))
+    yield planted("could move the end", lambda r: next(
+        each for each in first(r["WriteAuditCheckpointRole"]) if each["Sid"] == "Unmark").pop("Condition"))
+    yield planted("could sign", lambda r: first(r["WriteAuditAppendRole"])[1].update(
+        Action=["kms:Sign"], Resource=[{"Fn::GetAtt": ["SigningKey", "Arn"]}]))
+    yield planted("could be replaced", lambda r: r["CheckpointsBucket"]["Properties"].pop("ObjectLockConfiguration"))
+    yield planted("made public", lambda r: r["MediaBucket"]["Properties"]["PublicAccessBlockConfiguration"].update(
+        BlockPublicAcls=False))
+    yield planted("without TLS", lambda r: r.pop("CheckpointsBucketPolicy"))
 
 
 def main():

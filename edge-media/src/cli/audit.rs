@@ -40,15 +40,8 @@ pub(super) enum What {
         /// Verifies an exported bundle instead of the store.
         #[arg(long, value_name = "FILE", conflicts_with = "call")]
         bundle: Option<PathBuf>,
-        /// The folder of signed checkpoints: with it, rewritten and missing calls are found.
-        #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
-        checkpoints: Option<PathBuf>,
-        /// The keyring to go by instead of the folder's own.
-        #[arg(long, value_name = "FILE", requires = "checkpoints")]
-        keyring: Option<PathBuf>,
-        /// What is asked of the trail: `[checkpoints] required = true, every_s = 3600`.
-        #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
-        policy: Option<PathBuf>,
+        #[command(flatten)]
+        witness: WitnessFiles,
     },
     /// Sign what moved since the last checkpoint, now; the edge may be running.
     Checkpoint {
@@ -79,6 +72,27 @@ pub(super) enum What {
         /// The call.
         call: String,
     },
+}
+
+/// What the verdict goes by, beside the chains.
+#[derive(Debug, clap::Args)]
+pub(super) struct WitnessFiles {
+    /// The folder of signed checkpoints: with it, rewritten and missing calls are found.
+    #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
+    checkpoints: Option<PathBuf>,
+    /// The keyring to go by instead of the folder's own.
+    #[arg(long, value_name = "FILE", requires = "checkpoints")]
+    keyring: Option<PathBuf>,
+    /// What is asked of the trail: `[checkpoints] required = true, every_s = 3600`.
+    #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
+    policy: Option<PathBuf>,
+}
+
+impl WitnessFiles {
+    fn read(self) -> Result<Witness, String> {
+        let policy = self.policy.as_deref().map(asked).transpose()?.unwrap_or_default();
+        Ok(Witness { checkpoints: self.checkpoints, keyring: self.keyring, policy })
+    }
 }
 
 /// Why, and by whom.
@@ -115,22 +129,21 @@ pub(super) enum Hold {
 pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
     let done = match what {
         What::Verify { bundle: Some(bundle), .. } => Ok(verdict(&verify_bundle(&bundle), as_json)),
-        What::Verify { call, bundle: None, checkpoints, keyring, policy } => {
-            let policy = match policy.as_deref().map(asked).transpose() {
-                Ok(policy) => policy.unwrap_or_default(),
-                Err(why) => return verdict(&Report::unreadable(&why), as_json),
-            };
-            let witness = Witness { checkpoints, keyring, policy };
-            let verified =
-                Reader::open(data).and_then(|reader| reader.verify_with(call.as_deref(), &witness));
-            verified.map(|report| verdict(&report, as_json))
-        }
+        What::Verify { call, bundle: None, witness } => match witness.read() {
+            Ok(witness) => Reader::open(data)
+                .and_then(|reader| reader.verify_with(call.as_deref(), &witness))
+                .map(|report| verdict(&report, as_json)),
+            Err(why) => return verdict(&Report::unreadable(&why), as_json),
+        },
         What::Erase { call, ground } => Ok(deed(data, &call, Deed::Erase, ground)),
         What::Hold { what: Hold::Place { call, ground } } => Ok(deed(data, &call, Deed::PlaceHold, ground)),
         What::Hold { what: Hold::Release { call, ground } } => {
             Ok(deed(data, &call, Deed::ReleaseHold, ground))
         }
-        What::Retention { call } => retention(data, call.as_deref(), as_json),
+        What::Retention { call } => {
+            let records = call.map(|call| Reader::open(data).and_then(|reader| reader.show(&call)));
+            records.transpose().map(|records| retention(records, as_json))
+        }
         What::Checkpoint { checkpoints } => checkpoint(data, &checkpoints, as_json),
         What::List => Reader::open(data).and_then(|reader| Ok(list(reader.list()?, as_json))),
         What::Show { call } => Reader::open(data).and_then(|reader| Ok(show(reader.show(&call)?, as_json))),
@@ -155,7 +168,12 @@ fn deed(data: &Path, call: &str, deed: Deed, ground: Ground) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let actor = ground.actor.unwrap_or_else(account);
-    match execute(data, &call, deed, &ground.basis, &actor) {
+    done(deed, execute(data, &call, deed, &ground.basis, &actor))
+}
+
+/// Says what became of a deed.
+fn done(deed: Deed, destroyed: Result<Vec<String>, impl std::fmt::Display>) -> ExitCode {
+    match destroyed {
         Ok(keys) => {
             print_line(match deed {
                 Deed::Erase if keys.is_empty() => {
@@ -176,14 +194,14 @@ fn deed(data: &Path, call: &str, deed: Deed, ground: Ground) -> ExitCode {
     }
 }
 
-fn retention(data: &Path, call: Option<&str>, as_json: bool) -> Result<ExitCode, StoreError> {
+/// The classes, with the date of each for the call whose records are given.
+fn retention(records: Option<Vec<Shown>>, as_json: bool) -> ExitCode {
     let mut closed = None;
-    if let Some(call) = call {
-        let records = Reader::open(data)?.show(call)?;
+    if let Some(records) = records {
         closed = records.iter().find(|record| record.kind == CHAIN_CLOSED).map(|record| record.occurred_at);
         if closed.is_none() {
             print_line("the store holds no such call, or its chain is open");
-            return Ok(ExitCode::FAILURE);
+            return ExitCode::FAILURE;
         }
     }
     for class in CLASSES {
@@ -196,7 +214,7 @@ fn retention(data: &Path, call: Option<&str>, as_json: bool) -> Result<ExitCode,
             print_line(&format!("{:<8} {:>5} days{until}  {}", class.name, class.days, class.basis));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 fn checkpoint(data: &Path, folder: &Path, as_json: bool) -> Result<ExitCode, StoreError> {

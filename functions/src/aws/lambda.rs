@@ -112,6 +112,24 @@ impl Function {
         BatchResponse { batch_item_failures: again }
     }
 
+    /// Tells one figure that is no batch's.
+    pub fn figure(&self, name: &str, value: usize) {
+        say(&json!({
+            "_aws": {
+                "Timestamp": self.cloud.wall().unix_millis(),
+                "CloudWatchMetrics": [{
+                    "Namespace": "Warmbridge",
+                    "Dimensions": [["stage", "function"]],
+                    "Metrics": [{"Name": name, "Unit": "Count"}],
+                }],
+            },
+            "stage": self.stage,
+            "function": self.name,
+            name: value,
+        })
+        .to_string());
+    }
+
     async fn settle(&self, record: &SqsRecord, verdict: Verdict) -> Settled {
         match verdict {
             Verdict::Delete => Settled::Done,

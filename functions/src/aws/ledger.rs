@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, Select, TransactWriteItem, Update};
 use handoff::audit::{
     Appended, AuditEntry, AuditMessage, AuditRecord, ChainHead, ChainId, Hash, HeadState, NewRecord,
     PRODUCER_FINAL, Prior, ProducerId, append, closing, late_opening,
@@ -14,6 +14,7 @@ use handoff::audit::{
 use handoff::clock::Timestamp;
 use handoff::id::{CallId, TenantId};
 
+use super::checkpoints::{UNSIGNED, UNSIGNED_SEQ};
 use super::{Cloud, Item, binary, damaged, failed, number, number_of, text, text_of};
 use crate::ports::{AppendAudit, AuditOutcome, CitedHead, PortError, ReadAudit};
 
@@ -187,6 +188,7 @@ impl Cloud {
         let ends = main && (entry.kind == PRODUCER_FINAL || entry.kind == "call.ended");
         let mut set = vec![
             "seq = :seq, #hash = :hash, #state = :state, event_count = :seq, tenant = :tenant, #chain = :chain",
+            "#unsigned = :chain, #unsigned_seq = :seq",
         ];
         let mut update = Update::builder()
             .table_name(self.names.heads())
@@ -195,6 +197,8 @@ impl Cloud {
             .expression_attribute_names("#hash", "hash")
             .expression_attribute_names("#state", "state")
             .expression_attribute_names("#chain", "chain")
+            .expression_attribute_names("#unsigned", UNSIGNED)
+            .expression_attribute_names("#unsigned_seq", UNSIGNED_SEQ)
             .expression_attribute_values(":seq", number(new.head.seq))
             .expression_attribute_values(":hash", text(new.head.hash.to_string()))
             .expression_attribute_values(":state", text(if closed { "closed" } else { "open" }))
@@ -301,6 +305,28 @@ impl Cloud {
             }
         }
         Ok(closed)
+    }
+
+    /// How many calls began or ended longer than `age_ms` ago and have an open chain still.
+    pub async fn open_before(&self, age_ms: i64) -> Result<usize, PortError> {
+        let due = self.wall().plus_millis(-age_ms).to_string();
+        let mut open = 0;
+        for state in [RUNNING, ENDED] {
+            let answer = self
+                .dynamodb
+                .query()
+                .table_name(self.names.heads())
+                .index_name(OPEN_INDEX)
+                .key_condition_expression("open_state = :state AND open_since <= :due")
+                .expression_attribute_values(":state", text(state))
+                .expression_attribute_values(":due", text(&due))
+                .select(Select::Count)
+                .send()
+                .await
+                .map_err(|error| failed("the index of open chains", error))?;
+            open += usize::try_from(answer.count).unwrap_or_default();
+        }
+        Ok(open)
     }
 
     async fn close(&self, key: &str, grace_ms: i64) -> Result<Option<CallId>, PortError> {

@@ -1,9 +1,9 @@
 //! Reading the tables for the command line: list, show, verify, export. The verifier is the
 //! same as for the embedded store and trusts the tables no more than it trusts a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use handoff::audit::verify::{Class, Finding, Report, Source, StoredChain, StoredRecord, verify};
+use handoff::audit::verify::{NO_CHECKPOINTS, Report, StoredChain, StoredRecord};
 use handoff::audit::{AuditRecord, ChainId};
 use handoff::clock::Timestamp;
 use handoff::id::{CallId, TenantId};
@@ -14,9 +14,8 @@ use super::ledger::chain_key;
 use super::names::Names;
 use super::vault::EDGE_KEY;
 use super::{Cloud, Item, binary_of, damaged, failed, number_of, text_of};
-use crate::audit_read::{Bundle, Chain, Shown, main_name};
+use crate::audit_read::{Bundle, Chain, Shown, Witness, main_name};
 use crate::ports::{PortError, ReadRecords};
-use crate::sqlite::wall_clock;
 
 /// A view of an audit table and its siblings.
 #[derive(Clone, Debug)]
@@ -52,6 +51,10 @@ impl TableReader {
         let mut shown = Vec::new();
         for (tenant, name) in self.named(Some(chain)).await? {
             let main = ChainId::parse(&name).map_err(|_| damaged("the name of a chain"))?;
+            let erased = match (TenantId::parse(&tenant), main.call()) {
+                (Ok(tenant), Some(call)) => self.cloud.is_erased(&tenant, &call).await?,
+                _ => false,
+            };
             for chain in [main.clone(), main.side()] {
                 for row in self.records(&tenant, &chain).await? {
                     // A record that no longer parses is the verifier's business.
@@ -60,7 +63,8 @@ impl TableReader {
                         Some(ciphertext) => self.opened(&record, ciphertext).await,
                         None => None,
                     };
-                    shown.push(Shown::of(record, text));
+                    let erased = record.entry.sealed.is_some() && erased;
+                    shown.push(Shown { erased, ..Shown::of(record, text) });
                 }
             }
         }
@@ -79,35 +83,65 @@ impl TableReader {
 
     /// Verifies one call with its side chain, or everything, one call at a time.
     pub async fn verify(&self, chain: Option<&str>) -> Result<Report, PortError> {
-        let calls = self.named(chain).await?;
-        if let (Some(chain), true) = (chain, calls.is_empty()) {
-            return Ok(Report::unreadable(&format!("no chain {chain} in this table")));
+        self.verify_with(chain, &Witness::default()).await
+    }
+
+    /// The same, against what a witness outside the tables knows.
+    pub async fn verify_with(&self, chain: Option<&str>, witness: &Witness) -> Result<Report, PortError> {
+        let wanted = chain.map(main_name);
+        let mut by_tenant: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (tenant, name) in self.named(None).await? {
+            by_tenant.entry(tenant).or_default().push(name);
+        }
+        let known = by_tenant.values().flatten().any(|name| Some(name.as_str()) == wanted);
+        // A tenant of which nothing is left but its log is missing as a whole.
+        for tenant in witness.tenants().map_err(unreadable)? {
+            by_tenant.entry(tenant.to_string()).or_default();
         }
         let mut report = Report::default();
-        for (tenant, name) in &calls {
-            match self.verify_call(tenant, name).await {
-                Ok(verified) => report.absorb(verified),
-                // Rows that contradict each other were not written by this program.
-                Err(PortError::Permanent(why)) => report.findings.push(Finding {
-                    class: Class::Tamper,
-                    chain: name.clone(),
-                    seq: None,
-                    text: why,
-                }),
-                Err(error) => return Err(error),
+        if by_tenant.is_empty() && witness.checkpoints.is_none() {
+            report.notes.push(NO_CHECKPOINTS.to_owned());
+        }
+        for (tenant, names) in &by_tenant {
+            let names = names.iter().filter(|name| wanted.is_none_or(|wanted| wanted == name.as_str()));
+            if wanted.is_some() && names.clone().next().is_none() && witness.checkpoints.is_none() {
+                continue;
             }
+            let mut verifier = witness.verifier(tenant).map_err(unreadable)?;
+            for name in names {
+                match self.stored_call(tenant, name).await {
+                    Ok((main, side)) => verifier.chain(&main, side.as_ref()),
+                    // Rows that contradict each other were not written by this program.
+                    Err(PortError::Permanent(why)) => {
+                        verifier.damaged(name, why.trim_end_matches(" is damaged"))
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let only = wanted.and_then(|wanted| ChainId::parse(wanted).ok());
+            if only.is_some() {
+                verifier.know_expired(&self.stored_chain(tenant, ChainId::tenant().as_str()).await?);
+            }
+            report.absorb(verifier.finish(only.as_ref()));
+        }
+        let named = report.findings.iter().any(|finding| Some(main_name(&finding.chain)) == wanted);
+        if let (Some(chain), false, false) = (chain, known, named) {
+            return Ok(Report::unreadable(&format!("no chain {chain} in this table")));
         }
         Ok(report)
     }
 
-    async fn verify_call(&self, tenant: &str, name: &str) -> Result<Report, PortError> {
+    async fn stored_call(
+        &self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<(StoredChain, Option<StoredChain>), PortError> {
         let main = self.stored_chain(tenant, name).await?;
         let side = match main.chain.call() {
             Some(_) => Some(self.stored_chain(tenant, main.chain.side().as_str()).await?),
             None => None,
         };
-        let side = side.filter(|side| !side.records.is_empty() || side.head.is_some());
-        Ok(verify(&main, side.as_ref(), Source::Store, wall_clock()))
+        Ok((main, side.filter(|side| !side.records.is_empty() || side.head.is_some())))
     }
 
     /// One call's chain (or side chain) as a bundle.
@@ -203,6 +237,10 @@ impl ReadRecords for Cloud {
         }
         Ok(records)
     }
+}
+
+fn unreadable(error: std::io::Error) -> PortError {
+    PortError::Permanent(format!("the checkpoints: {error}"))
 }
 
 fn record_in(row: &Item) -> Result<StoredRecord, PortError> {

@@ -7,6 +7,7 @@ use handoff::id::{CallId, PayloadId, TenantId};
 use handoff::seal::{DataKey, KEY_LEN, NONCE_LEN, SealKey};
 use zeroize::Zeroizing;
 
+use super::erase::Done;
 use super::{Cloud, Item, binary, binary_of, code_of, damaged, failed, number, number_of, text, text_of};
 use crate::ports::{GetPayload, GetTranscript, Keys, PortError, PutPayload, PutTranscript, StoredPayload};
 
@@ -14,15 +15,15 @@ use crate::ports::{GetPayload, GetTranscript, Keys, PortError, PutPayload, PutTr
 pub const EDGE_KEY: u32 = 1;
 
 /// The number of the key that the functions seal a call's payloads and transcript with.
-const FUNCTIONS_KEY: u32 = 2;
+pub(crate) const FUNCTIONS_KEY: u32 = 2;
 
 /// Longest sealed payload that lies in its row; a row takes 400 KB in all.
 const IN_ROW_MAX: usize = 300 * 1024;
 
 /// A destroyed key's state.
-const DESTROYED: &str = "destroyed";
+pub(crate) const DESTROYED: &str = "destroyed";
 
-fn key_name(number: u32) -> String {
+pub(crate) fn key_name(number: u32) -> String {
     format!("dek-{number}")
 }
 
@@ -61,7 +62,7 @@ impl Keys for Cloud {
     }
 
     async fn destroy(&self, tenant: &TenantId, call: &CallId) -> Result<Vec<String>, PortError> {
-        self.destroy_keys(tenant, call).await
+        self.destroy_keys(tenant, call, &Done::now(self.wall(), "asked", "functions")).await
     }
 }
 
@@ -137,37 +138,6 @@ impl Cloud {
             Err(error) if code_of(&error) == Some("ConditionalCheckFailedException") => Ok(false),
             Err(error) => Err(failed("a table", error)),
         }
-    }
-
-    async fn destroy_keys(&self, tenant: &TenantId, call: &CallId) -> Result<Vec<String>, PortError> {
-        let chain = handoff::audit::ChainId::of(call);
-        let head = self.item(&self.names.heads(), &super::ledger::head_key(tenant, &chain), "HEAD").await?;
-        let held = head.as_ref().and_then(|head| head.get("hold")).and_then(|hold| hold.as_bool().ok());
-        if held == Some(&true) {
-            return Err(PortError::Permanent("a legal hold stands on this call".to_owned()));
-        }
-        let mut destroyed = Vec::new();
-        // Both numbers, whether there or not: a key that is still on its way finds its place
-        // taken.
-        for n in [EDGE_KEY, FUNCTIONS_KEY] {
-            let answer = self
-                .dynamodb
-                .update_item()
-                .table_name(self.names.keys())
-                .key("PK", text(keys_of(tenant, call)))
-                .key("SK", text(format!("DEK#{n}")))
-                .update_expression("SET #state = :destroyed REMOVE wrapped_dek")
-                .expression_attribute_names("#state", "state")
-                .expression_attribute_values(":destroyed", text(DESTROYED))
-                .return_values(aws_sdk_dynamodb::types::ReturnValue::AllOld)
-                .send()
-                .await
-                .map_err(|error| failed("the table of keys", error))?;
-            if answer.attributes.is_some_and(|old| old.contains_key("wrapped_dek")) {
-                destroyed.push(key_name(n));
-            }
-        }
-        Ok(destroyed)
     }
 
     /// Whether a call's keys were destroyed.

@@ -1,12 +1,19 @@
 //! The function `write-audit`, once for each task: `append` records what its queue brings,
-//! `close` ends the chains of calls that are over. Each is deployed with a role of its own.
+//! `close` ends the chains of calls that are over, `checkpoint` signs what moved,
+//! `watch` tells of rows that somebody changed, `erase` destroys the keys of a call when it is
+//! asked to. Each is deployed with a role of
+//! its own.
 
+use functions::aws::erase::Request;
 use functions::aws::lambda::{Function, answer, batch_in, begin, serve, trace_of};
 use functions::aws::ledger::CLOSE_AFTER_MS;
 use functions::batch::Failure;
+use functions::clock::SystemClock;
 use functions::ports::AUDIT;
+use functions::tamper_watch::StreamOfRecords;
 use functions::write_audit;
 use handoff::audit::AuditMessage;
+use handoff::audit::verify::OPEN_MAX_MS;
 use serde_json::{Value, json};
 
 #[tokio::main(flavor = "current_thread")]
@@ -16,6 +23,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     serve(async |event| match task.as_str() {
         "append" => append(&function, event).await,
         "close" => close(&function).await,
+        "checkpoint" => checkpoint(&function).await,
+        "watch" => watch(&function, event),
+        "erase" => erase(&function, event).await,
         _ => Err(Failure::permanent("WB_TASK names no task of write-audit")),
     })
     .await
@@ -37,5 +47,37 @@ async fn close(function: &Function) -> Result<Value, Failure> {
     let grace = std::env::var("WB_CLOSE_AFTER_S").ok().and_then(|secs| secs.parse::<i64>().ok());
     let grace_ms = grace.map_or(CLOSE_AFTER_MS, |secs| secs.saturating_mul(1_000));
     let closed = function.cloud.close_after(grace_ms).await?;
-    Ok(json!({"closed": closed.len()}))
+    let open = function.cloud.open_before(OPEN_MAX_MS).await?;
+    function.figure("chains_open_too_long", open);
+    Ok(json!({"closed": closed.len(), "open_too_long": open}))
+}
+
+async fn checkpoint(function: &Function) -> Result<Value, Failure> {
+    let made = function.cloud.checkpoint(SystemClock::start()).await?;
+    Ok(json!({"checkpoints": made.checkpoints, "leaves": made.leaves, "size": made.size}))
+}
+
+/// Invoked by hand, with a request and nobody's batch.
+async fn erase(function: &Function, event: Value) -> Result<Value, Failure> {
+    let request = serde_json::from_value(event);
+    let request: Request =
+        request.map_err(|_| Failure::permanent("the invocation is not a request to erase"))?;
+    tracing::info!(call_id = %request.call, trace_id = trace_of(&request.call), deed = ?request.deed, "asked");
+    Ok(json!({"destroyed": function.cloud.carry_out(&request).await?}))
+}
+
+fn watch(function: &Function, event: Value) -> Result<Value, Failure> {
+    let stream = serde_json::from_value::<StreamOfRecords>(event);
+    let stream = stream.map_err(|_| Failure::permanent("the invocation is not a batch of a stream"))?;
+    let tampering = stream.tampering();
+    for row in &tampering {
+        tracing::error!(
+            chain = row.chain,
+            record = row.record,
+            what = row.what,
+            "a record was tampered with"
+        );
+    }
+    function.figure("records_tampered", tampering.len());
+    Ok(json!({"tampered": tampering.len()}))
 }

@@ -149,7 +149,8 @@ fn port_error(error: io::Error) -> PortError {
     }
 }
 
-fn name(size: u64, what: &str) -> String {
+/// The file of a checkpoint, named after the size of its log.
+pub(crate) fn name(size: u64, what: &str) -> String {
     format!("{size:012}.{what}")
 }
 

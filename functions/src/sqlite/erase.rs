@@ -8,24 +8,29 @@ use std::path::Path;
 use handoff::audit::{Actor, AuditEntry, AuditMessage, ChainId, ProducerId};
 use handoff::id::{CallId, TenantId};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::writer::Tx;
 use super::{BUSY_TIMEOUT_MS, DATABASE, StoreError, ledger, read_key, schema, vault, wall_clock};
 
 /// What is done to a call, and on what ground.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Deed {
     /// Its keys are destroyed.
+    #[serde(rename = "erase")]
     Erase,
     /// Nothing of it may be erased from now on.
+    #[serde(rename = "hold")]
     PlaceHold,
     /// It may be erased again.
+    #[serde(rename = "release")]
     ReleaseHold,
 }
 
 impl Deed {
-    const fn kind(self) -> &'static str {
+    /// The type of its record.
+    pub(crate) const fn kind(self) -> &'static str {
         match self {
             Self::Erase => "erasure.executed",
             Self::PlaceHold => "hold.legal_placed",
