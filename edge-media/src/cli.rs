@@ -2,6 +2,7 @@
 //! answer. Results go to stdout, logs to stderr, JSON where a program may read it.
 
 mod audit;
+mod exported;
 mod metrics;
 mod policy;
 mod recording;

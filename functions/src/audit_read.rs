@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use handoff::audit::feed;
 use handoff::audit::verify::checkpoints::TrailPolicy;
 use handoff::audit::verify::{NO_CHECKPOINTS, Report, Source, StoredChain, StoredRecord, Verifier, verify};
 use handoff::audit::{Actor, AuditRecord, ChainId, record_hash};
@@ -238,6 +239,25 @@ impl Reader {
     /// The records of a call and of its side chain, as they are, sealed texts sealed.
     pub fn records(&self, tenant: &str, call: &CallId) -> Result<Vec<AuditRecord>, StoreError> {
         ledger::records(&self.conn, tenant, call)
+    }
+
+    /// At most `max` rows for a warehouse that were recorded after `cursor`, in the order in
+    /// which they were recorded, each with its own cursor. A record that no longer parses is
+    /// left out.
+    pub fn feed(&self, cursor: i64, max: usize) -> Result<Vec<(i64, Value)>, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT rowid, cj FROM audit WHERE rowid > ?1 ORDER BY rowid LIMIT ?2")?;
+        let rows = statement
+            .query_map((cursor, max), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let mut fed = Vec::new();
+        for row in rows {
+            let (cursor, canonical) = row?;
+            let told = AuditRecord::parse(&canonical)
+                .map_or(Value::Null, |record| feed::row(&record, &record_hash(&canonical)));
+            fed.push((cursor, told));
+        }
+        Ok(fed)
     }
 
     fn is_erased(&self, record: &AuditRecord) -> Result<bool, StoreError> {

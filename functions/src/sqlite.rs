@@ -34,7 +34,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
 
-pub use access::recorded_access;
+pub use access::{recorded_access, recorded_export};
 pub use heads::HeadsOutside;
 pub use ledger::CLOSE_ANYWAY_AFTER_MS;
 pub use once::Once;

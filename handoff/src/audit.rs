@@ -5,6 +5,7 @@
 //! Verification is in [`verify`], the mapping of facts to entries in [`entry`].
 
 pub mod entry;
+pub mod feed;
 pub mod retention;
 pub mod verify;
 

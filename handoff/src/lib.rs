@@ -21,5 +21,6 @@ pub mod policy;
 pub mod redact;
 pub mod seal;
 pub mod signal;
+pub mod vcon;
 pub mod webhook;
 mod words;

@@ -295,6 +295,20 @@ def checkpoints(call, outputs):
     check("the watch told of it", until(told, 60))
 
 
+def exports(call):
+    """A call as a vCon and the trail as rows, from the tables."""
+    audit = lambda *arguments: warmbridge("audit", *arguments, "--dynamodb", f"{STACK}-audit")
+    said = audit("export", call, "--vcon")
+    vcon = json.loads(said.stdout) if said.returncode == 0 else {}
+    kinds = [dialog["type"] for dialog in vcon.get("dialog", [])]
+    check("the call is exported as a vCon with its words", kinds.count("transfer") == 1 and "lisinopril" in said.stdout, kinds or said.stdout[-300:])
+    check("the export is recorded", until(lambda: any(fact["type"] == "record.exported" for fact in shown(call)), 60))
+    fed = [json.loads(line) for line in audit("feed").stdout.splitlines()]
+    own = {row["seq"] for row in fed if row["chain"] == call}
+    check("rows of the day are all there, without personal columns",
+          own == {int(row["SK"]["S"][4:]) for row in records(call) if row["PK"]["S"].endswith(call)} and "Ortiz" not in json.dumps(fed), f"{len(own)} rows")
+
+
 def erasure(call):
     """A subject's texts are gone for good, the chain holds, and a hold prevents it."""
     audit = lambda *arguments: warmbridge("audit", *arguments, "--dynamodb", f"{STACK}-audit")
@@ -514,6 +528,7 @@ def main():
         closing(call)
         tampering(call)
         checkpoints(call, outputs)
+        exports(call)
         erasure(call)
     poison()
     table_down()

@@ -34,3 +34,44 @@ rm "$last"
 export_of "a piece taken away" 1 "caller .*NOT as recorded"
 sqlite3 "$copy/warmbridge.db" "UPDATE audit_keys SET wrapped = NULL, state = 'destroyed' WHERE call = '$call'"
 export_of "a destroyed key" 1 "destroyed"
+
+# The call as a vCon, and the trail as rows: what may leave leaves, and nothing else.
+check() {
+  local what=$1
+  shift
+  if "$@" >"$OUT/said" 2>&1; then echo "ok recording: $what"; else echo "FAILED recording: $what"; head -n 10 "$OUT/said"; fi
+}
+rm -rf "$copy"
+cp -r "$data" "$copy" || exit 1
+"$BINARY" audit export "$call" --vcon --data "$copy" >"$OUT/whole.json"
+"$BINARY" audit export "$call" --vcon --redact pii --data "$copy" >"$OUT/redacted.json"
+"$BINARY" audit feed --data "$copy" >"$OUT/feed.jsonl"
+middle=$(sed -n 20p "$OUT/feed.jsonl" | grep -o '"cursor":[0-9]*' | grep -o '[0-9]*')
+"$BINARY" audit feed --data "$copy" --from "$middle" >"$OUT/later.jsonl"
+vcon() {
+  python3 - "$OUT/whole.json" "$OUT/redacted.json" <<'PY'
+import json, sys
+whole, redacted = (json.load(open(path)) for path in sys.argv[1:])
+kinds = [dialog["type"] for dialog in whole["dialog"]]
+assert kinds.count("transfer") == 1 and "recording" in kinds, kinds
+transfer = next(dialog for dialog in whole["dialog"] if dialog["type"] == "transfer")
+assert {"transferee", "transferor", "transfer_target", "original", "target_dialog"} <= set(transfer), transfer
+assert "lisinopril" in json.dumps(whole), "the transcript"
+assert "lisinopril" not in json.dumps(redacted) and "Ortiz" not in json.dumps(redacted), "redacted"
+assert [len(whole[part]) for part in ("parties", "dialog")] == [len(redacted[part]) for part in ("parties", "dialog")]
+PY
+}
+rows() {
+  python3 - "$OUT/feed.jsonl" "$OUT/later.jsonl" <<'PY'
+import json, sys
+rows, later = ([json.loads(line) for line in open(path)] for path in sys.argv[1:])
+assert len(rows) >= 40 and later == rows[20:], (len(rows), len(later))
+text = json.dumps(rows)
+assert not any(word in text for word in ("Dana", "Ortiz", "lisinopril", "+1555")), "a personal column"
+assert all(not isinstance(value, (dict, list)) for row in rows for value in row.values()), "flat"
+PY
+}
+recorded() { sqlite3 "$copy/warmbridge.db" "SELECT count(*) FROM queue WHERE name = 'audit.fifo'" | grep -qx 2; }
+check "the call is a vCon with its transfer, and a redacted one keeps its indices" vcon
+check "each export waits for its place in the trail" recorded
+check "rows for a warehouse are flat, without personal columns, and go on from any cursor" rows

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "aws")]
 pub(super) mod table;
+mod vcon;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,10 @@ use serde_json::json;
 
 use super::{UNREADABLE, account, print_line};
 use crate::config::within;
+use vcon::VconOptions;
+
+/// Rows that are in memory at once.
+const FEED_PAGE: usize = 1_000;
 
 /// What to do with the trail.
 #[derive(Debug, Subcommand)]
@@ -67,10 +72,19 @@ pub(super) enum What {
         /// The call.
         call: Option<String>,
     },
-    /// One call as a bundle: one canonical record a line, byte for byte.
+    /// One call as a bundle: one canonical record a line, byte for byte; or as a vCon.
     Export {
         /// The call.
         call: String,
+        #[command(flatten)]
+        vcon: VconOptions,
+    },
+    /// Every record as a row for a data warehouse, one JSON object a line, without personal
+    /// columns.
+    Feed {
+        /// Only what came behind this `cursor` of a row; with --dynamodb a day, as 2026-11-23.
+        #[arg(long)]
+        from: Option<String>,
     },
 }
 
@@ -147,7 +161,17 @@ pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
         What::Checkpoint { checkpoints } => checkpoint(data, &checkpoints, as_json),
         What::List => Reader::open(data).and_then(|reader| Ok(list(reader.list()?, as_json))),
         What::Show { call } => Reader::open(data).and_then(|reader| Ok(show(reader.show(&call)?, as_json))),
-        What::Export { call } => Reader::open(data).and_then(|reader| Ok(export(&reader.export(&call)?))),
+        What::Export { call, vcon } if vcon.vcon => {
+            return vcon::export(data, &call, &vcon).unwrap_or_else(|error| {
+                print_line(&format!("{error:#}"));
+                ExitCode::from(UNREADABLE)
+            });
+        }
+        What::Export { call, .. } => Reader::open(data).and_then(|reader| Ok(export(&reader.export(&call)?))),
+        What::Feed { from } => match from.as_deref().unwrap_or("0").parse() {
+            Ok(cursor) => Reader::open(data).and_then(|reader| feed(&reader, cursor)),
+            Err(_) => return verdict(&Report::unreadable("--from is the cursor of a row"), as_json),
+        },
     };
     done.unwrap_or_else(|error| {
         verdict(&Report::unreadable(&format!("{}: {error}", data.display())), as_json);
@@ -234,6 +258,22 @@ fn checkpoint(data: &Path, folder: &Path, as_json: bool) -> Result<ExitCode, Sto
         print_line(&format!("signed {} chains; the log has {} leaves", made.leaves, made.size));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints all rows behind a cursor. Each has its own, from which the next feed goes on.
+fn feed(reader: &Reader, mut cursor: i64) -> Result<ExitCode, StoreError> {
+    loop {
+        let rows = reader.feed(cursor, FEED_PAGE)?;
+        let Some((last, _)) = rows.last() else { return Ok(ExitCode::SUCCESS) };
+        cursor = *last;
+        for (cursor, mut row) in rows {
+            // A record that no longer parses is the verifier's business.
+            if let Some(columns) = row.as_object_mut() {
+                columns.insert("cursor".to_owned(), json!(cursor));
+                print_line(&row.to_string());
+            }
+        }
+    }
 }
 
 fn verdict(report: &Report, as_json: bool) -> ExitCode {

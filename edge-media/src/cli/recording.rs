@@ -3,7 +3,6 @@
 //! leaves; where it cannot be, nothing leaves. What lies on disk is held against the digest that
 //! the trail names.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,12 +11,11 @@ use clap::Subcommand;
 use functions::audit_read::{Reader, Shown};
 use functions::ports::Outgoing;
 use functions::sqlite;
-use handoff::audit::{Actor, AuditEntry, AuditMessage, ChainId, ProducerId};
 use handoff::id::{CallId, LegId, TenantId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{account, print_line};
+use super::{account, exported, print_line};
 use crate::io::recording::{RECORDINGS, read};
 
 /// What to do with recordings.
@@ -93,7 +91,8 @@ fn export(data: &Path, call: &str, out: &Path, actor: &str) -> Result<Vec<Line>>
     if legs.is_empty() {
         bail!("nothing was recorded of this call")
     }
-    let entry = Outgoing::audit(&exported(&tenant, &call, actor, &legs))?;
+    let fields: Vec<String> = legs.keys().map(LegId::to_string).collect();
+    let entry = Outgoing::audit(&exported::entry(&tenant, &call, actor, "recording", &fields))?;
     let key = sqlite::recorded_access(data, &tenant, &call, &entry)
         .context("the key of the call is not given, so nothing is exported")?
         .key;
@@ -110,26 +109,6 @@ fn export(data: &Path, call: &str, out: &Path, actor: &str) -> Result<Vec<Line>>
         lines.push(Line { leg: *leg, role, file, pieces, duration_ms, intact });
     }
     Ok(lines)
-}
-
-/// The record of this export. Each export is a job of its own: a second one is not a repeat.
-fn exported(tenant: &TenantId, call: &CallId, actor: &str, legs: &BTreeMap<LegId, Vec<u32>>) -> AuditMessage {
-    let at = sqlite::wall_clock();
-    let fields: Vec<String> = legs.keys().map(LegId::to_string).collect();
-    let job = format!("{call}:recording:{}:{}", at.unix_millis(), std::process::id());
-    AuditMessage::plain(AuditEntry {
-        tenant: tenant.clone(),
-        chain: ChainId::of(call),
-        producer: ProducerId::job("recording", &job, 1),
-        pseq: 0,
-        kind: "record.exported".to_owned(),
-        occurred_at: at,
-        actor: Actor::system("command_line"),
-        body: json!({"actor": actor, "role": "operator", "purpose": "export", "object": "recording",
-            "fields": fields}),
-        sealed: None,
-        refs: None,
-    })
 }
 
 fn role_of(records: &[Shown], leg: LegId) -> String {

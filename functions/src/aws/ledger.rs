@@ -38,7 +38,7 @@ const RUNNING: &str = "running";
 const ENDED: &str = "ended";
 
 /// Parts of a day's index, so that no partition takes every write of a day.
-const DAY_SHARDS: u8 = 16;
+pub(crate) const DAY_SHARDS: u8 = 16;
 
 /// The key of a chain's records.
 pub(crate) fn chain_key(tenant: &TenantId, chain: &ChainId) -> String {

@@ -4,18 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use handoff::audit::verify::{NO_CHECKPOINTS, Report, StoredChain, StoredRecord};
-use handoff::audit::{AuditRecord, ChainId};
+use handoff::audit::{AuditRecord, ChainId, feed, record_hash};
 use handoff::clock::Timestamp;
-use handoff::id::{CallId, TenantId};
+use handoff::id::{CallId, PayloadId, TenantId, TransferId};
+use handoff::payload::Payload;
 use handoff::pii::Pii;
 use handoff::seal::place;
+use serde_json::Value;
 
-use super::ledger::chain_key;
+use super::ledger::{DAY_SHARDS, chain_key};
 use super::names::Names;
 use super::vault::EDGE_KEY;
-use super::{Cloud, Item, binary_of, damaged, failed, number_of, text_of};
+use super::{Cloud, Item, binary_of, damaged, failed, number_of, text, text_of};
 use crate::audit_read::{Bundle, Chain, Shown, Witness, main_name};
-use crate::ports::{PortError, ReadRecords};
+use crate::ports::{GetPayload, PortError, ReadRecords};
 
 /// A view of an audit table and its siblings.
 #[derive(Clone, Debug)]
@@ -142,6 +144,80 @@ impl TableReader {
             None => None,
         };
         Ok((main, side.filter(|side| !side.records.is_empty() || side.head.is_some())))
+    }
+
+    /// Rows for a warehouse: those of one day, of every tenant, in no order.
+    pub async fn feed(&self, day: &str) -> Result<Vec<Value>, PortError> {
+        let compact: String = day.chars().filter(char::is_ascii_digit).collect();
+        let tenants: BTreeSet<String> =
+            self.named(None).await?.into_iter().map(|(tenant, _)| tenant).collect();
+        let mut wanted: BTreeSet<(String, String, u64)> = BTreeSet::new();
+        for (tenant, shard) in
+            tenants.iter().flat_map(|tenant| (0..DAY_SHARDS).map(move |shard| (tenant, shard)))
+        {
+            for key in self.day_index(&format!("T#{tenant}#D#{compact}#S#{shard}")).await? {
+                let chain = text_of(&key, "PK").and_then(|key| key.strip_prefix("T#")?.split_once("#C#"));
+                let seq = text_of(&key, "SK").and_then(|key| key.strip_prefix("EVT#")?.parse().ok());
+                let (Some((tenant, chain)), Some(seq)) = (chain, seq) else {
+                    return Err(damaged("the key of a row"));
+                };
+                wanted.insert((tenant.to_owned(), chain.to_owned(), seq));
+            }
+        }
+        let mut rows = Vec::new();
+        let chains: BTreeSet<(&String, &String)> =
+            wanted.iter().map(|(tenant, chain, _)| (tenant, chain)).collect();
+        for (tenant, chain) in chains {
+            let name = ChainId::parse(chain).map_err(|_| damaged("the name of a chain"))?;
+            for stored in self.records(tenant, &name).await? {
+                if !wanted.contains(&(tenant.clone(), chain.clone(), stored.seq)) {
+                    continue;
+                }
+                let record = AuditRecord::parse(&stored.canonical);
+                rows.extend(record.map(|record| feed::row(&record, &record_hash(&stored.canonical))));
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn day_index(&self, partition: &str) -> Result<Vec<Item>, PortError> {
+        let mut rows = Vec::new();
+        let mut from = None;
+        loop {
+            let answer = self
+                .cloud
+                .dynamodb
+                .query()
+                .table_name(&self.cloud.names.audit)
+                .index_name("GSI1")
+                .key_condition_expression("GSI1PK = :day")
+                .expression_attribute_values(":day", text(partition))
+                .set_exclusive_start_key(from)
+                .send()
+                .await
+                .map_err(|error| failed("the index of days", error))?;
+            rows.extend(answer.items.unwrap_or_default());
+            from = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if from.is_none() {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// The records of a call and of its side chain, as they are, sealed texts sealed.
+    pub async fn records_of(&self, tenant: &TenantId, call: &CallId) -> Result<Vec<AuditRecord>, PortError> {
+        ReadRecords::records(&self.cloud, tenant, call).await
+    }
+
+    /// The highest revision of a transfer's payload.
+    pub async fn payload(
+        &self,
+        tenant: &TenantId,
+        transfer: &TransferId,
+    ) -> Result<Option<Payload>, PortError> {
+        let stored = self.cloud.payload(tenant, &PayloadId::of(transfer), None).await?;
+        let parsed = stored.map(|stored| Payload::parse(&stored.bytes)).transpose();
+        parsed.map_err(|_| damaged("a payload"))
     }
 
     /// One call's chain (or side chain) as a bundle.

@@ -20,10 +20,7 @@ pub fn recorded_access(
     call: &CallId,
     entry: &Outgoing,
 ) -> Result<DataKey, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(dir.join(DATABASE), flags)?;
-    conn.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
-    schema::check(&conn)?;
+    let conn = connection(dir)?;
     let store_key = read_key(dir)?;
     let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
     let key = vault::find_key(&transaction, &store_key, tenant, call)?;
@@ -31,6 +28,23 @@ pub fn recorded_access(
     queue::send(&Tx::new(&transaction, &store_key, wall_clock()), entry)?;
     transaction.commit()?;
     Ok(key)
+}
+
+/// Stores `entry`, which says what is taken out, where no key is asked for.
+pub fn recorded_export(dir: &Path, entry: &Outgoing) -> Result<(), StoreError> {
+    let conn = connection(dir)?;
+    let store_key = read_key(dir)?;
+    let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
+    queue::send(&Tx::new(&transaction, &store_key, wall_clock()), entry)?;
+    Ok(transaction.commit()?)
+}
+
+fn connection(dir: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(dir.join(DATABASE), flags)?;
+    conn.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+    schema::check(&conn)?;
+    Ok(conn)
 }
 
 #[cfg(test)]

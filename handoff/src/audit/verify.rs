@@ -7,6 +7,9 @@
 pub mod checkpoints;
 mod policy;
 
+#[cfg(test)]
+pub(in crate::audit) use policy::body_members;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;

@@ -87,6 +87,12 @@ const REQUIRED: &[(&str, &[&str])] = &[
 /// What every try of a webhook is recorded with; of the answer, status and digest only.
 const WEBHOOK: &[&str] = &["message_id", "destination", "lane", "try", "status", "ms", "response_digest"];
 
+/// Every member that a known body has.
+#[cfg(test)]
+pub(in crate::audit) fn body_members() -> std::collections::BTreeSet<&'static str> {
+    REQUIRED.iter().flat_map(|(_, members)| members.iter().copied()).collect()
+}
+
 /// All rules, on a call's main chain.
 pub(super) fn verify(chain: &str, records: &[AuditRecord], report: &mut Report) {
     verify_bodies(chain, records, report);
