@@ -82,6 +82,10 @@ enum Command {
         /// Where the embedded store is.
         #[arg(long, global = true, default_value = "./warmbridge-data")]
         data: PathBuf,
+        /// The audit table of the stack that has the call's key and its trail; the recordings
+        /// themselves lie in the edge's data directory.
+        #[arg(long, global = true, value_name = "TABLE")]
+        dynamodb: Option<String>,
         /// Print JSON.
         #[arg(long, global = true)]
         json: bool,
@@ -159,6 +163,11 @@ impl Scenario {
     }
 }
 
+/// Why a build without the cloud's adapters cannot answer.
+#[cfg(not(feature = "aws"))]
+const NO_DYNAMODB: &str =
+    "this build reads no DynamoDB: build it with `cargo build --release --features aws`";
+
 /// Parses the command line, runs the command, and returns its exit code.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
@@ -177,15 +186,19 @@ pub fn run() -> ExitCode {
             on_runtime(audit::table::run(table, json, what))
         }
         #[cfg(not(feature = "aws"))]
-        Command::Audit { dynamodb: Some(_), .. } => fail(&anyhow::anyhow!(
-            "this build reads no DynamoDB: build it with `cargo build --release --features aws`"
-        )),
+        Command::Audit { dynamodb: Some(_), .. } => fail(&anyhow::anyhow!(NO_DYNAMODB)),
         Command::Grid => {
             print_line(GRID.trim_end());
             ExitCode::SUCCESS
         }
         Command::Webhook { what } => on_runtime(webhook::run(what)),
-        Command::Recording { data, json, what } => recording::run(&data, json, what),
+        Command::Recording { dynamodb: None, data, json, what } => recording::run(&data, json, what),
+        #[cfg(feature = "aws")]
+        Command::Recording { dynamodb: Some(table), data, json, what } => {
+            on_runtime(recording::run_of_stack(table, data, json, what))
+        }
+        #[cfg(not(feature = "aws"))]
+        Command::Recording { dynamodb: Some(_), .. } => fail(&anyhow::anyhow!(NO_DYNAMODB)),
         Command::Metrics(options) => metrics::run(&options),
         Command::Policy { what } => policy::run(what),
     }

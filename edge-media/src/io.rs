@@ -12,6 +12,7 @@ pub mod http;
 pub mod media;
 pub mod names;
 pub mod net;
+mod notify;
 mod pages;
 pub mod receiver;
 pub mod recording;
@@ -22,6 +23,7 @@ pub mod stream;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,9 @@ use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
+
+/// The loop answers within this time or is taken for standing: it never works longer at once.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Calls that may still run after SIGTERM before they are ended.
 const GRACE: Duration = Duration::from_secs(15 * 60);
@@ -89,13 +94,17 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
     };
     descriptors::raise_limit();
     let server = Server::start(config).await?;
+    let manager = notify::Manager::of_environment();
+    manager.ready();
     info!(sip = %server.sip, http = %server.http, "ready");
+    let mut sign_of_life = tokio::time::interval(manager.interval());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
+            _ = sign_of_life.tick() => if server.is_alive().await { manager.alive() },
             _ = hang_up.recv() => match Config::load(&path) {
                 Ok(config) => server.reload(config).await,
                 Err(errors) => warn!("the new configuration is refused, the old one stays: {errors}"),
@@ -103,7 +112,17 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
         }
     }
     info!("draining: no new calls, running ones go on");
-    server.drain(GRACE).await;
+    manager.stopping(GRACE + FINISH);
+    {
+        let mut draining = pin!(server.drain(GRACE));
+        loop {
+            tokio::select! {
+                () = &mut draining => break,
+                _ = sign_of_life.tick() => if server.is_alive().await { manager.alive() },
+            }
+        }
+    }
+    manager.finishing();
     server.stop().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -143,6 +162,7 @@ enum Order {
     Reload(Box<Setup>),
     Resolved(Vec<(String, SocketAddr)>),
     Drain(oneshot::Sender<()>),
+    Answer(oneshot::Sender<()>),
     Stop,
 }
 
@@ -269,6 +289,13 @@ impl Server {
         }
     }
 
+    /// Whether the loop answers, in its turn, within [`ANSWER_MAX`].
+    async fn is_alive(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = async { self.orders.send(Order::Answer(answer)).await.is_ok() && answered.await.is_ok() };
+        tokio::time::timeout(ANSWER_MAX, asked).await.unwrap_or(false)
+    }
+
     /// Takes no new calls and waits until the running ones have ended, `grace` at most;
     /// then ends them.
     pub async fn drain(&self, grace: Duration) {
@@ -391,6 +418,10 @@ impl Shell {
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);
                         self.step(EdgeInput::Drain);
+                    }
+                    Some(Order::Answer(answer)) => {
+                        // Who asked may have waited long enough.
+                        let _ = answer.send(());
                     }
                     Some(Order::Stop) | None => break,
                 },

@@ -376,6 +376,8 @@ fn open_for_writing(dir: &Path) -> Result<Connection, StoreError> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // A key that is overwritten must not stay readable in a free page.
+    connection.pragma_update(None, "secure_delete", true)?;
     schema::create(&connection)?;
     // Whoever held these messages was a process that is gone.
     connection.execute("UPDATE queue SET visible_at = 0, in_flight = 0 WHERE in_flight = 1", [])?;

@@ -15,6 +15,8 @@ TOOLS=$ROOT/.tools
 export PATH=$TOOLS/sam/bin:$PATH:/usr/sbin:/sbin PYTHONDONTWRITEBYTECODE=1 SAM_CLI_TELEMETRY=0
 export PROFILE=cloud FEATURES=aws,functions/contract
 BINARIES=${CARGO_TARGET_DIR:-$ROOT/target}/$PROFILE
+# The edge's layer takes the program that is built here anyway.
+export BUILD=true EDGE_BINARY=$BINARIES/warmbridge
 
 # provide NAME PACKAGE…: a Python environment of its own, because the two pin one library
 # differently.
@@ -34,6 +36,9 @@ if [ -z "${WARMBRIDGE_CLOUD:-}" ]; then
     { echo "FAILED cloud: the tools of .tools/cloud cannot be installed"; exit 1; }
   cargo build --profile "$PROFILE" --locked --features "$FEATURES" -p functions -p edge-media ||
     { echo "FAILED cloud: the build with --features aws"; exit 1; }
+  cargo test --quiet --profile "$PROFILE" --locked --features "$FEATURES" -p functions -p edge-media --lib aws >"${OUT:-/tmp}/adapters.log" 2>&1 &&
+    echo "ok cloud: the adapters' own tests: $(grep -c '^test result: ok' "${OUT:-/tmp}/adapters.log") suites" ||
+    { echo "FAILED cloud: the adapters' own tests"; tail -n 30 "${OUT:-/tmp}/adapters.log"; exit 1; }
   # Without root the same works inside a user namespace, where this user is root.
   user=()
   [ "$(id -u)" -eq 0 ] || user=(-r)
@@ -79,11 +84,11 @@ done
 # For this machine's processor and from one cargo build: cargo-lambda cross-compiles each
 # function by itself, which takes minutes and is done by a deployment.
 case $(uname -m) in aarch64) arch=arm64 ;; *) arch=x86_64 ;; esac
-sed 's/BuildMethod: rust-cargolambda/BuildMethod: makefile/; /BuildProperties:/d; s#CodeUri: \.\./#CodeUri: '"$ROOT"'/#' \
+sed 's/BuildMethod: rust-cargolambda/BuildMethod: makefile/; /BuildProperties:/d; s#CodeUri: \.\./#CodeUri: '"$ROOT"'/#; s#ContentUri: edge/#ContentUri: '"$ROOT"'/infra/edge/#' \
   infra/template.yaml >"$WORK/template.yaml"
 deploy() {
   sam deploy --template-file "$WORK/build/template.yaml" --config-file "$ROOT/samconfig.toml" --config-env local \
-    --parameter-overrides "Stage=local Arch=$arch CloseAfterSeconds=5"
+    --parameter-overrides "Stage=local Arch=$arch CloseAfterSeconds=5 DeployEdge=true"
 }
 nothing_to_do() { deploy >"$WORK/second" 2>&1 && grep -q "No changes to deploy" "$WORK/second"; }
 

@@ -295,6 +295,63 @@ def checkpoints(call, outputs):
     check("the watch told of it", until(told, 60))
 
 
+def edge_of_the_stack(outputs):
+    """The edges' part of the template: two slots, each with a group that drains, and the program
+    in a layer that an instance can fetch and check."""
+    import base64, hashlib, io, urllib.request, zipfile
+    groups = boto3.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    names = sorted(group["AutoScalingGroupName"] for group in groups)
+    check("each slot has a group of one", names == [f"{STACK}-edge-1", f"{STACK}-edge-2"]
+          and all(group["MaxSize"] == 1 for group in groups), names)
+    versions = lambdas.list_layer_versions(LayerName=f"{STACK}-edge")["LayerVersions"]
+    content = lambdas.get_layer_version_by_arn(Arn=versions[0]["LayerVersionArn"])["Content"]
+    body = urllib.request.urlopen(content["Location"]).read()
+    digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
+    held = zipfile.ZipFile(io.BytesIO(body)).namelist()
+    check("the edge's program comes with the deployment, and its digest holds", digest == content["CodeSha256"]
+          and {"warmbridge", "boot.sh", "drain.sh", "imds.sh", "warmbridge.service", "warmbridge-drain.service"} <= set(held), held)
+    check("the second slot has its command queue", url("commands-edge-2").endswith("commands-edge-2"))
+
+
+def samples():
+    """The sample events of infra/events, each to its function, and what it leads to."""
+    call, here = "call_SAMPLE00000000000000000000", os.path.dirname(os.path.abspath(__file__))
+
+    def answer(name, function):
+        text = open(f"{here}/../../infra/events/{name}.json").read()
+        text = text.replace("https://sqs.us-east-1.amazonaws.com/123456789012/warmbridge-", url("commands-edge-1")[:-len("commands-edge-1")])
+        event = json.loads(text)
+        for record in event.get("Records", []):
+            if name == "evaluate-trigger":
+                record["body"] = retold(json.loads(record["body"]), call)
+        said = lambdas.invoke(FunctionName=f"{STACK}-{function}", Payload=json.dumps(event))
+        return None if "FunctionError" in said else json.loads(said["Payload"].read())
+
+    def sample(name, function, wanted, holds):
+        got = answer(name, function)
+        check(f"the sample event of {name}", got == wanted and until(holds, 30), got)
+
+    nothing_again = {"batchItemFailures": []}
+    sqs.purge_queue(QueueUrl=url("commands-edge-1"))
+    sample("evaluate-trigger", "EvaluateTrigger", nothing_again, lambda: waiting("commands-edge-1") >= 1)
+    sample("build-payload", "BuildPayload", nothing_again,
+           lambda: any(row["call"]["S"] == call for row in rows("payloads")))
+    # Nobody listens at its receiver any more, so it is for another try.
+    comes_again = {"batchItemFailures": [{"itemIdentifier": "00000000-0000-4000-8000-000000000001"}]}
+    sample("send-webhook", "SendWebhookDurable", comes_again, lambda: True)
+    sample("write-audit-append", "WriteAuditAppend", nothing_again,
+           lambda: any(row["type"]["S"] == "agent.accepted" for row in records(call)))
+    sample("write-audit-erase", "WriteAuditErase", {"destroyed": []}, lambda: any(
+        row["type"]["S"] == "hold.legal_placed" for row in records(call)))
+    sample("write-audit-watch", "WriteAuditWatch", {"tampered": 1}, lambda: True)
+    sample("measure-transfers", "MeasureTransfers", nothing_again,
+           lambda: any(call in row["row"]["B"].decode() for row in rows("transfers") if "row" in row))
+    check("the sample event of write-audit-close", "closed" in (answer("write-audit-close", "WriteAuditClose") or {}))
+    made = answer("write-audit-checkpoint", "WriteAuditCheckpoint")
+    check("the sample event of write-audit-checkpoint", (made or {}).get("leaves", 0) >= 1, made)
+    check("no sample event was parked", waiting("parked") == 0)
+
+
 def exports(call):
     """A call as a vCon and the trail as rows, from the tables."""
     audit = lambda *arguments: warmbridge("audit", *arguments, "--dynamodb", f"{STACK}-audit")
@@ -307,6 +364,20 @@ def exports(call):
     own = {row["seq"] for row in fed if row["chain"] == call}
     check("rows of the day are all there, without personal columns",
           own == {int(row["SK"]["S"][4:]) for row in records(call) if row["PK"]["S"].endswith(call)} and "Ortiz" not in json.dumps(fed), f"{len(own)} rows")
+
+
+def forgotten(call):
+    """What the edge keeps of a call that the cloud has: its recordings, and no key to them."""
+    import sqlite3
+    data = f"{WORK}/demo{DEMOS - 1}"
+    states = dict(sqlite3.connect(f"file:{data}/warmbridge.db?mode=ro", uri=True).execute(
+        "SELECT wrapped IS NULL, state FROM audit_keys").fetchall())
+    check("the edge forgot the key of a forwarded call", states == {1: "forwarded"}, states)
+    export = lambda *arguments: warmbridge("recording", "export", call, "--data", data, "--out", f"{WORK}/wav", *arguments)
+    check("without the stack its recordings stay shut", export().returncode == 1)
+    said = export("--dynamodb", f"{STACK}-audit")
+    check("with the stack's key they are exported as recorded", said.returncode == 0
+          and said.stdout.count("  as recorded  ") == 3, said.stdout.strip().splitlines()[-1:] or said.stderr[-300:])
 
 
 def erasure(call):
@@ -521,6 +592,7 @@ def main():
     described = cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
     secrets.create_secret(Name=f"{STACK}/crm", SecretString=CRM_SECRET)
+    edge_of_the_stack(outputs)
     call = transfers(outputs)
     if call is not None:
         repeats(call)
@@ -529,7 +601,9 @@ def main():
         tampering(call)
         checkpoints(call, outputs)
         exports(call)
+        forgotten(call)
         erasure(call)
+        samples()
     poison()
     table_down()
     hops(stopped(outputs))

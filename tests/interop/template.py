@@ -25,12 +25,53 @@ def arn_of(resource):
     if "Fn::GetAtt" in resource:
         target = resource["Fn::GetAtt"]
         return target.split(".")[0] if isinstance(target, str) else target[0]
+    if "Fn::If" in resource:
+        return arn_of(resource["Fn::If"][1])
+    if "Ref" in resource:
+        return resource["Ref"]
     return text_of(resource)
 
 
 def text_of(resource):
     given = resource.get("Fn::Sub", "")
     return given if isinstance(given, str) else given[0]
+
+
+def is_own(text, statement):
+    """What an edge's instance may reach although its name holds a star: its program's versions,
+    its configuration, what is tagged as a slot's, and its own groups."""
+    if text.endswith((":layer:${AWS::StackName}-edge:*", "${MediaBucket.Arn}/edge/*")):
+        return True
+    if ":autoScalingGroupName/${AWS::StackName}-edge-" in text:
+        return True
+    return ":ec2:" in text and "aws:ResourceTag/Name" in str(statement.get("Condition"))
+
+
+def edge_faults(resources, kinds):
+    for name in sorted(name for name, kind in kinds.items() if kind == "AWS::EC2::LaunchTemplate"):
+        data = resources[name]["Properties"]["LaunchTemplateData"]
+        metadata = data.get("MetadataOptions", {})
+        if metadata.get("HttpTokens") != "required" or metadata.get("HttpPutResponseHopLimit") != 1:
+            yield f"{name}: its metadata can be read without a token"
+        if not all(each["Ebs"].get("Encrypted") for each in data["BlockDeviceMappings"]):
+            yield f"{name}: its disk is in the clear"
+    rules = list(resources["EdgeSecurityGroup"]["Properties"]["SecurityGroupIngress"])
+    rules += [resources[name]["Properties"] for name, kind in kinds.items() if kind == "AWS::EC2::SecurityGroupIngress"]
+    for rule in rules:
+        if rule["FromPort"] <= 22 <= rule["ToPort"]:
+            yield "a shell can be reached from outside"
+        if rule["FromPort"] <= 5060 <= rule["ToPort"] and not isinstance(rule["CidrIp"], dict):
+            yield "SIP can be reached by everybody"
+    for name, kind in sorted(kinds.items()):
+        if kind in ("AWS::EC2::EIP", "AWS::EC2::Volume") and resources[name].get("Condition") != "WithSlots":
+            yield f"{name}: refused by an emulator"
+        if kind.startswith(("AWS::EC2::", "AWS::AutoScaling::")) and "Condition" not in resources[name]:
+            yield f"{name}: paid for by whoever runs the edge elsewhere"
+    for group in sorted(name for name, kind in kinds.items() if kind == "AWS::AutoScaling::AutoScalingGroup"):
+        slot = group.removesuffix("Group")
+        for part in (f"{slot}Address", f"{slot}Volume", f"{slot}Drain", f"Commands{slot}Queue", f"Commands{slot}DeadLettersAlarm"):
+            if part not in resources:
+                yield f"{slot}: a slot without {part}"
 
 
 def faults(template):
@@ -52,6 +93,8 @@ def faults(template):
                     yield f"{where}: the resource {resource} names nothing"
                 text = text_of(resource)
                 if name == "WriteAuditCheckpointRole" and text.endswith(":s3:::${Bucket}/*"):
+                    continue
+                if name == "EdgeInstanceRole" and is_own(text, statement):
                     continue
                 if "*" in text and not text.endswith(("/config/*", "/t/*", "-commands-*", "secret:${AWS::StackName}/*")):
                     yield f"{where}: the resource {text} is too wide"
@@ -117,6 +160,8 @@ def faults(template):
                     named = each.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:Attributes")
                     if not named or {"seq", "hash", "state"} & set(named):
                         yield f"{name}: could move the end of a chain"
+
+    yield from edge_faults(resources, kinds)
 
     for name in sorted(roles - {"WriteAuditCheckpointRole"}):
         if any("kms:Sign" in each["Action"] for each in statements(resources[name])):
@@ -186,6 +231,17 @@ def plants(template):
     yield planted("could be replaced", lambda r: r["CheckpointsBucket"]["Properties"].pop("ObjectLockConfiguration"))
     yield planted("made public", lambda r: r["MediaBucket"]["Properties"]["PublicAccessBlockConfiguration"].update(
         BlockPublicAcls=False))
+    launch = lambda r: r["Edge1Template"]["Properties"]["LaunchTemplateData"]
+    yield planted("without a token", lambda r: launch(r)["MetadataOptions"].update(HttpTokens="optional"))
+    yield planted("in the clear", lambda r: launch(r)["BlockDeviceMappings"][0]["Ebs"].update(Encrypted=False))
+    rules = lambda r: r["EdgeSecurityGroup"]["Properties"]["SecurityGroupIngress"]
+    yield planted("by everybody", lambda r: rules(r)[0].update(CidrIp="0.0.0.0/0"))
+    yield planted("a shell", lambda r: rules(r)[3].update(FromPort=22))
+    yield planted("by an emulator", lambda r: r["Edge2Address"].update(Condition="WithEdge"))
+    yield planted("paid for", lambda r: r["EdgeVpc"].pop("Condition"))
+    yield planted("a slot without", lambda r: r.pop("CommandsEdge2Queue"))
+    yield planted("too wide", lambda r: next(
+        each for each in first(r["EdgeInstanceRole"]) if each["Sid"] == "Slot").pop("Condition"))
     yield planted("without TLS", lambda r: r.pop("CheckpointsBucketPolicy"))
 
 

@@ -3,6 +3,7 @@
 //! leaves; where it cannot be, nothing leaves. What lies on disk is held against the digest that
 //! the trail names.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use functions::audit_read::{Reader, Shown};
 use functions::ports::Outgoing;
 use functions::sqlite;
 use handoff::id::{CallId, LegId, TenantId};
+use handoff::seal::SealKey;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -58,9 +60,34 @@ pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
 fn taken_out(data: &Path, as_json: bool, what: What) -> Result<ExitCode> {
     let What::Export { call, out, actor } = what;
     let actor = actor.unwrap_or_else(account);
-    let lines = export(data, &call, &out, &actor)?;
+    Ok(told(&export(data, &call, &out, &actor)?, as_json))
+}
+
+/// The same for an edge whose functions run in a stack: key and trail are there.
+#[cfg(feature = "aws")]
+pub(super) async fn run_of_stack(
+    table: String,
+    data: PathBuf,
+    as_json: bool,
+    what: What,
+) -> Result<ExitCode> {
+    use functions::ports::Enqueue as _;
+
+    let What::Export { call, out, actor } = what;
+    let actor = actor.unwrap_or_else(account);
+    let reader = functions::aws::read::TableReader::open(&table).await;
+    let (tenant, call, cloud) = super::audit::table::found(&reader, &table, &call).await?;
+    let records = reader.show(call.as_str()).await?;
+    let folder = data.join(RECORDINGS);
+    let legs = legs_of(&folder, &call)?;
+    let key = reader.edge_key(&tenant, &call).await?.context("the stack has no key of this call")?;
+    cloud.enqueue(vec![entry_of(&tenant, &call, &actor, &legs)?]).await.context("nothing is exported")?;
+    Ok(told(&written(&folder, &key.key, &call, &records, &legs, &out)?, as_json))
+}
+
+fn told(lines: &[Line], as_json: bool) -> ExitCode {
     let mut intact = true;
-    for line in &lines {
+    for line in lines {
         intact &= line.intact != Some(false);
         if as_json {
             print_line(&json!(line).to_string());
@@ -74,7 +101,7 @@ fn taken_out(data: &Path, as_json: bool, what: What) -> Result<ExitCode> {
         let Line { leg, role, file, duration_ms, .. } = line;
         print_line(&format!("{leg}  {role:<12} {duration_ms:>8} ms  {verdict}  {}", file.display()));
     }
-    Ok(if intact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if intact { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn export(data: &Path, call: &str, out: &Path, actor: &str) -> Result<Vec<Line>> {
@@ -87,24 +114,46 @@ fn export(data: &Path, call: &str, out: &Path, actor: &str) -> Result<Vec<Line>>
     let tenant = TenantId::parse(&chain.tenant).context("the tenant of the call")?;
     let records = reader.show(call.as_str())?;
     let folder = data.join(RECORDINGS);
-    let legs = read::legs(&folder, &call)?;
+    let legs = legs_of(&folder, &call)?;
+    let key = sqlite::recorded_access(data, &tenant, &call, &entry_of(&tenant, &call, actor, &legs)?)
+        .context("the key of the call is not given, so nothing is exported")?
+        .key;
+    written(&folder, &key, &call, &records, &legs, out)
+}
+
+type Legs = BTreeMap<LegId, Vec<u32>>;
+
+fn legs_of(folder: &Path, call: &CallId) -> Result<Legs> {
+    let legs = read::legs(folder, call)?;
     if legs.is_empty() {
         bail!("nothing was recorded of this call")
     }
+    Ok(legs)
+}
+
+fn entry_of(tenant: &TenantId, call: &CallId, actor: &str, legs: &Legs) -> Result<Outgoing> {
     let fields: Vec<String> = legs.keys().map(LegId::to_string).collect();
-    let entry = Outgoing::audit(&exported::entry(&tenant, &call, actor, "recording", &fields))?;
-    let key = sqlite::recorded_access(data, &tenant, &call, &entry)
-        .context("the key of the call is not given, so nothing is exported")?
-        .key;
-    let origin = read::origin(&folder, &key, &call, &legs)?.context("nothing was recorded of this call")?;
+    Ok(Outgoing::audit(&exported::entry(tenant, call, actor, "recording", &fields))?)
+}
+
+/// Writes one file for each leg.
+fn written(
+    folder: &Path,
+    key: &SealKey,
+    call: &CallId,
+    records: &[Shown],
+    legs: &Legs,
+    out: &Path,
+) -> Result<Vec<Line>> {
+    let origin = read::origin(folder, key, call, legs)?.context("nothing was recorded of this call")?;
     std::fs::create_dir_all(out).with_context(|| format!("{}", out.display()))?;
     let mut lines = Vec::new();
-    for (leg, numbers) in &legs {
-        let role = role_of(&records, *leg);
+    for (leg, numbers) in legs {
+        let role = role_of(records, *leg);
         let file = out.join(format!("{call}-{leg}-{role}.wav"));
-        let read = read::export(&folder, &key, &call, *leg, numbers, origin, &file)
+        let read = read::export(folder, key, call, *leg, numbers, origin, &file)
             .with_context(|| format!("{}", file.display()))?;
-        let intact = digest_of(&records, *leg).map(|digest| digest == read.sha256);
+        let intact = digest_of(records, *leg).map(|digest| digest == read.sha256);
         let read::Exported { pieces, duration_ms, .. } = read;
         lines.push(Line { leg: *leg, role, file, pieces, duration_ms, intact });
     }

@@ -231,7 +231,9 @@ file = "policy.toml"
         let task = tokio::spawn(keep(watched, Clock::start(), orders));
         let table = |order: Option<Order>| match order {
             Some(Order::Resolved(table)) => table,
-            Some(Order::Reload(_) | Order::Drain(_) | Order::Stop) | None => panic!("a table"),
+            Some(Order::Reload(_) | Order::Drain(_) | Order::Answer(_) | Order::Stop) | None => {
+                panic!("a table")
+            }
         };
         let localhost = ("localhost".to_owned(), "127.0.0.1:5060".parse().unwrap());
         assert_eq!(table(told.recv().await), [localhost]);

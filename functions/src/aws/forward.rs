@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use handoff::audit::{AuditMessage, PRODUCER_FINAL};
 use handoff::command::Command;
 use handoff::id::{CallId, TenantId};
 use tokio::sync::{mpsc, watch};
@@ -31,6 +32,9 @@ const COMMANDS_MAX: usize = 256;
 
 /// The queues that are forwarded as they are.
 const FORWARDED: [&str; 5] = [SIGNALS, DECISIONS, AUDIT, WEBHOOKS_LIVE, WEBHOOKS_DURABLE];
+
+/// Between two looks for keys that are needed no more.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 
 /// Wait before the stack is looked for again, where it could not be asked.
 const LOOK_FOR_AGAIN: Duration = Duration::from_secs(5);
@@ -218,6 +222,7 @@ async fn run_all(
     for queue in FORWARDED {
         tasks.spawn_local(forward(shared.clone(), queue, control.clone()));
     }
+    tasks.spawn_local(forget(shared.clone(), control.clone()));
     tasks.spawn_local(each(shared.clone(), FORWARD_KEYS, control.clone()));
     tasks.spawn_local(each(shared.clone(), FORWARD_PAYLOADS, control.clone()));
     for _ in 0..commands::POLLS {
@@ -233,8 +238,36 @@ async fn run_all(
 
 /// Sends what one queue of the spool holds.
 async fn forward(shared: Arc<Shared>, queue: &'static str, control: watch::Receiver<Control>) {
-    let handle = async |messages: Vec<Received>| send(&shared.cloud, queue, messages).await;
+    let handle = async |messages: Vec<Received>| {
+        let sent = send(&shared.cloud, queue, messages).await;
+        for (message, verdict) in &sent {
+            if let (Verdict::Delete, Some(call)) = (verdict, ended(queue, message)) {
+                shared.over(&call).await;
+            }
+        }
+        sent
+    };
     worker::work(&shared.store, queue, Failures::Forgiven, control, handle).await;
+}
+
+/// The call whose last entry this is.
+fn ended(queue: &str, message: &Received) -> Option<CallId> {
+    let entry = (queue == AUDIT).then(|| AuditMessage::from_json(&message.body).ok())??.entry;
+    (entry.kind == PRODUCER_FINAL).then(|| entry.chain.call())?
+}
+
+/// Forgets the keys of calls that the cloud has whole, every now and then.
+async fn forget(shared: Arc<Shared>, mut control: watch::Receiver<Control>) {
+    let mut last = false;
+    while !last {
+        tokio::select! {
+            _ = control.wait_for(|control| *control == Control::Stop) => last = true,
+            () = tokio::time::sleep(FORGET_EVERY) => {}
+        }
+        if let Err(error) = shared.store.run(vault::forget_over).committed().await {
+            tracing::warn!(%error, "keys of forwarded calls are kept longer");
+        }
+    }
 }
 
 async fn send(cloud: &Cloud, queue: &'static str, messages: Vec<Received>) -> Vec<(Received, Verdict)> {
@@ -279,7 +312,7 @@ async fn one_by_one(cloud: &Cloud, queue: &'static str, messages: Vec<Received>)
 /// row is dropped by the queue.
 fn outgoing(queue: &str, message: &Received) -> Outgoing {
     let (group, dedup) = if queue == AUDIT {
-        let entry = handoff::audit::AuditMessage::from_json(&message.body).map(|message| message.entry);
+        let entry = AuditMessage::from_json(&message.body).map(|message| message.entry);
         let dedup = entry.and_then(|entry| entry.deduplication_id());
         let fallback = || handoff::audit::Hash::of(&[&message.body]).to_string();
         (message.group.clone(), Some(dedup.unwrap_or_else(|_| fallback())))
@@ -324,6 +357,14 @@ impl Shared {
     fn edge_key(&self, call: &CallId) -> Result<handoff::seal::SealKey, PortError> {
         let key = self.store.read(|conn, store_key| vault::find_key(conn, store_key, &self.tenant, call))?;
         key.map(|key| key.key).ok_or_else(|| PortError::Permanent("a call without its key".to_owned()))
+    }
+
+    async fn over(&self, call: &CallId) {
+        let (tenant, over) = (self.tenant.clone(), call.clone());
+        let marked = self.store.run(move |tx| vault::call_over(tx, &tenant, &over)).committed().await;
+        if let Err(error) = marked {
+            tracing::warn!(call_id = %call, %error, "the key of a forwarded call is kept");
+        }
     }
 
     async fn key(&self, call: &CallId) -> Result<(), PortError> {

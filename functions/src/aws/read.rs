@@ -9,7 +9,7 @@ use handoff::clock::Timestamp;
 use handoff::id::{CallId, PayloadId, TenantId, TransferId};
 use handoff::payload::Payload;
 use handoff::pii::Pii;
-use handoff::seal::place;
+use handoff::seal::{DataKey, place};
 use serde_json::Value;
 
 use super::ledger::{DAY_SHARDS, chain_key};
@@ -207,6 +207,12 @@ impl TableReader {
     /// The records of a call and of its side chain, as they are, sealed texts sealed.
     pub async fn records_of(&self, tenant: &TenantId, call: &CallId) -> Result<Vec<AuditRecord>, PortError> {
         ReadRecords::records(&self.cloud, tenant, call).await
+    }
+
+    /// The key that the edge sealed a call's texts and recordings with; `None` where there is
+    /// none, an error where it was destroyed.
+    pub async fn edge_key(&self, tenant: &TenantId, call: &CallId) -> Result<Option<DataKey>, PortError> {
+        self.cloud.find_key(tenant, call, EDGE_KEY).await
     }
 
     /// The highest revision of a transfer's payload.

@@ -99,6 +99,33 @@ pub(super) fn destroy(tx: &Tx<'_>, tenant: &TenantId, call: &CallId) -> Result<V
     Ok(if destroyed == 0 { Vec::new() } else { vec![key_id(KEY_NUMBER)] })
 }
 
+/// The call is over: its key is kept only as long as something of it waits here.
+#[cfg(feature = "aws")]
+pub(crate) fn call_over(tx: &Tx<'_>, tenant: &TenantId, call: &CallId) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached(
+            "UPDATE audit_keys SET state = 'over' WHERE tenant = ?1 AND call = ?2 AND state = 'live'",
+        )?
+        .execute(params![tenant.as_str(), call.as_str()])?;
+    Ok(())
+}
+
+/// Forgets the keys of calls that are over and have nothing waiting, and what only they open:
+/// the cloud has them, and what is erased there is not to live on here. Returns how many.
+#[cfg(feature = "aws")]
+pub(crate) fn forget_over(tx: &Tx<'_>) -> Result<usize, StoreError> {
+    const OVER: &str = "SELECT call FROM audit_keys k WHERE state = 'over'
+                        AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.call = k.call)";
+    for table in ["payloads", "transcripts"] {
+        tx.conn.execute(&format!("DELETE FROM {table} WHERE call IN ({OVER})"), [])?;
+    }
+    let forgotten = tx.conn.execute(
+        &format!("UPDATE audit_keys SET wrapped = NULL, state = 'forwarded' WHERE call IN ({OVER})"),
+        [],
+    )?;
+    Ok(forgotten)
+}
+
 /// Whether the call's key was destroyed.
 pub(crate) fn is_erased(conn: &Connection, tenant: &str, call: &str) -> Result<bool, StoreError> {
     let state: Option<String> = conn

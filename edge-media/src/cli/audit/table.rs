@@ -100,7 +100,7 @@ async fn as_vcon(
 }
 
 /// A call, whose it is, and the stack with its way into the trail.
-async fn found(
+pub(in crate::cli) async fn found(
     reader: &TableReader,
     table: &str,
     call: &str,
