@@ -199,6 +199,10 @@ pub fn run() -> ExitCode {
         }
         #[cfg(not(feature = "aws"))]
         Command::Recording { dynamodb: Some(_), .. } => fail(&anyhow::anyhow!(NO_DYNAMODB)),
+        #[cfg(feature = "aws")]
+        Command::Metrics(options) if options.table().is_some() => on_runtime(metrics::run_of_stack(options)),
+        #[cfg(not(feature = "aws"))]
+        Command::Metrics(options) if options.table().is_some() => fail(&anyhow::anyhow!(NO_DYNAMODB)),
         Command::Metrics(options) => metrics::run(&options),
         Command::Policy { what } => policy::run(what),
     }

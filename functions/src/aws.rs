@@ -17,6 +17,7 @@ pub mod settings;
 pub mod vault;
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -37,28 +38,58 @@ pub(crate) type Item = HashMap<String, AttributeValue>;
 pub struct Cloud {
     /// What they are called.
     pub names: Names,
-    sqs: aws_sdk_sqs::Client,
-    dynamodb: aws_sdk_dynamodb::Client,
-    kms: aws_sdk_kms::Client,
-    s3: aws_sdk_s3::Client,
-    secrets: aws_sdk_secretsmanager::Client,
+    clients: Arc<Clients>,
+}
+
+/// A client for each service, made when somebody first asks for it: what a function never
+/// asks for is not in its binary, nor in its start.
+#[derive(Debug)]
+struct Clients {
+    shared: SdkConfig,
+    sqs: OnceLock<aws_sdk_sqs::Client>,
+    dynamodb: OnceLock<aws_sdk_dynamodb::Client>,
+    kms: OnceLock<aws_sdk_kms::Client>,
+    s3: OnceLock<aws_sdk_s3::Client>,
+    secrets: OnceLock<aws_sdk_secretsmanager::Client>,
 }
 
 impl Cloud {
-    /// Clients for the stack of `names`, with what the environment says of region, endpoint
-    /// and credentials. No request is made yet.
+    /// What clients for the stack of `names` need, with what the environment says of region,
+    /// endpoint and credentials. No request is made yet.
     pub async fn connect(names: Names) -> Self {
-        let shared = environment().await;
-        // Emulators serve buckets under their path; so does S3 itself.
-        let s3 = aws_sdk_s3::config::Builder::from(&shared).force_path_style(true).build();
-        Self {
-            names,
-            sqs: aws_sdk_sqs::Client::new(&shared),
-            dynamodb: aws_sdk_dynamodb::Client::new(&shared),
-            kms: aws_sdk_kms::Client::new(&shared),
-            s3: aws_sdk_s3::Client::from_conf(s3),
-            secrets: aws_sdk_secretsmanager::Client::new(&shared),
-        }
+        let clients = Clients {
+            shared: environment().await,
+            sqs: OnceLock::new(),
+            dynamodb: OnceLock::new(),
+            kms: OnceLock::new(),
+            s3: OnceLock::new(),
+            secrets: OnceLock::new(),
+        };
+        Self { names, clients: Arc::new(clients) }
+    }
+
+    fn sqs(&self) -> &aws_sdk_sqs::Client {
+        self.clients.sqs.get_or_init(|| aws_sdk_sqs::Client::new(&self.clients.shared))
+    }
+
+    fn dynamodb(&self) -> &aws_sdk_dynamodb::Client {
+        self.clients.dynamodb.get_or_init(|| aws_sdk_dynamodb::Client::new(&self.clients.shared))
+    }
+
+    fn kms(&self) -> &aws_sdk_kms::Client {
+        self.clients.kms.get_or_init(|| aws_sdk_kms::Client::new(&self.clients.shared))
+    }
+
+    fn s3(&self) -> &aws_sdk_s3::Client {
+        self.clients.s3.get_or_init(|| {
+            // Emulators serve buckets under their path; so does S3 itself.
+            let config = aws_sdk_s3::config::Builder::from(&self.clients.shared).force_path_style(true);
+            aws_sdk_s3::Client::from_conf(config.build())
+        })
+    }
+
+    fn secrets(&self) -> &aws_sdk_secretsmanager::Client {
+        self.clients.secrets.get_or_init(|| aws_sdk_secretsmanager::Client::new(&self.clients.shared))
     }
 
     /// The time by the clock of this machine.

@@ -584,6 +584,10 @@ def closing(call):
     check("the call's chain is closed", state == "closed", state)
     rows_of = lambda: [row for row in rows("transfers") if "row" in row and call in row["row"]["B"].decode()]
     check("the closed call is measured", until(lambda: len(rows_of()) == 1, 30), len(rows_of()))
+    measured = warmbridge("metrics", "--dynamodb", f"{STACK}-audit", "--json")
+    figures = json.loads(measured.stdout) if measured.returncode == 0 else {}
+    counted = figures.get("figures", {}).get("calls")
+    check("metrics --dynamodb counts the calls of the table", counted == DEMOS, counted or measured.stdout[-200:])
     said = verify(call)
     check("the closed chain verifies without a warning", said.returncode == 0 and "warning" not in said.stdout, said.stdout[-200:] if "warning" in said.stdout else "")
 
@@ -603,11 +607,12 @@ def main():
         exports(call)
         forgotten(call)
         erasure(call)
-        samples()
     poison()
     table_down()
     hops(stopped(outputs))
     contract(outputs)
+    # Last: nobody answers at the samples' receiver, and their webhook stays in its queue.
+    samples()
     return 1 if failures else 0
 
 

@@ -10,6 +10,8 @@ use functions::audit_read::Reader;
 use functions::sqlite::{self, StoreError};
 use handoff::clock::Timestamp;
 use handoff::id::CallId;
+#[cfg(feature = "aws")]
+use handoff::id::TenantId;
 use handoff::metrics::diagnosis::Thresholds;
 use handoff::metrics::figures::Period;
 use handoff::metrics::handling::Baseline;
@@ -37,36 +39,93 @@ pub(super) struct Options {
     /// Where the embedded store is.
     #[arg(long, default_value = "./warmbridge-data")]
     data: PathBuf,
+    /// The audit table of a deployed stack, instead of an embedded store.
+    #[arg(long, value_name = "TABLE")]
+    dynamodb: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
+/// What is asked for, understood.
+struct Question {
+    period: Period,
+    baseline: Option<Baseline>,
+    now: Timestamp,
+}
+
+impl Options {
+    /// The table of a stack, where one is named.
+    pub(super) fn table(&self) -> Option<&str> {
+        self.dynamodb.as_deref()
+    }
+
+    fn question(&self) -> Result<Question, String> {
+        let now = sqlite::wall_clock();
+        let limit =
+            |given: &Option<String>, default: Timestamp| given.as_deref().map_or(Some(default), moment);
+        // The end is outside: a call of this very millisecond is still inside.
+        let limits = (limit(&self.since, Timestamp::default()), limit(&self.until, now.plus_millis(1)));
+        let (Some(from), Some(to)) = limits else {
+            let forms = "--since and --until are a date, a time (2026-11-23T07:00:00Z), or like 7d or 12h";
+            return Err(forms.to_owned());
+        };
+        let baseline = self.baseline.as_deref().map(read_baseline).transpose()?;
+        Ok(Question { period: Period { from, to }, baseline, now })
+    }
+
+    fn told(&self, report: Result<Report, String>, place: &str) -> ExitCode {
+        match report {
+            Ok(report) if self.json => print_line(&serde_json::json!(report).to_string()),
+            Ok(report) => print_line(report.to_string().trim_end()),
+            Err(error) => {
+                print_line(&format!("{place}: {error}"));
+                return ExitCode::from(UNREADABLE);
+            }
+        }
+        ExitCode::SUCCESS
+    }
+}
+
 pub(super) fn run(options: &Options) -> ExitCode {
-    let now = sqlite::wall_clock();
-    let limit = |given: &Option<String>, default: Timestamp| given.as_deref().map_or(Some(default), moment);
-    // The end is outside: a call of this very millisecond is still inside.
-    let limits = (limit(&options.since, Timestamp::default()), limit(&options.until, now.plus_millis(1)));
-    let (Some(from), Some(to)) = limits else {
-        print_line("--since and --until are a date, a time (2026-11-23T07:00:00Z), or like 7d or 12h");
-        return ExitCode::FAILURE;
-    };
-    let baseline = match options.baseline.as_deref().map(read_baseline).transpose() {
-        Ok(baseline) => baseline,
+    let question = match options.question() {
+        Ok(question) => question,
         Err(problem) => {
             print_line(&problem);
             return ExitCode::FAILURE;
         }
     };
-    match measured(&options.data, Period { from, to }, baseline.as_ref(), now) {
-        Ok(report) if options.json => print_line(&serde_json::json!(report).to_string()),
-        Ok(report) => print_line(report.to_string().trim_end()),
-        Err(error) => {
-            print_line(&format!("{}: {error}", options.data.display()));
-            return ExitCode::from(UNREADABLE);
+    let rows = rows_of_store(&options.data, question.period).map_err(|error| error.to_string());
+    options.told(rows.map(|rows| report(&rows, &question)), &options.data.display().to_string())
+}
+
+/// The same from the tables of a deployed stack.
+#[cfg(feature = "aws")]
+pub(super) async fn run_of_stack(options: Options) -> anyhow::Result<ExitCode> {
+    use functions::aws::read::TableReader;
+
+    let question = match options.question() {
+        Ok(question) => question,
+        Err(problem) => {
+            print_line(&problem);
+            return Ok(ExitCode::FAILURE);
         }
-    }
-    ExitCode::SUCCESS
+    };
+    let table = options.dynamodb.clone().unwrap_or_default();
+    let reader = TableReader::open(&table).await;
+    let rows = async {
+        let mut rows = Vec::new();
+        for chain in reader.list().await?.into_iter().filter(|chain| chain.started_at >= question.period.from)
+        {
+            let (Ok(call), Ok(tenant)) = (CallId::parse(&chain.chain), TenantId::parse(&chain.tenant)) else {
+                continue;
+            };
+            rows.extend(Row::of(&call, &reader.records_of(&tenant, &call).await?));
+        }
+        Ok::<_, functions::ports::PortError>(rows)
+    };
+    let rows = rows.await.map_err(|error| error.to_string());
+    Ok(options.told(rows.map(|rows| report(&rows, &question)), &table))
 }
 
 fn read_baseline(file: &Path) -> Result<Baseline, String> {
@@ -74,13 +133,8 @@ fn read_baseline(file: &Path) -> Result<Baseline, String> {
     Baseline::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// The report of a period. Calls after it are read too: they tell who came back.
-fn measured(
-    data: &Path,
-    period: Period,
-    baseline: Option<&Baseline>,
-    now: Timestamp,
-) -> Result<Report, StoreError> {
+/// The rows of the calls that began in the period or later: those tell who came back.
+fn rows_of_store(data: &Path, period: Period) -> Result<Vec<Row>, StoreError> {
     let reader = Reader::open(data)?;
     let mut rows = Vec::new();
     for chain in reader.list()?.into_iter().filter(|chain| chain.started_at >= period.from) {
@@ -88,10 +142,15 @@ fn measured(
         let Ok(call) = CallId::parse(&chain.chain) else { continue };
         rows.extend(Row::of(&call, &reader.records(&chain.tenant, &call)?));
     }
+    Ok(rows)
+}
+
+fn report(rows: &[Row], question: &Question) -> Report {
+    let Question { period, baseline, now } = question;
     // A period that began at no moment began with its first call.
     let first = rows.iter().map(|row| row.started_at).min().unwrap_or(period.from);
     let from = if period.from == Timestamp::default() { first } else { period.from };
-    Ok(Report::of(&rows, Period { from, ..period }, baseline, Thresholds::default(), now))
+    Report::of(rows, Period { from, ..*period }, baseline.as_ref(), Thresholds::default(), *now)
 }
 
 #[cfg(test)]
@@ -132,7 +191,14 @@ mod tests {
     }
 
     fn options(data: &Path) -> Options {
-        Options { since: None, until: None, baseline: None, data: data.to_owned(), json: false }
+        Options {
+            since: None,
+            until: None,
+            baseline: None,
+            data: data.to_owned(),
+            dynamodb: None,
+            json: false,
+        }
     }
 
     #[tokio::test]
@@ -143,7 +209,11 @@ mod tests {
             talked(&store, name).await;
         }
         let now = store.wall();
-        let of = |from, to| measured(data.path(), Period { from, to }, None, now).unwrap();
+        let of = |from, to| {
+            let period = Period { from, to };
+            let rows = rows_of_store(data.path(), period).unwrap();
+            report(&rows, &Question { period, baseline: None, now })
+        };
         let all = of(Timestamp::default(), now.plus_millis(1));
         assert_eq!((all.figures.calls, all.figures.transfer_rate.n), (2, 2));
         assert!(all.period.from > now.plus_millis(-60_000), "the period began with its first call");

@@ -71,7 +71,7 @@ impl Cloud {
         let (mut from, mut seen) = (None, 0);
         loop {
             let answer = self
-                .dynamodb
+                .dynamodb()
                 .scan()
                 .table_name(self.names.heads())
                 .index_name(UNSIGNED_INDEX)
@@ -124,7 +124,7 @@ impl Cloud {
     async fn size_from(&self, tenant: &TenantId, size: u64) -> Result<Option<u64>, PortError> {
         let folder = format!("{tenant}/");
         let answer = self
-            .s3
+            .s3()
             .list_objects_v2()
             .bucket(&self.names.checkpoints)
             .prefix(&folder)
@@ -145,7 +145,7 @@ impl Cloud {
     async fn lease(&self) -> Result<(), PortError> {
         let now_ms = self.wall().unix_millis();
         let leased = self
-            .dynamodb
+            .dynamodb()
             .update_item()
             .table_name(&self.names.transfers)
             .key("PK", text(LEASE))
@@ -167,7 +167,7 @@ impl Cloud {
 
     async fn release(&self) -> Result<(), PortError> {
         let released = self
-            .dynamodb
+            .dynamodb()
             .update_item()
             .table_name(&self.names.transfers)
             .key("PK", text(LEASE))
@@ -181,7 +181,8 @@ impl Cloud {
     /// Puts an object that must not be there; a transient error where it is.
     async fn put_new(&self, key: &str, bytes: Vec<u8>) -> Result<(), PortError> {
         let body = aws_sdk_s3::primitives::ByteStream::from(bytes);
-        let put = self.s3.put_object().bucket(&self.names.checkpoints).key(key).body(body).if_none_match("*");
+        let put =
+            self.s3().put_object().bucket(&self.names.checkpoints).key(key).body(body).if_none_match("*");
         match put.send().await {
             Ok(_) => Ok(()),
             Err(error) if code_of(&error) == Some("PreconditionFailed") => {
@@ -236,7 +237,7 @@ impl ReadHeads for Cloud {
     async fn mark_signed(&self, tenant: &TenantId, leaves: Vec<Leaf>) -> Result<(), PortError> {
         for leaf in leaves {
             let taken = self
-                .dynamodb
+                .dynamodb()
                 .update_item()
                 .table_name(self.names.heads())
                 .key("PK", text(head_key(tenant, &leaf.chain)))
@@ -281,7 +282,7 @@ impl Checkpoints for Cloud {
 
 impl SignNote for Cloud {
     async fn note_key(&self, tenant: &TenantId) -> Result<NoteKey, PortError> {
-        let answer = self.kms.get_public_key().key_id(&self.names.signing_key).send().await;
+        let answer = self.kms().get_public_key().key_id(&self.names.signing_key).send().await;
         let answer = answer.map_err(|error| failed("the signing key", error))?;
         let spki = answer.public_key.map(Blob::into_inner).unwrap_or_default();
         let public = spki.last_chunk::<32>().filter(|_| spki.len() == SPKI_LEN);
@@ -293,7 +294,7 @@ impl SignNote for Cloud {
 
     async fn sign(&self, text: String) -> Result<[u8; 64], PortError> {
         let answer = self
-            .kms
+            .kms()
             .sign()
             .key_id(&self.names.signing_key)
             .message(Blob::new(text))

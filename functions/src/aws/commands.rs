@@ -42,7 +42,7 @@ pub(crate) async fn poll(
 impl Cloud {
     async fn receive_commands(&self, url: &str, commands: &mpsc::Sender<Command>) -> Result<(), PortError> {
         let answer = self
-            .sqs
+            .sqs()
             .receive_message()
             .queue_url(url)
             .wait_time_seconds(POLL_SECS)
@@ -59,7 +59,7 @@ impl Cloud {
             // An edge that no longer listens has no call that the command could be for.
             let _gone = commands.send(command).await;
             let taken = self
-                .sqs
+                .sqs()
                 .delete_message()
                 .queue_url(url)
                 .receipt_handle(message.receipt_handle().unwrap_or_default());

@@ -27,7 +27,7 @@ impl Cloud {
 impl ClaimOnce for Cloud {
     async fn claim(&self, name: &str, owner: &str) -> Result<bool, PortError> {
         let put = self
-            .dynamodb
+            .dynamodb()
             .put_item()
             .table_name(&self.names.transfers)
             .item("PK", text(format!("CLAIM#{name}")))
@@ -72,7 +72,7 @@ impl Deliveries for Cloud {
         if let Some(status) = state.status {
             item.insert("status".to_owned(), number(status));
         }
-        let put = self.dynamodb.put_item().table_name(&self.names.transfers).set_item(Some(item));
+        let put = self.dynamodb().put_item().table_name(&self.names.transfers).set_item(Some(item));
         put.send().await.map(drop).map_err(|error| failed("the table of transfers", error))
     }
 

@@ -53,7 +53,7 @@ impl Done {
 impl Cloud {
     /// The queue of the audit trail, for whoever has only the stack's name.
     pub async fn with_audit_queue(mut self, stack: &str) -> Result<Self, PortError> {
-        let found = self.sqs.get_queue_url().queue_name(format!("{stack}-{AUDIT}")).send().await;
+        let found = self.sqs().get_queue_url().queue_name(format!("{stack}-{AUDIT}")).send().await;
         let url = found.map_err(|error| failed("the queue of the audit trail", error))?.queue_url;
         self.names.queues.push((AUDIT, url.ok_or_else(|| damaged("the queue of the audit trail"))?));
         Ok(self)
@@ -128,7 +128,7 @@ impl Cloud {
                 .map_err(|_| damaged("a key"))?;
             items.push(TransactWriteItem::builder().update(gone).build());
         }
-        let erased = self.dynamodb.transact_write_items().set_transact_items(Some(items)).send().await;
+        let erased = self.dynamodb().transact_write_items().set_transact_items(Some(items)).send().await;
         match erased {
             Ok(_) => Ok(ids(&rows)),
             Err(error) => Err(match error.as_service_error() {
@@ -143,7 +143,7 @@ impl Cloud {
     async fn hold(&self, request: &Request) -> Result<(), PortError> {
         let held = request.deed == Deed::PlaceHold;
         let set = self
-            .dynamodb
+            .dynamodb()
             .update_item()
             .table_name(self.names.heads())
             .key("PK", text(head_key(&request.tenant, &ChainId::of(&request.call))))

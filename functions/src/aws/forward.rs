@@ -190,7 +190,7 @@ impl Wanted {
 
 impl Cloud {
     async fn find_queue(&self, name: String) -> Result<String, CloudError> {
-        let found = self.sqs.get_queue_url().queue_name(&name).send().await;
+        let found = self.sqs().get_queue_url().queue_name(&name).send().await;
         let url = match found {
             Ok(answer) => answer.queue_url,
             Err(error)

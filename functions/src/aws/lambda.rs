@@ -150,7 +150,7 @@ impl Function {
         let secs = wait.min(INVISIBLE_MAX).as_secs_f64().ceil() as i32;
         let changed = self
             .cloud
-            .sqs
+            .sqs()
             .change_message_visibility()
             .queue_url(self.cloud.names.queue_url(self.queue)?)
             .receipt_handle(&record.receipt_handle)
@@ -173,7 +173,7 @@ impl Function {
         });
         let sent = match self.cloud.names.queue_url(PARKED) {
             Ok(url) => {
-                let send = self.cloud.sqs.send_message().queue_url(url).message_body(body.to_string());
+                let send = self.cloud.sqs().send_message().queue_url(url).message_body(body.to_string());
                 send.send().await.map(drop).map_err(|error| failed("parked", error))
             }
             Err(error) => Err(error),

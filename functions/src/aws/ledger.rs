@@ -151,7 +151,7 @@ impl Cloud {
             TransactWriteItem::builder().put(self.new_item(idem_item(chain, new))?).build(),
         ];
         let written =
-            self.dynamodb.transact_write_items().set_transact_items(Some(items.into())).send().await;
+            self.dynamodb().transact_write_items().set_transact_items(Some(items.into())).send().await;
         let Err(error) = written else { return Ok(Written::Yes) };
         match error.as_service_error() {
             Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
@@ -265,7 +265,7 @@ impl Cloud {
     /// One row, read after every write before.
     pub(crate) async fn item(&self, table: &str, pk: &str, sk: &str) -> Result<Option<Item>, PortError> {
         let answer = self
-            .dynamodb
+            .dynamodb()
             .get_item()
             .table_name(table)
             .key("PK", text(pk))
@@ -282,7 +282,7 @@ impl Cloud {
     pub async fn close_after(&self, grace_ms: i64) -> Result<Vec<CallId>, PortError> {
         let due = self.wall().plus_millis(-grace_ms);
         let answer = self
-            .dynamodb
+            .dynamodb()
             .query()
             .table_name(self.names.heads())
             .index_name(OPEN_INDEX)
@@ -313,7 +313,7 @@ impl Cloud {
         let mut open = 0;
         for state in [RUNNING, ENDED] {
             let answer = self
-                .dynamodb
+                .dynamodb()
                 .query()
                 .table_name(self.names.heads())
                 .index_name(OPEN_INDEX)
@@ -380,7 +380,7 @@ impl Cloud {
         let mut from = None;
         loop {
             let answer = self
-                .dynamodb
+                .dynamodb()
                 .query()
                 .table_name(table)
                 .key_condition_expression("PK = :pk AND begins_with(SK, :prefix)")

@@ -19,7 +19,7 @@ fn day_key(tenant: &TenantId, day: Day) -> String {
 impl PutRow for Cloud {
     async fn put_row(&self, row: StoredRow) -> Result<(), PortError> {
         let put = self
-            .dynamodb
+            .dynamodb()
             .put_item()
             .table_name(&self.names.transfers)
             .item("PK", text(day_key(&row.tenant, row.day)))

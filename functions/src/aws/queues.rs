@@ -68,7 +68,7 @@ impl Cloud {
             .map(|(position, message)| entry(position, message))
             .collect::<Result<Vec<_>, _>>()?;
         let answer = self
-            .sqs
+            .sqs()
             .send_message_batch()
             .queue_url(url)
             .set_entries(Some(entries))

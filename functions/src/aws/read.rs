@@ -186,7 +186,7 @@ impl TableReader {
         loop {
             let answer = self
                 .cloud
-                .dynamodb
+                .dynamodb()
                 .query()
                 .table_name(&self.cloud.names.audit)
                 .index_name("GSI1")
@@ -279,7 +279,7 @@ impl TableReader {
         loop {
             let answer = self
                 .cloud
-                .dynamodb
+                .dynamodb()
                 .scan()
                 .table_name(table)
                 .set_projection_expression(only.map(str::to_owned))

@@ -141,7 +141,7 @@ impl Cloud {
     /// first and second line.
     async fn secret_of(&self, destination: &DestinationId) -> Result<(Secret, Option<Secret>), PortError> {
         let name = format!("{}{destination}", self.names.secrets_prefix);
-        let answer = self.secrets.get_secret_value().secret_id(&name).send().await.map_err(|error| {
+        let answer = self.secrets().get_secret_value().secret_id(&name).send().await.map_err(|error| {
             if code_of(&error) == Some("ResourceNotFoundException") {
                 return PortError::Transient(format!(
                     "there is no secret {name}: put the destination's whsec_… there"
@@ -173,43 +173,66 @@ fn parsed(edge: &EdgeId, bytes: &[u8]) -> Result<Published, PortError> {
 }
 
 /// What a function runs by for one edge.
-pub struct Settings {
+pub struct Settings<S> {
     /// Its configuration.
     pub config: Arc<FunctionsConfig>,
     /// Its policies.
     pub policies: PolicySet,
-    /// Sends its webhooks; keeps connections between records.
-    pub http: HttpSender<SystemClock>,
+    /// What sends its webhooks, and keeps connections between records; nothing in a function
+    /// that sends none.
+    pub sender: S,
     digest: Hash,
     read_at_ms: u64,
     looked_at_ms: AtomicU64,
 }
 
-/// Whether a function signs webhooks, and so may read the keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signs {
-    /// It does.
-    Yes,
-    /// It does not, and gets none.
-    No,
+/// What a function does with receivers beyond naming them. A type and no flag, so that a
+/// function that sends nothing has neither the HTTP client nor that of the secrets in it.
+pub trait Sender: Sized {
+    /// The signing key of a destination, and the one before its last rotation.
+    fn keys(
+        cloud: &Cloud,
+        destination: &DestinationId,
+    ) -> impl Future<Output = Result<(Secret, Option<Secret>), PortError>> + Send;
+
+    /// One for the receivers of `config`.
+    fn new(config: &FunctionsConfig, clock: SystemClock) -> Self;
+}
+
+/// Signs nothing and sends nothing.
+impl Sender for () {
+    async fn keys(_: &Cloud, _: &DestinationId) -> Result<(Secret, Option<Secret>), PortError> {
+        Ok((no_secret()?, None))
+    }
+
+    fn new(_: &FunctionsConfig, _: SystemClock) -> Self {}
+}
+
+impl Sender for HttpSender<SystemClock> {
+    async fn keys(cloud: &Cloud, destination: &DestinationId) -> Result<(Secret, Option<Secret>), PortError> {
+        cloud.secret_of(destination).await
+    }
+
+    fn new(config: &FunctionsConfig, clock: SystemClock) -> Self {
+        Self::new(Current::new(config.clone()), clock)
+    }
 }
 
 /// The settings of all edges, as far as this function has seen them.
-pub struct Library {
+pub struct Library<S> {
     cloud: Cloud,
     clock: SystemClock,
-    signs: Signs,
-    known: Mutex<BTreeMap<EdgeId, Arc<Settings>>>,
+    known: Mutex<BTreeMap<EdgeId, Arc<Settings<S>>>>,
 }
 
-impl Library {
+impl<S: Sender> Library<S> {
     /// Reads nothing yet.
-    pub fn new(cloud: Cloud, clock: SystemClock, signs: Signs) -> Self {
-        Self { cloud, clock, signs, known: Mutex::new(BTreeMap::new()) }
+    pub fn new(cloud: Cloud, clock: SystemClock) -> Self {
+        Self { cloud, clock, known: Mutex::new(BTreeMap::new()) }
     }
 
     /// The settings of an edge. Where `policy` is named and not known, they are read again.
-    pub async fn of(&self, edge: &EdgeId, policy: Option<&str>) -> Result<Arc<Settings>, PortError> {
+    pub async fn of(&self, edge: &EdgeId, policy: Option<&str>) -> Result<Arc<Settings<S>>, PortError> {
         let now_ms = self.clock.now().millis();
         let mut known = self.known.lock().await;
         let before = known.get(edge).cloned();
@@ -241,15 +264,15 @@ impl Library {
     async fn looked(
         &self,
         edge: &EdgeId,
-        before: Option<&Arc<Settings>>,
+        before: Option<&Arc<Settings<S>>>,
         now_ms: u64,
-    ) -> Result<Arc<Settings>, PortError> {
+    ) -> Result<Arc<Settings<S>>, PortError> {
         let bytes = self.cloud.object(&self.cloud.names.media, &object_of(edge)).await?;
         // Not there yet is not for good: the edge publishes when it can.
         let bytes =
             bytes.ok_or_else(|| PortError::Transient(format!("{edge} has not published its settings")))?;
         let digest = Hash::of(&[&bytes]);
-        let fresh = |settings: &&Arc<Settings>| {
+        let fresh = |settings: &&Arc<Settings<S>>| {
             settings.digest == digest && now_ms.saturating_sub(settings.read_at_ms) < KEPT_MS
         };
         match before.filter(fresh) {
@@ -264,7 +287,7 @@ impl Library {
         published: Published,
         digest: Hash,
         read_at_ms: u64,
-    ) -> Result<Settings, PortError> {
+    ) -> Result<Settings<S>, PortError> {
         let bad = |what: String| PortError::Transient(format!("the published settings of {edge}: {what}"));
         let policies = published
             .policies
@@ -273,10 +296,7 @@ impl Library {
             .collect::<Result<Vec<_>, _>>()?;
         let mut destinations = Vec::new();
         for destination in published.destinations {
-            let secrets = match self.signs {
-                Signs::Yes => self.cloud.secret_of(&destination.id).await?,
-                Signs::No => (no_secret()?, None),
-            };
+            let secrets = S::keys(&self.cloud, &destination.id).await?;
             destinations.push(destination.with(secrets));
         }
         let config = FunctionsConfig {
@@ -288,11 +308,11 @@ impl Library {
             destinations,
             public_url: published.public_url,
         };
-        let http = HttpSender::new(Current::new(config.clone()), self.clock);
+        let sender = S::new(&config, self.clock);
         Ok(Settings {
             config: Arc::new(config),
             policies: PolicySet::new(&policies),
-            http,
+            sender,
             digest,
             read_at_ms,
             looked_at_ms: AtomicU64::new(read_at_ms),

@@ -80,7 +80,7 @@ impl Cloud {
             return Err(PortError::Permanent("the data key of this call is destroyed".to_owned()));
         };
         let answer = self
-            .kms
+            .kms()
             .decrypt()
             .ciphertext_blob(Blob::new(wrapped))
             .encryption_context("tenant", tenant.as_str())
@@ -103,7 +103,7 @@ impl Cloud {
         key: &[u8; KEY_LEN],
     ) -> Result<bool, PortError> {
         let answer = self
-            .kms
+            .kms()
             .encrypt()
             .key_id(&self.names.data_key)
             .plaintext(Blob::new(key.as_slice()))
@@ -126,7 +126,7 @@ impl Cloud {
     /// Puts a row unless its key is taken; `false` where it is.
     pub(crate) async fn put_once(&self, table: &str, item: Item) -> Result<bool, PortError> {
         let put = self
-            .dynamodb
+            .dynamodb()
             .put_item()
             .table_name(table)
             .set_item(Some(item))
@@ -217,13 +217,13 @@ impl Cloud {
     /// Stores an object, replacing an earlier one.
     pub(crate) async fn put_object(&self, bucket: &str, name: &str, bytes: Vec<u8>) -> Result<(), PortError> {
         let body = aws_sdk_s3::primitives::ByteStream::from(bytes);
-        let put = self.s3.put_object().bucket(bucket).key(name).body(body).send().await;
+        let put = self.s3().put_object().bucket(bucket).key(name).body(body).send().await;
         put.map(drop).map_err(|error| failed("a bucket", error))
     }
 
     /// An object's bytes.
     pub(crate) async fn object(&self, bucket: &str, name: &str) -> Result<Option<Vec<u8>>, PortError> {
-        match self.s3.get_object().bucket(bucket).key(name).send().await {
+        match self.s3().get_object().bucket(bucket).key(name).send().await {
             Ok(answer) => {
                 let body = answer.body.collect().await;
                 let bytes = body.map_err(|_| PortError::Transient("an object was cut off".to_owned()))?;

@@ -1,7 +1,7 @@
 //! The function `build-payload`: decisions in, payloads and their announcements out.
 
 use functions::aws::lambda::{answer, batch_in, begin, serve, trace_of};
-use functions::aws::settings::{Library, Signs};
+use functions::aws::settings::Library;
 use functions::build_payload;
 use functions::clock::SystemClock;
 use functions::outbox::DecisionJob;
@@ -11,7 +11,7 @@ use functions::ports::DECISIONS;
 async fn main() -> Result<(), lambda_runtime::Error> {
     let function = begin("build-payload", DECISIONS).await;
     let clock = SystemClock::start();
-    let library = Library::new(function.cloud.clone(), clock, Signs::No);
+    let library = Library::<()>::new(function.cloud.clone(), clock);
     serve(async |event| {
         let batch = function.batch(batch_in(event)?, async |record| {
             let job = DecisionJob::from_json(record.body.as_bytes())?;

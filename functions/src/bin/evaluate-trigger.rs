@@ -2,7 +2,7 @@
 
 use functions::aws::deliveries::WithoutClaims;
 use functions::aws::lambda::{answer, batch_in, begin, serve, trace_of};
-use functions::aws::settings::{Library, Signs};
+use functions::aws::settings::Library;
 use functions::batch::Failure;
 use functions::clock::SystemClock;
 use functions::evaluate_trigger;
@@ -13,7 +13,7 @@ use handoff::event::CallEvent;
 async fn main() -> Result<(), lambda_runtime::Error> {
     let function = begin("evaluate-trigger", SIGNALS).await;
     let clock = SystemClock::start();
-    let library = Library::new(function.cloud.clone(), clock, Signs::No);
+    let library = Library::<()>::new(function.cloud.clone(), clock);
     serve(async |event| {
         let batch = function.batch(batch_in(event)?, async |record| {
             let event = CallEvent::from_json(record.body.as_bytes()).map_err(Failure::permanent)?;
