@@ -105,7 +105,8 @@ class Phone:
     def _send(self, start, lines, body=""):
         kind = ["Content-Type: application/sdp"] if body else []
         text = "\r\n".join([start, *lines, *kind, f"Content-Length: {len(body)}", "", body])
-        self.sip.sendto(text.encode(), self.edge)
+        if not self.sip.is_closing():  # A phone that was put away still has a timer to ring by.
+            self.sip.sendto(text.encode(), self.edge)
         return text.encode()
 
     def _request(self, method, cseq, body=""):
