@@ -51,7 +51,7 @@ def is_own(role, text, statement):
 def slot_faults(resources, slot, other):
     """A slot is complete, and reaches nothing of the other one."""
     number = slot.removeprefix("Edge")
-    parts = (f"{slot}Address", f"{slot}Volume", f"{slot}Drain", f"{slot}Template", f"{slot}Role",
+    parts = (f"{slot}Address", f"{slot}Volume", f"{slot}Drain", f"{slot}Template", f"{slot}Role", f"{slot}SilentAlarm",
              f"Commands{slot}Queue", f"Commands{slot}DeadLetters", f"Commands{slot}DeadLettersAlarm")
     missing = [part for part in parts if part not in resources]
     yield from (f"{slot}: a slot without {part}" for part in missing)
@@ -65,6 +65,8 @@ def slot_faults(resources, slot, other):
     role, text = resources[f"{slot}Role"], str(resources[f"{slot}Role"])
     if other in text or f"edge-{other.removeprefix('Edge')}" in text:
         yield f"{slot}: reaches what is {other}'s"
+    if resources[f"{slot}SilentAlarm"]["Properties"]["TreatMissingData"] != "breaching":
+        yield f"{slot}: nobody notices that it is gone"
     volume = resources[f"{slot}Volume"]["Properties"]
     if "KmsKeyId" not in volume or not volume.get("Encrypted"):
         yield f"{slot}: its spool is in the clear"
@@ -298,6 +300,8 @@ def plants(template):
     yield planted("pass the stack's key", lambda r: said(r, "Edge1Role", "Disk").pop("Condition"))
     yield planted("its own instance", lambda r: launch(r)["TagSpecifications"].pop())
     yield planted("nobody checked", lambda r: launch(r)["UserData"]["Fn::Base64"]["Fn::Sub"].__setitem__(0, "curl | sh"))
+    yield planted("without Edge1SilentAlarm", lambda r: r.pop("Edge1SilentAlarm"))
+    yield planted("nobody notices", lambda r: r["Edge2SilentAlarm"]["Properties"].update(TreatMissingData="ignore"))
     yield planted("race for", lambda r: r["Edge1Group"]["Properties"].update(MaxSize="2"))
     yield planted("without draining", lambda r: r["Edge2Drain"]["Properties"].update(DefaultResult="ABANDON"))
     yield planted("spool is in the clear", lambda r: r["Edge1Volume"]["Properties"].pop("KmsKeyId"))
