@@ -78,6 +78,8 @@ pub struct Edge {
     pub cancel_while_waiting: bool,
     /// How long nothing may come from a leg that is not held before it counts as lost.
     pub rtp_timeout: Duration,
+    /// How long calls may go on after the edge was told to stop; then they are ended.
+    pub drain_max: Duration,
     /// BCP 47 language of prompts.
     pub lang: String,
     /// Clip and text id of the AI and recording disclosure.

@@ -58,9 +58,6 @@ use crate::setup::Setup;
 /// The loop answers within this time or is taken for standing: it never works longer at once.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Calls that may still run after SIGTERM before they are ended.
-const GRACE: Duration = Duration::from_secs(15 * 60);
-
 /// The functions may finish what is queued for this long at a stop, so that the chains of the
 /// last calls are closed. Longer is the business of the next start: nothing is lost.
 const FINISH: Duration = Duration::from_secs(5);
@@ -93,6 +90,7 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
         }
     };
     descriptors::raise_limit();
+    let mut drain_max = config.edge.drain_max;
     let server = Server::start(config).await?;
     let manager = notify::Manager::of_environment();
     manager.ready();
@@ -106,15 +104,18 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => break,
             _ = sign_of_life.tick() => if server.is_alive().await { manager.alive() },
             _ = hang_up.recv() => match Config::load(&path) {
-                Ok(config) => server.reload(config).await,
+                Ok(config) => {
+                    drain_max = config.edge.drain_max;
+                    server.reload(config).await;
+                }
                 Err(errors) => warn!("the new configuration is refused, the old one stays: {errors}"),
             },
         }
     }
     info!("draining: no new calls, running ones go on");
-    manager.stopping(GRACE + FINISH);
+    manager.stopping(drain_max + FINISH);
     {
-        let mut draining = pin!(server.drain(GRACE));
+        let mut draining = pin!(server.drain(drain_max));
         loop {
             tokio::select! {
                 () = &mut draining => break,

@@ -22,6 +22,7 @@ pub mod write_audit;
 pub mod clock;
 pub mod guard;
 pub mod http;
+pub mod invocation;
 pub mod local;
 pub mod sqlite;
 mod worker;

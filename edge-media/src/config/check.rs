@@ -129,6 +129,8 @@ impl<'a> Checker<'a> {
             RTP_TIMEOUT_S,
             RTP_TIMEOUT_DEFAULT_S,
         );
+        let drain_max_s =
+            self.in_range(table.drain_max_s.as_ref(), "drain_max_s", DRAIN_MAX_S, DRAIN_MAX_DEFAULT_S);
         let lang = self.lang(table.lang.as_ref(), "en");
         let disclosure = self.name(table.disclosure.as_ref(), "disclosure", "disclosure.ai_recording");
         if let (Some(lang), Some(disclosure)) = (&lang, &disclosure) {
@@ -149,6 +151,7 @@ impl<'a> Checker<'a> {
             hold_signalling: hold_signalling?,
             cancel_while_waiting,
             rtp_timeout: Duration::from_secs(rtp_timeout_s?.into()),
+            drain_max: Duration::from_secs(drain_max_s?.into()),
             lang: lang?,
             disclosure: disclosure?,
             recording: table.recording,
@@ -406,6 +409,10 @@ const DATA_DIR: &str = "warmbridge-data";
 const RTP_TIMEOUT_S: RangeInclusive<u32> = 5..=300;
 /// Long enough for a network to find another way, short enough to wait for.
 const RTP_TIMEOUT_DEFAULT_S: u32 = 20;
+/// Shorter, and a stop is a hang-up; the longest is what a group of instances waits for at most.
+const DRAIN_MAX_S: RangeInclusive<u32> = 10..=172_800;
+/// Most calls end by themselves within it; longer holds up whoever restarts an edge by hand.
+const DRAIN_MAX_DEFAULT_S: u32 = 900;
 /// Outside the range that systems use for outbound connections on their own.
 const RTP_PORTS_DEFAULT: (u16, u16) = (20_000, 29_998);
 /// Four legs, each with its port and one in quarantine.

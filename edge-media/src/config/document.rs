@@ -47,6 +47,7 @@ pub(super) struct EdgeTable {
     pub(super) hold_signalling: Option<Spanned<String>>,
     pub(super) cancel_while_waiting: Option<Spanned<bool>>,
     pub(super) rtp_timeout_s: Option<Spanned<i64>>,
+    pub(super) drain_max_s: Option<Spanned<i64>>,
     pub(super) lang: Option<Spanned<String>>,
     pub(super) disclosure: Option<Spanned<String>>,
     #[serde(default)]

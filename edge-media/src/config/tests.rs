@@ -84,6 +84,7 @@ fn a_minimal_configuration_gets_the_documented_defaults() {
     assert_eq!(agent.ring_timeout, Duration::from_secs(20));
     assert_eq!(agent.accept_timeout, Duration::from_secs(20));
     assert_eq!(config.edge.rtp_timeout, Duration::from_secs(20));
+    assert_eq!(config.edge.drain_max, Duration::from_secs(900));
     assert_eq!(config.queues[0].on_agent_bye, Survivor::End);
     assert_eq!(config.queues[0].on_agent_lost, Survivor::Reoffer);
     assert_eq!(config.queues[0].payload_ack, PayloadAck::Desktop);
@@ -98,6 +99,8 @@ fn where_a_caller_goes_after_the_bridge_and_when_a_leg_is_given_up_are_chosen_wi
     assert_eq!(config.queues[0].on_agent_lost, Survivor::Closing);
     let silent = with("tenant = \"t_acme\"\n", "tenant = \"t_acme\"\nrtp_timeout_s = 1\n");
     refused(&silent, &["line 5: rtp_timeout_s is 1: 5 to 300 allowed"]);
+    let abrupt = with("tenant = \"t_acme\"\n", "tenant = \"t_acme\"\ndrain_max_s = 0\n");
+    refused(&abrupt, &["line 5: drain_max_s is 0: 10 to 172800 allowed"]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The function `evaluate-trigger`: signals in, decisions out.
 
 use functions::aws::deliveries::WithoutClaims;
-use functions::aws::lambda::{answer, batch_in, begin, serve, trace_of};
+use functions::aws::lambda::{begin, serve, trace_of};
 use functions::aws::settings::Library;
 use functions::batch::Failure;
 use functions::clock::SystemClock;
 use functions::evaluate_trigger;
+use functions::invocation::{answer, batch_in};
 use functions::ports::{Policies, SIGNALS};
 use handoff::event::CallEvent;
 

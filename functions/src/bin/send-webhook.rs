@@ -1,10 +1,11 @@
 //! The function `send-webhook`, once for each lane: signed messages out, every try recorded.
 
-use functions::aws::lambda::{answer, batch_in, begin, serve, trace_of};
+use functions::aws::lambda::{begin, serve, trace_of};
 use functions::aws::settings::Library;
 use functions::breakers::Breakers;
 use functions::clock::SystemClock;
 use functions::http::HttpSender;
+use functions::invocation::{answer, batch_in};
 use functions::local::jitter;
 use functions::outbox::WebhookJob;
 use functions::ports::{WEBHOOKS_DURABLE, WEBHOOKS_LIVE};
