@@ -107,6 +107,10 @@ pub struct Trunk {
     pub addresses: Vec<IpNet>,
     /// The type of its calls, for routing rules.
     pub call_type: Option<String>,
+    /// Calls from it at once.
+    pub calls_max: Option<u32>,
+    /// Calls from it that arrive in a second.
+    pub calls_per_s: Option<u32>,
     /// What is kept up with it.
     pub uplink: Option<TrunkUplink>,
 }

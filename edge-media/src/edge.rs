@@ -417,6 +417,7 @@ impl Edge {
         self.directory.reload(config.people, config.queues);
         let outputs = self.sip.reload(config.sip.trunks, config.sip.users);
         self.carry_sip(at, outputs, out);
+        self.sip.set_limits(config.sip.limits);
         let outputs = self.sip.set_uplinks(at.now, config.sip.uplinks);
         self.carry_sip(at, outputs, out);
     }

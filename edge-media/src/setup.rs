@@ -21,7 +21,8 @@ use crate::edge::EdgeConfig;
 use crate::edge::directory::{Dial, Members, Person};
 use crate::io::media::MediaConfig;
 use crate::sip::{
-    Account, Credentials, Destination as SipDestination, SipConfig, TrunkConfig, UplinkConfig, UserConfig,
+    Account, CallLimits, Credentials, Destination as SipDestination, SipConfig, TrunkConfig, UplinkConfig,
+    UserConfig,
 };
 
 /// Calls at once on one edge: the RTP range of the example holds four ports a call for this
@@ -127,6 +128,7 @@ impl Setup {
             sip: SipConfig {
                 advertised_tcp: tcp.map(advertised),
                 trunks: self.config.trunks.iter().map(trunk).collect(),
+                limits: self.config.trunks.iter().filter_map(limits).collect(),
                 uplinks: self.config.trunks.iter().filter_map(|trunk| uplink(trunk, false)).collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
@@ -236,6 +238,12 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
         port: None,
         credentials: None,
     }
+}
+
+fn limits(trunk: &crate::config::Trunk) -> Option<CallLimits> {
+    let (calls_max, calls_per_s) = (trunk.calls_max, trunk.calls_per_s);
+    let limited = calls_max.is_some() || calls_per_s.is_some();
+    limited.then(|| CallLimits { trunk: trunk.name.clone(), calls_max, calls_per_s })
 }
 
 /// What is kept up with a trunk, if anything; a query asks for it and changes nothing.

@@ -6,7 +6,7 @@
 //!
 //! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
 //! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp` and
-//! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`; then the [`Stack`] itself: `stack`
+//! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`, `room`; then the [`Stack`] itself: `stack`
 //! (admission and dispatch), `uas`, `within`, `uac`, `reinvite`, `registration`, `uplink` (what is kept up with trunks).
 //!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
@@ -28,6 +28,7 @@ mod random;
 mod registrar;
 mod registration;
 mod reinvite;
+mod room;
 mod sdp;
 mod stack;
 mod stream;
@@ -41,6 +42,7 @@ mod within;
 pub use auth::Secret;
 pub use guard::Counters;
 pub use offer_answer::is_reachable;
+pub use room::CallLimits;
 pub use stack::Stack;
 pub use trunk::{Credentials, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
 pub use uplink::{

@@ -66,6 +66,8 @@ pub(super) struct TrunkTable {
     pub(super) expires_s: Option<Spanned<i64>>,
     pub(super) proxies: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) options_s: Option<Spanned<i64>>,
+    pub(super) calls_max: Option<Spanned<i64>>,
+    pub(super) calls_per_s: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

@@ -410,9 +410,10 @@ fn a_trunk_that_registers_needs_an_account_and_no_addresses() {
 
     let given = parse(&with(
         "addresses = [\"203.0.113.0/24\"]",
-        "addresses = [\"203.0.113.0/24\"]\noptions_s = 10\nproxies = [\"a.example\", \"192.0.2.1:5080\"]",
+        "addresses = [\"203.0.113.0/24\"]\noptions_s = 10\nproxies = [\"a.example\", \"192.0.2.1:5080\"]\ncalls_max = 30\ncalls_per_s = 5",
     ))
     .unwrap();
+    assert_eq!((given.trunks[0].calls_max, given.trunks[0].calls_per_s), (Some(30), Some(5)));
     let uplink = given.trunks[0].uplink.as_ref().unwrap();
     assert_eq!((uplink.account.is_none(), uplink.servers.len()), (true, 2));
 }
@@ -420,6 +421,13 @@ fn a_trunk_that_registers_needs_an_account_and_no_addresses() {
 #[test]
 fn what_is_wrong_with_a_registration_is_named() {
     for (lines, expected) in [
+        (
+            "addresses = [\"192.0.2.1\"]\ncalls_max = 0\ncalls_per_s = 1001",
+            vec![
+                "line 12: calls_max is 0: 1 to 1000 allowed",
+                "line 13: calls_per_s is 1001: 1 to 1000 allowed",
+            ],
+        ),
         ("", vec!["line 10: a trunk needs addresses, or register"]),
         (
             "register = \"sip:reg.example\"\npassword_file = \"x.sip\"",

@@ -18,6 +18,7 @@ use super::message::{self, Fault, Message, Request, Response};
 use super::random::Random;
 use super::registrar::Registrar;
 use super::registration::Registration;
+use super::room::{CallLimits, Room};
 use super::stream::{Framed, Framer};
 use super::transaction::{Progress, TIMEOUT, TransactionId, Transactions};
 use super::trunk::{SipConfig, TrunkConfig, UserConfig};
@@ -86,6 +87,7 @@ pub struct Stack {
     pub(super) timers: Deadlines<Timer>,
     pub(super) registrar: Registrar,
     pub(super) registrations: BTreeMap<String, Registration>,
+    pub(super) room: Room,
     pub(super) uplinks: BTreeMap<String, Uplink>,
     pub(super) uplink_news: Vec<UplinkNews>,
     pub(super) auth: Authenticator,
@@ -116,6 +118,7 @@ impl Stack {
             timers: Deadlines::new(),
             registrar: Registrar::default(),
             registrations: BTreeMap::new(),
+            room: Room::new(config.limits.clone()),
             uplinks: BTreeMap::new(),
             uplink_news: Vec::new(),
             failures: Buckets::new(1, FAILURES_BURST),
@@ -247,6 +250,11 @@ impl Stack {
     pub fn set_uplinks(&mut self, now: Now, uplinks: Vec<UplinkConfig>) -> Vec<SipOutput> {
         self.keep_uplinks(now, uplinks);
         std::mem::take(&mut self.out)
+    }
+
+    /// Exchanges how many calls trunks may have. Running calls stay.
+    pub fn set_limits(&mut self, limits: Vec<CallLimits>) {
+        self.room.limit(limits);
     }
 
     /// Learns the addresses of trunks' servers, each in the order in which they are tried.
@@ -419,6 +427,7 @@ impl Stack {
         };
         work(self, &mut dialog);
         if dialog.is_over() {
+            self.room.ended(key);
             self.by_call.remove(&(dialog.call_id.clone(), dialog.local_tag().to_owned()));
             for timer in [
                 Timer::Acknowledge(key),
@@ -441,6 +450,7 @@ impl Stack {
         }
         dialog.cause = cause;
         dialog.wanted = None;
+        self.room.ended(dialog.key);
         self.timers.clear(&Timer::Glare(dialog.key));
         self.timers.clear(&Timer::Session(dialog.key));
         self.event(SipEvent::Ended { dialog: dialog.key, cause, status });

@@ -8,6 +8,7 @@ use handoff::pii::Pii;
 use ipnet::IpNet;
 
 use super::auth::Secret;
+use super::room::CallLimits;
 use super::uplink::UplinkConfig;
 
 /// A carrier, PBX or other peer that is trusted by its address.
@@ -64,6 +65,8 @@ pub struct SipConfig {
     pub trunks: Vec<TrunkConfig>,
     /// Human agents.
     pub users: Vec<UserConfig>,
+    /// How many calls trunks may have.
+    pub limits: Vec<CallLimits>,
     /// What is kept up with trunks.
     pub uplinks: Vec<UplinkConfig>,
     /// Addresses that a trunk without a list of its own is known by: those of its servers.
@@ -91,6 +94,7 @@ impl SipConfig {
             domains: Vec::new(),
             trunks: Vec::new(),
             users: Vec::new(),
+            limits: Vec::new(),
             uplinks: Vec::new(),
             targets: Vec::new(),
             hosts: Vec::new(),

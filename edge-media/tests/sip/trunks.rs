@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use edge_media::sip::{
-    Account, Caller, Credentials, Destination, DialogKey, Direction, Origin, RegistrationPhase, Secret,
-    SipCommand, SipConfig, SipEvent, TrunkConfig, UplinkChange, UplinkConfig, UplinkState, UserConfig,
+    Account, CallLimits, Caller, Credentials, Destination, DialogKey, Direction, Origin, RegistrationPhase,
+    Secret, SipCommand, SipConfig, SipEvent, TrunkConfig, UplinkChange, UplinkConfig, UplinkState,
+    UserConfig,
 };
 use handoff::pii::Pii;
 
@@ -200,4 +201,47 @@ fn a_reload_leaves_alone_what_is_configured_as_before() {
     dial(&mut world, CARRIER, 9);
     world.run(100);
     assert!(!world.take(EDGE).iter().any(|event| matches!(event, SipEvent::Invited { .. })));
+}
+
+#[test]
+fn a_call_beyond_the_trunk_s_room_is_told_to_come_back_and_one_that_ends_makes_room() {
+    let mut world = World::new(11);
+    let mut edge = SipConfig::new(address(EDGE), "edge.example");
+    edge.trunks.push(trunk("carrier", CARRIER));
+    edge.limits.push(CallLimits { trunk: "carrier".to_owned(), calls_max: Some(1), calls_per_s: Some(2) });
+    world.add(EDGE, edge);
+    world.add(CARRIER, registrar(CARRIER, false));
+    let invited = |events: Vec<SipEvent>| {
+        events
+            .into_iter()
+            .find_map(|event| if let SipEvent::Invited { dialog, .. } = event { Some(dialog) } else { None })
+    };
+    dial(&mut world, CARRIER, 1);
+    world.run(100);
+    let first = invited(world.take(EDGE)).unwrap();
+    dial(&mut world, CARRIER, 3);
+    world.run(100);
+    assert_eq!(invited(world.take(EDGE)), None);
+    let refusals = |world: &World| {
+        let texts = world.wire.iter().map(|(.., bytes)| String::from_utf8_lossy(bytes).into_owned());
+        texts
+            .filter(|text| text.starts_with("SIP/2.0 503") && text.contains("\r\nRetry-After: 10\r\n"))
+            .count()
+    };
+    assert_eq!(refusals(&world), 1);
+    // The first ends: there is room, but only so often a second.
+    world.command(EDGE, SipCommand::Reject(first, 486));
+    world.run(100);
+    world.take(EDGE);
+    dial(&mut world, CARRIER, 5);
+    world.run(100);
+    let second = invited(world.take(EDGE)).unwrap();
+    world.command(EDGE, SipCommand::Reject(second, 486));
+    dial(&mut world, CARRIER, 7);
+    world.run(100);
+    assert_eq!((invited(world.take(EDGE)), refusals(&world)), (None, 2));
+    world.run(1_000);
+    dial(&mut world, CARRIER, 9);
+    world.run(100);
+    assert!(invited(world.take(EDGE)).is_some());
 }

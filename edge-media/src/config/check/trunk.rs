@@ -26,13 +26,26 @@ impl Checker<'_> {
             let call_type = table.call_type.as_ref().map(|field| self.name(Some(field), "call_type", ""));
             let uplink = self.uplink(table);
             let addresses = self.addresses(table, allow_loopback, &mut taken);
+            let calls_max = self.limit(table.calls_max.as_ref(), "calls_max", CALLS_MAX);
+            let calls_per_s = self.limit(table.calls_per_s.as_ref(), "calls_per_s", CALLS_PER_S);
             if let (Some(name), Some(call_type)) =
                 (name, call_type.map_or(Some(None), |given| given.map(Some)))
             {
-                trunks.push(Trunk { name, addresses, call_type, uplink });
+                trunks.push(Trunk { name, addresses, call_type, calls_max, calls_per_s, uplink });
             }
         }
         trunks
+    }
+
+    /// A limit that there may be.
+    fn limit(
+        &mut self,
+        field: Option<&Spanned<i64>>,
+        key: &str,
+        allowed: RangeInclusive<u32>,
+    ) -> Option<u32> {
+        let least = *allowed.start();
+        field.and_then(|field| self.in_range(Some(field), key, allowed, least))
     }
 
     fn addresses(
@@ -175,3 +188,7 @@ const EXPIRES_S: RangeInclusive<u32> = 60..=EXPIRES_MAX_SECS;
 const EXPIRES_DEFAULT_S: u32 = 600;
 /// Shorter than ten seconds is a load, longer than ten minutes no watch.
 const OPTIONS_S: RangeInclusive<u32> = 10..=600;
+/// The edge refuses more than a thousand by itself.
+const CALLS_MAX: RangeInclusive<u32> = 1..=1_000;
+/// Above it there is no limit: signalling takes more than that on one core.
+const CALLS_PER_S: RangeInclusive<u32> = 1..=1_000;
