@@ -116,6 +116,6 @@ sipp=$STARTED
 if wait "$sipp"; then ok "a call through Kamailio ends with its BYE"; else failed "the call through Kamailio: SIPp says $?"; fi
 stop "$rtp"
 expect "the caller heard the voice agent" python3 "$HERE/ears.py" hears "$WORK/caller.wav" 650 2
-expect "it was the trunk's call" sh -c "'$BINARY' audit list --json --data '$WORK/data' | grep -c chain"
+expect "the call is in the trail" sh -c "'$BINARY' audit list --json --data '$WORK/data' | grep -c chain"
 expect "no password is in the edge's log" sh -c "! grep -nE '$TRUNK_PASSWORD|$OPERATOR' '$WORK/edge.log'"
 finish
