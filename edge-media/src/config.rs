@@ -21,6 +21,8 @@ use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
+use crate::sip::Server;
+
 /// A configuration in which every value has been checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -99,14 +101,48 @@ pub enum HoldSignalling {
 }
 
 /// `[[trunk]]`: a peer that may send calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trunk {
     /// Its name in records.
     pub name: String,
-    /// Its source addresses.
+    /// Its source addresses. None where it registers and is known by its servers.
     pub addresses: Vec<IpNet>,
     /// The type of its calls, for routing rules.
     pub call_type: Option<String>,
+    /// Calls from it at once.
+    pub calls_max: Option<u32>,
+    /// Calls from it that arrive in a second.
+    pub calls_per_s: Option<u32>,
+    /// What is kept up with it.
+    pub uplink: Option<TrunkUplink>,
+}
+
+/// What the edge keeps up with a trunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrunkUplink {
+    /// The account that it registers.
+    pub account: Option<TrunkAccount>,
+    /// Its servers in the order in which they are tried.
+    pub servers: Vec<Server>,
+    /// How often its server is asked with OPTIONS.
+    pub options: Option<Duration>,
+}
+
+/// An account at a carrier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrunkAccount {
+    /// The user part of its address of record.
+    pub user: String,
+    /// The registrar's domain.
+    pub domain: String,
+    /// The registrar's port, where it is given.
+    pub port: Option<u16>,
+    /// The digest user name.
+    pub auth_user: String,
+    /// The digest password.
+    pub password: Secret,
+    /// How long a registration is asked for.
+    pub expires_s: u32,
 }
 
 /// `[voice_agent]`: the WebSocket that the edge dials for each call.

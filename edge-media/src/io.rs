@@ -16,6 +16,7 @@ mod notify;
 mod pages;
 pub mod receiver;
 pub mod recording;
+pub mod servers;
 pub mod speech;
 pub mod spool;
 pub mod stream;
@@ -35,7 +36,7 @@ use handoff::clock::Timestamp;
 use handoff::event::StoredRecording;
 use handoff::id::{CallId, LegId};
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
@@ -54,6 +55,7 @@ use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
+use crate::sip::{UplinkChange, UplinkNews, advice};
 
 /// The loop answers within this time or is taken for standing: it never works longer at once.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -162,6 +164,7 @@ pub struct Shown {
 enum Order {
     Reload(Box<Setup>),
     Resolved(Vec<(String, SocketAddr)>),
+    Servers(Vec<(String, Vec<SocketAddr>)>),
     Drain(oneshot::Sender<()>),
     Answer(oneshot::Sender<()>),
     Stop,
@@ -209,6 +212,8 @@ impl Server {
         let (orders, order_queue) = mpsc::channel(16);
         // Ends by itself when the configuration's sender is gone.
         tokio::spawn(names::keep(watched.clone(), clock, orders.clone()));
+        let reloaded = Arc::new(Notify::new());
+        tokio::spawn(servers::keep(watched.clone(), Arc::clone(&reloaded), orders.clone()));
         let (shown, _) = broadcast::channel(SHOWN_MAX);
         let (door_events, door_queue) = mpsc::channel(1_024);
         let shell = Shell {
@@ -231,6 +236,7 @@ impl Server {
             shown: shown.clone(),
             drained: None,
             told: Counted::default(),
+            reloaded,
         };
         let sources = Sources {
             orders: order_queue,
@@ -332,6 +338,22 @@ impl Server {
     }
 }
 
+/// Tells whoever reads the log how it stands with a trunk.
+fn tell_trunk(news: &UplinkNews) {
+    let trunk = &news.trunk;
+    match news.change {
+        UplinkChange::Registered => info!(trunk, "the trunk is registered"),
+        UplinkChange::Up => info!(trunk, "the trunk answers again"),
+        UplinkChange::Down(status) => warn!(trunk, status, "the trunk does not answer OPTIONS"),
+        UplinkChange::Failed(status) => {
+            warn!(trunk, status, "the trunk is not registered, and is tried again: {}", advice(status));
+        }
+        UplinkChange::Stopped => {
+            warn!(trunk, "the trunk refuses the registration, and is not asked again: {}", advice(Some(403)));
+        }
+    }
+}
+
 /// The door's ends of a stream's queues.
 type StreamEnds = (mpsc::Sender<StreamIn>, mpsc::Receiver<StreamOut>);
 
@@ -373,6 +395,8 @@ struct Shell {
     shown: broadcast::Sender<Shown>,
     drained: Option<oneshot::Sender<()>>,
     told: Counted,
+    /// Tells that a new configuration has been taken over.
+    reloaded: Arc<Notify>,
 }
 
 /// What the parts of the edge counted since the start.
@@ -410,12 +434,14 @@ impl Shell {
                         self.spool.reload(Arc::clone(&setup.functions));
                         let config = setup.edge(self.net.udp_address, self.net.tcp_address);
                         self.step(EdgeInput::Reload(Box::new(config)));
+                        self.reloaded.notify_one();
                         match Dialer::new(&self.config.borrow().voice_agent) {
                             Ok(dialer) => self.dialer = dialer,
                             Err(error) => warn!(%error, "the voice agent's door stays as it was"),
                         }
                     }
                     Some(Order::Resolved(hosts)) => self.step(EdgeInput::Resolved(hosts)),
+                    Some(Order::Servers(servers)) => self.step(EdgeInput::Servers(servers)),
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);
                         self.step(EdgeInput::Drain);
@@ -498,6 +524,7 @@ impl Shell {
     fn step(&mut self, input: EdgeInput) {
         let outputs = self.edge.handle(self.clock.moment(), input);
         self.take(outputs);
+        self.edge.take_trunk_news().iter().for_each(tell_trunk);
     }
 
     /// Facts go to the spool; what stands behind one waits for its commit, except media and

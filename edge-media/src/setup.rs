@@ -20,7 +20,10 @@ use crate::config::{Config, Grant, HoldSignalling, Phone, WebhookMode};
 use crate::edge::EdgeConfig;
 use crate::edge::directory::{Dial, Members, Person};
 use crate::io::media::MediaConfig;
-use crate::sip::{Destination as SipDestination, SipConfig, TrunkConfig, UserConfig};
+use crate::sip::{
+    Account, CallLimits, Credentials, Destination as SipDestination, SipConfig, TrunkConfig, UplinkConfig,
+    UserConfig,
+};
 
 /// Calls at once on one edge: the RTP range of the example holds four ports a call for this
 /// many. Measured capacity is above it on one core.
@@ -125,6 +128,8 @@ impl Setup {
             sip: SipConfig {
                 advertised_tcp: tcp.map(advertised),
                 trunks: self.config.trunks.iter().map(trunk).collect(),
+                limits: self.config.trunks.iter().filter_map(limits).collect(),
+                uplinks: self.config.trunks.iter().filter_map(|trunk| uplink(trunk, false)).collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
                 ..SipConfig::new(advertised(udp), &edge.public_ip.to_string())
@@ -235,13 +240,39 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
     }
 }
 
+fn limits(trunk: &crate::config::Trunk) -> Option<CallLimits> {
+    let (calls_max, calls_per_s) = (trunk.calls_max, trunk.calls_per_s);
+    let limited = calls_max.is_some() || calls_per_s.is_some();
+    limited.then(|| CallLimits { trunk: trunk.name.clone(), calls_max, calls_per_s })
+}
+
+/// What is kept up with a trunk, if anything; a query asks for it and changes nothing.
+pub fn uplink(trunk: &crate::config::Trunk, query: bool) -> Option<UplinkConfig> {
+    let uplink = trunk.uplink.as_ref()?;
+    Some(UplinkConfig {
+        trunk: trunk.name.clone(),
+        account: uplink.account.as_ref().map(|account| Account {
+            user: account.user.clone(),
+            domain: account.domain.clone(),
+            port: account.port,
+            credentials: Credentials { user: account.auth_user.clone(), secret: password(&account.password) },
+            expires_secs: account.expires_s,
+        }),
+        options: uplink.options,
+        known_by_servers: trunk.addresses.is_empty(),
+        query,
+    })
+}
+
+fn password(secret: &crate::config::Secret) -> crate::sip::Secret {
+    crate::sip::Secret::Password(Pii::new(String::from_utf8_lossy(secret.reveal()).into_owned()))
+}
+
 fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
     match &agent.phone {
         Phone::Registered { user, password, allow_md5 } => Some(UserConfig {
             name: user.clone(),
-            secret: crate::sip::Secret::Password(Pii::new(
-                String::from_utf8_lossy(password.reveal()).into_owned(),
-            )),
+            secret: self::password(password),
             allow_md5: *allow_md5,
             uri: None,
         }),

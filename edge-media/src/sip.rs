@@ -6,8 +6,8 @@
 //!
 //! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
 //! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp` and
-//! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`; then the [`Stack`] itself: `stack`
-//! (admission and dispatch), `uas`, `within`, `uac`, `reinvite`, `registration`.
+//! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`, `room`; then the [`Stack`] itself: `stack`
+//! (admission and dispatch), `uas`, `within`, `uac`, `reinvite`, `registration`, `uplink` (what is kept up with trunks).
 //!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
 
@@ -28,6 +28,7 @@ mod random;
 mod registrar;
 mod registration;
 mod reinvite;
+mod room;
 mod sdp;
 mod stack;
 mod stream;
@@ -35,13 +36,19 @@ mod transaction;
 mod trunk;
 mod uac;
 mod uas;
+mod uplink;
 mod within;
 
 pub use auth::Secret;
 pub use guard::Counters;
 pub use offer_answer::is_reachable;
+pub use room::CallLimits;
 pub use stack::Stack;
 pub use trunk::{Credentials, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+pub use uplink::{
+    Account, EXPIRES_MAX_SECS, LastAnswer, OptionsState, RegistrationPhase, RegistrationState, Server,
+    UplinkChange, UplinkConfig, UplinkNews, UplinkState, account_of, advice,
+};
 
 /// The host of a `sip:` URI that can be dialled, an IPv6 address without its brackets. `None`
 /// for everything else: other schemes, and URIs with headers.

@@ -11,5 +11,7 @@ mod hostile;
 mod oracle;
 #[path = "sip/races.rs"]
 mod races;
+#[path = "sip/trunks.rs"]
+mod trunks;
 #[path = "sip/world.rs"]
 mod world;

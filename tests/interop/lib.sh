@@ -146,6 +146,8 @@ carrier_scenario() {
 PASSWORD=interop-softphone-password
 PAGE_TOKEN=interop-desktop-token-0123456789
 CRM_SECRET=whsec_aW50ZXJvcC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5
+# What the trunk is known by.
+TRUNK_LINES="addresses = [\"$CARRIER_IP/32\"]"
 # Tables that a script adds at the end.
 MORE_LINES=
 # The softphone, baresip 1.0, knows MD5 digests alone.
@@ -170,7 +172,7 @@ data_dir = "$WORK/data"
 
 [[trunk]]
 name = "carrier"
-addresses = ["$CARRIER_IP/32"]
+$TRUNK_LINES
 
 [voice_agent]
 url = "ws://$AGENT_IP:8765/media"

@@ -3,6 +3,7 @@
 //! none. Files that hold secrets are read here, once.
 
 mod people;
+mod trunk;
 mod values;
 mod webhook;
 
@@ -17,15 +18,14 @@ use handoff::call::OnVoiceAgentBye;
 use handoff::call::media::ClipId;
 use handoff::message;
 use hyper::Uri;
-use ipnet::IpNet;
 use toml::Spanned;
 
 use super::document::{
-    AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, TrunkTable, VoiceAgentTable,
+    AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, VoiceAgentTable,
 };
 use super::{
-    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk,
-    VoiceAgent, within,
+    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, VoiceAgent,
+    within,
 };
 use values::{SecretSource, literal_ip};
 
@@ -217,46 +217,6 @@ impl<'a> Checker<'a> {
         (hold, cancels)
     }
 
-    fn trunks(&mut self, tables: &[TrunkTable], allow_loopback: bool) -> Vec<Trunk> {
-        let mut names = BTreeSet::new();
-        let mut taken: Vec<(IpNet, String)> = Vec::new();
-        let mut trunks = Vec::new();
-        for table in tables {
-            self.unique(&mut names, &table.name, "trunk");
-            let name = self.name(Some(&table.name), "name", "");
-            let call_type = table.call_type.as_ref().map(|field| self.name(Some(field), "call_type", ""));
-            if table.addresses.get_ref().is_empty() {
-                self.refuse(&table.addresses.span(), "a trunk without addresses could never call");
-            }
-            let mut addresses = Vec::new();
-            for field in table.addresses.get_ref() {
-                let Some(net) = self.network(field) else { continue };
-                let wide = if net.addr().is_ipv4() { PREFIX_MIN_V4 } else { PREFIX_MIN_V6 };
-                if net.prefix_len() < wide {
-                    let why = format!("{net} is wider than /{wide}: a trunk may not be half the internet");
-                    self.refuse(&field.span(), why);
-                }
-                if net.addr().is_loopback() && !allow_loopback {
-                    self.refuse(&field.span(), format!("{net} is loopback without [edge] allow_loopback"));
-                }
-                if let Some((_, other)) =
-                    taken.iter().find(|(other, _)| other.contains(&net) || net.contains(other))
-                {
-                    let why = format!("{net} belongs to trunk \"{other}\" already");
-                    self.refuse(&field.span(), why);
-                }
-                taken.push((net, table.name.get_ref().clone()));
-                addresses.push(net);
-            }
-            if let (Some(name), Some(call_type)) =
-                (name, call_type.map_or(Some(None), |given| given.map(Some)))
-            {
-                trunks.push(Trunk { name, addresses, call_type });
-            }
-        }
-        trunks
-    }
-
     fn voice_agent(&mut self, table: &VoiceAgentTable) -> Option<VoiceAgent> {
         let uri = self.url(&table.url, "url");
         match uri.as_ref().and_then(Uri::scheme_str) {
@@ -396,10 +356,6 @@ const WEBHOOKS_MAX: usize = 32;
 const OPERATORS_MAX: usize = 64;
 /// The payload allows 512 characters for a link; paths and ids need the rest.
 const PUBLIC_URL_LEN_MAX: usize = 384;
-/// Nobody is assigned more at once; a shorter prefix is a mistake.
-const PREFIX_MIN_V4: u8 = 8;
-/// The same for IPv6.
-const PREFIX_MIN_V6: u8 = 19;
 /// Oftener, and signing is most of what the store does; more rarely, and what can be rewritten
 /// unseen is more than a working day.
 const CHECKPOINT_EVERY_S: RangeInclusive<u32> = 10..=86_400;

@@ -58,8 +58,17 @@ pub(super) struct EdgeTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct TrunkTable {
     pub(super) name: Spanned<String>,
-    pub(super) addresses: Spanned<Vec<Spanned<String>>>,
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) call_type: Option<Spanned<String>>,
+    pub(super) register: Option<Spanned<String>>,
+    pub(super) auth_user: Option<Spanned<String>>,
+    pub(super) password: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<PathBuf>>,
+    pub(super) expires_s: Option<Spanned<i64>>,
+    pub(super) proxies: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) options_s: Option<Spanned<i64>>,
+    pub(super) calls_max: Option<Spanned<i64>>,
+    pub(super) calls_per_s: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

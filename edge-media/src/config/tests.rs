@@ -396,6 +396,82 @@ fn a_queue_acknowledges_by_the_desktop_or_by_a_webhook_that_exists() {
 }
 
 #[test]
+fn a_trunk_that_registers_needs_an_account_and_no_addresses() {
+    let config = parse(&with(
+        "addresses = [\"203.0.113.0/24\"]",
+        "register = \"sip:+15550100@reg.example:5070\"\npassword_file = \"trunk.sip\"\noptions_s = 30",
+    ))
+    .unwrap();
+    let uplink = config.trunks[0].uplink.as_ref().unwrap();
+    let account = uplink.account.as_ref().unwrap();
+    assert_eq!((account.user.as_str(), account.auth_user.as_str()), ("+15550100", "+15550100"));
+    assert_eq!((account.domain.as_str(), account.port, account.expires_s), ("reg.example", Some(5_070), 600));
+    assert_eq!(uplink.servers, [Server { host: "reg.example".to_owned(), port: Some(5_070) }]);
+    assert_eq!(uplink.options, Some(Duration::from_secs(30)));
+    assert!(config.trunks[0].addresses.is_empty());
+    assert!(!format!("{config:?}").contains("a-secret-of"), "no password in a debug line");
+
+    let given = parse(&with(
+        "addresses = [\"203.0.113.0/24\"]",
+        "addresses = [\"203.0.113.0/24\"]\noptions_s = 10\nproxies = [\"a.example\", \"192.0.2.1:5080\"]\ncalls_max = 30\ncalls_per_s = 5",
+    ))
+    .unwrap();
+    assert_eq!((given.trunks[0].calls_max, given.trunks[0].calls_per_s), (Some(30), Some(5)));
+    let uplink = given.trunks[0].uplink.as_ref().unwrap();
+    assert_eq!((uplink.account.is_none(), uplink.servers.len()), (true, 2));
+}
+
+#[test]
+fn what_is_wrong_with_a_registration_is_named() {
+    for (lines, expected) in [
+        (
+            "addresses = [\"192.0.2.1\"]\ncalls_max = 0\ncalls_per_s = 1001",
+            vec![
+                "line 12: calls_max is 0: 1 to 1000 allowed",
+                "line 13: calls_per_s is 1001: 1 to 1000 allowed",
+            ],
+        ),
+        ("", vec!["line 10: a trunk needs addresses, or register"]),
+        (
+            "register = \"sip:reg.example\"\npassword_file = \"x.sip\"",
+            vec!["line 11: register is not like \"sip:user@registrar.example\""],
+        ),
+        (
+            "register = \"sip:a@reg.example\"",
+            vec!["line 11: a trunk that registers needs password_file (or password)"],
+        ),
+        (
+            "register = \"sip:a@reg.example\"\npassword_file = \"x.sip\"\nexpires_s = 5\noptions_s = 1",
+            vec![
+                "line 13: expires_s is 5: 60 to 86400 allowed",
+                "line 14: options_s is 1: 10 to 600 allowed",
+            ],
+        ),
+        (
+            "addresses = [\"192.0.2.1\"]\nauth_user = \"a\"\nexpires_s = 60",
+            vec![
+                "line 12: auth_user is for a trunk that registers: it needs register",
+                "line 13: expires_s is for a trunk that registers: it needs register",
+            ],
+        ),
+        (
+            "addresses = [\"192.0.2.1\"]\noptions_s = 30",
+            vec!["line 12: options_s needs a server to ask: register, or proxies"],
+        ),
+        (
+            "addresses = [\"192.0.2.1\"]\nproxies = [\"a.example\"]",
+            vec!["line 12: proxies are asked for register or options_s: give one of them"],
+        ),
+        (
+            "register = \"sip:a@reg.example\"\npassword_file = \"x.sip\"\nproxies = [\"sip:a.example;lr\"]",
+            vec!["line 13: proxies are hosts such as \"sip1.example\" or \"192.0.2.1:5060\""],
+        ),
+    ] {
+        refused(&with("addresses = [\"203.0.113.0/24\"]", lines), &expected);
+    }
+}
+
+#[test]
 fn overlapping_trunks_and_trunks_of_half_the_internet_are_refused() {
     let second = "[[trunk]]\nname = \"other\"\naddresses = [\"203.0.113.9\", \"0.0.0.0/0\"]\n[voice_agent]";
     refused(

@@ -18,10 +18,12 @@ use super::message::{self, Fault, Message, Request, Response};
 use super::random::Random;
 use super::registrar::Registrar;
 use super::registration::Registration;
+use super::room::{CallLimits, Room};
 use super::stream::{Framed, Framer};
 use super::transaction::{Progress, TIMEOUT, TransactionId, Transactions};
 use super::trunk::{SipConfig, TrunkConfig, UserConfig};
 use super::uac::Order;
+use super::uplink::{Uplink, UplinkConfig, UplinkNews};
 use super::{DialogKey, Flow, SipCommand, SipEvent, SipOutput, Transport};
 
 /// Connections whose stream is read; the shell caps what it accepts as well.
@@ -42,6 +44,10 @@ pub(super) enum Use {
     /// CANCEL, or the BYE of a fork: nobody waits for the answer.
     Nothing,
     Register(String),
+    /// The registration of a trunk's account.
+    Uplink(String),
+    /// OPTIONS to a trunk.
+    Health(String),
 }
 
 /// A deadline of the stack itself; those of transactions are theirs.
@@ -63,6 +69,10 @@ pub(super) enum Timer {
     KeepAlive,
     /// Refresh or retry a registration of ours.
     Register(String),
+    /// Refresh or retry the registration of a trunk's account.
+    Uplink(String),
+    /// Ask a trunk how it is.
+    Health(String),
 }
 
 /// A SIP user agent, registrar and back-to-back leg factory without a socket.
@@ -77,6 +87,9 @@ pub struct Stack {
     pub(super) timers: Deadlines<Timer>,
     pub(super) registrar: Registrar,
     pub(super) registrations: BTreeMap<String, Registration>,
+    pub(super) room: Room,
+    pub(super) uplinks: BTreeMap<String, Uplink>,
+    pub(super) uplink_news: Vec<UplinkNews>,
     pub(super) auth: Authenticator,
     pub(super) failures: Buckets<(IpAddr, String)>,
     streams: BTreeMap<Flow, Framer>,
@@ -93,7 +106,8 @@ impl Stack {
     /// branches, tags, Call-IDs and nonces are as unguessable as it is.
     pub fn new(config: SipConfig, seed: u64) -> Self {
         let random = Random::new(seed);
-        Self {
+        let uplinks = config.uplinks.clone();
+        let mut stack = Self {
             auth: Authenticator::new(config.realm.clone(), random.derive("nonce")),
             tag_key: random.derive("stateless tag"),
             random,
@@ -104,6 +118,9 @@ impl Stack {
             timers: Deadlines::new(),
             registrar: Registrar::default(),
             registrations: BTreeMap::new(),
+            room: Room::new(config.limits.clone()),
+            uplinks: BTreeMap::new(),
+            uplink_news: Vec::new(),
             failures: Buckets::new(1, FAILURES_BURST),
             streams: BTreeMap::new(),
             sources: Buckets::new(config.source_rate, config.source_rate.saturating_mul(3)),
@@ -112,7 +129,10 @@ impl Stack {
             next_inbound: 2,
             counters: Counters::default(),
             out: Vec::new(),
-        }
+        };
+        // Nothing is sent before the addresses of their servers are known.
+        stack.keep_uplinks(Now::ZERO, uplinks);
+        stack
     }
 
     /// Takes one datagram, or the next bytes of a stream.
@@ -224,6 +244,26 @@ impl Stack {
         std::mem::take(&mut self.out)
     }
 
+    /// Exchanges what is kept up with trunks: registrations and looks at their health. What
+    /// is configured as before goes on undisturbed.
+    #[must_use = "outputs are the only effect a stack has"]
+    pub fn set_uplinks(&mut self, now: Now, uplinks: Vec<UplinkConfig>) -> Vec<SipOutput> {
+        self.keep_uplinks(now, uplinks);
+        std::mem::take(&mut self.out)
+    }
+
+    /// Exchanges how many calls trunks may have. Running calls stay.
+    pub fn set_limits(&mut self, limits: Vec<CallLimits>) {
+        self.room.limit(limits);
+    }
+
+    /// Learns the addresses of trunks' servers, each in the order in which they are tried.
+    #[must_use = "outputs are the only effect a stack has"]
+    pub fn set_servers(&mut self, now: Now, servers: Vec<(String, Vec<SocketAddr>)>) -> Vec<SipOutput> {
+        self.learn_servers(now, servers);
+        std::mem::take(&mut self.out)
+    }
+
     /// Exchanges the addresses of the names that fixed URIs use.
     pub fn set_hosts(&mut self, hosts: Vec<(String, SocketAddr)>) {
         self.config.hosts = hosts;
@@ -309,6 +349,8 @@ impl Stack {
                     self.with(key, |_, dialog| dialog.bye = None);
                 }
                 Some(Use::Register(user)) => self.on_register_response(now, &user, response),
+                Some(Use::Uplink(trunk)) => self.on_uplink_response(now, &trunk, response),
+                Some(Use::Health(trunk)) => self.on_health(now, &trunk, Some(response)),
                 Some(Use::Bye(_) | Use::Nothing) | None => {}
             },
             Some((_, false)) => {}
@@ -341,6 +383,8 @@ impl Stack {
                 self.out.extend(flows.into_iter().map(|flow| SipOutput::Send(flow, b"\r\n\r\n".to_vec())));
             }
             Timer::Register(user) => self.send_register(now, &user),
+            Timer::Uplink(trunk) => self.on_uplink_due(now, &trunk),
+            Timer::Health(trunk) => self.on_health_due(now, &trunk),
         }
     }
 
@@ -358,6 +402,8 @@ impl Stack {
                     }
                     Some(Use::Bye(key)) => self.with(key, |_, dialog| dialog.bye = None),
                     Some(Use::Register(user)) => self.on_register_unanswered(now, &user),
+                    Some(Use::Uplink(trunk)) => self.on_uplink_silence(now, &trunk),
+                    Some(Use::Health(trunk)) => self.on_health(now, &trunk, None),
                     Some(Use::Nothing) | None => {}
                 },
                 Progress::Over(id) => match self.uses.remove(&id) {
@@ -367,7 +413,8 @@ impl Stack {
                     Some(Use::Reinvite(key)) => self.with(key, |_, dialog| {
                         dialog.reinvite_transaction = dialog.reinvite_transaction.filter(|open| *open != id);
                     }),
-                    Some(Use::Bye(_) | Use::Nothing | Use::Register(_)) | None => {}
+                    Some(Use::Bye(_) | Use::Nothing | Use::Register(_) | Use::Uplink(_) | Use::Health(_))
+                    | None => {}
                 },
             }
         }
@@ -380,6 +427,7 @@ impl Stack {
         };
         work(self, &mut dialog);
         if dialog.is_over() {
+            self.room.ended(key);
             self.by_call.remove(&(dialog.call_id.clone(), dialog.local_tag().to_owned()));
             for timer in [
                 Timer::Acknowledge(key),
@@ -402,6 +450,7 @@ impl Stack {
         }
         dialog.cause = cause;
         dialog.wanted = None;
+        self.room.ended(dialog.key);
         self.timers.clear(&Timer::Glare(dialog.key));
         self.timers.clear(&Timer::Session(dialog.key));
         self.event(SipEvent::Ended { dialog: dialog.key, cause, status });

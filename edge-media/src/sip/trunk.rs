@@ -8,6 +8,8 @@ use handoff::pii::Pii;
 use ipnet::IpNet;
 
 use super::auth::Secret;
+use super::room::CallLimits;
+use super::uplink::UplinkConfig;
 
 /// A carrier, PBX or other peer that is trusted by its address.
 #[derive(Clone, Debug)]
@@ -63,6 +65,12 @@ pub struct SipConfig {
     pub trunks: Vec<TrunkConfig>,
     /// Human agents.
     pub users: Vec<UserConfig>,
+    /// How many calls trunks may have.
+    pub limits: Vec<CallLimits>,
+    /// What is kept up with trunks.
+    pub uplinks: Vec<UplinkConfig>,
+    /// Addresses that a trunk without a list of its own is known by: those of its servers.
+    pub targets: Vec<(String, IpAddr)>,
     /// Names that a fixed URI may use, already resolved: nothing here asks DNS.
     pub hosts: Vec<(String, SocketAddr)>,
     /// Accept media and targets on 127.0.0.0/8 and ::1: demo and tests.
@@ -86,6 +94,9 @@ impl SipConfig {
             domains: Vec::new(),
             trunks: Vec::new(),
             users: Vec::new(),
+            limits: Vec::new(),
+            uplinks: Vec::new(),
+            targets: Vec::new(),
             hosts: Vec::new(),
             allow_loopback: false,
             identity: "warmbridge".to_owned(),
@@ -97,9 +108,14 @@ impl SipConfig {
     /// The trunk of a source address.
     pub(super) fn trunk(&self, source: SocketAddr) -> Option<&TrunkConfig> {
         let (source, port) = (source.ip().to_canonical(), source.port());
-        self.trunks.iter().find(|trunk| {
+        let listed = self.trunks.iter().find(|trunk| {
             trunk.port.is_none_or(|only| only == port)
                 && trunk.addresses.iter().any(|network| network.contains(&source))
+        });
+        // A list says more than a name that resolves to somewhere.
+        listed.or_else(|| {
+            let (name, _) = self.targets.iter().find(|(_, target)| *target == source)?;
+            self.trunks.iter().find(|trunk| trunk.name == *name && trunk.addresses.is_empty())
         })
     }
 

@@ -8,7 +8,7 @@ use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
-use super::auth::Challenge;
+use super::auth::{Challenge, Covered};
 use super::dialog::{self, Calling, Cancel, Dialog, FORKS_MAX, Parties, Peer, Phase, Role, Session, Target};
 use super::header::{Address, Method, Uri};
 use super::message::{Head, Request, Response};
@@ -269,10 +269,14 @@ impl Stack {
             _ => ("WWW-Authenticate", "Authorization"),
         };
         let challenge = Challenge::strongest(response.head.all(asked))?;
-        let method = request.head.method.as_str();
+        let covered = Covered {
+            method: request.head.method.as_str(),
+            uri: &request.uri.text,
+            body: &request.head.body,
+        };
         let cnonce = self.random.token();
         challenge
-            .answer(&credentials.user, &credentials.secret, method, &request.uri.text, 1, &cnonce)
+            .answer(&credentials.user, &credentials.secret, &covered, 1, &cnonce)
             .map(|value| (answered, value))
     }
 

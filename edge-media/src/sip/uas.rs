@@ -257,6 +257,13 @@ impl Stack {
             self.refuse(now, path, &request, status, fields);
             return;
         }
+        if let Origin::Trunk(name) = &origin
+            && !self.room.admit(now, name)
+        {
+            self.counters.count("trunk_full");
+            self.refuse(now, path, &request, 503, &[("Retry-After", RETRY_AFTER_SECS)]);
+            return;
+        }
         let key = DialogKey(self.next_inbound);
         let remote = if request.head.body.is_empty() {
             None
@@ -273,6 +280,9 @@ impl Stack {
         let dialog = self.called(key, flow, transaction, &origin, &request);
         self.by_call.insert((dialog.call_id.clone(), dialog.local_tag().to_owned()), key);
         self.dialogs.insert(key, dialog);
+        if let Origin::Trunk(name) = &origin {
+            self.room.opened(key, name);
+        }
         self.respond(now, transaction, &request.response(100, None));
         let (caller, restricted) = caller(&request, matches!(origin, Origin::Trunk(_)));
         let dialled = Pii::new(request.uri.user_text().unwrap_or_default().to_owned());

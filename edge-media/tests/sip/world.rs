@@ -112,6 +112,14 @@ impl World {
         self.carry_out(address(at), outputs);
     }
 
+    /// A stack learns the addresses of a trunk's servers.
+    pub(crate) fn servers(&mut self, at: &str, trunk: &str, servers: &[&str]) {
+        let servers = servers.iter().map(|server| address(server)).collect();
+        let stack = self.stacks.get_mut(&address(at)).unwrap();
+        let outputs = stack.set_servers(self.now, vec![(trunk.to_owned(), servers)]);
+        self.carry_out(address(at), outputs);
+    }
+
     /// Puts bytes into a stack as if `from` had sent them.
     pub(crate) fn inject(&mut self, at: &str, from: &str, bytes: &[u8]) {
         let flow = Flow { transport: Transport::Udp, peer: address(from), connection: 0 };
