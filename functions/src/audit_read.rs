@@ -245,16 +245,18 @@ impl Reader {
     /// which they were recorded, each with its own cursor. A record that no longer parses is
     /// left out.
     pub fn feed(&self, cursor: i64, max: usize) -> Result<Vec<(i64, Value)>, StoreError> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT rowid, cj FROM audit WHERE rowid > ?1 ORDER BY rowid LIMIT ?2")?;
-        let rows = statement
-            .query_map((cursor, max), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT rowid, cj, recorded_at FROM audit WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+        )?;
+        let rows = statement.query_map((cursor, max), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, String>(2)?))
+        })?;
         let mut fed = Vec::new();
         for row in rows {
-            let (cursor, canonical) = row?;
+            let (cursor, canonical, recorded_at) = row?;
+            let recorded_at = Timestamp::parse(&recorded_at).ok();
             let told = AuditRecord::parse(&canonical)
-                .map_or(Value::Null, |record| feed::row(&record, &record_hash(&canonical)));
+                .map_or(Value::Null, |record| feed::row(&record, &record_hash(&canonical), recorded_at));
             fed.push((cursor, told));
         }
         Ok(fed)

@@ -8,7 +8,7 @@ pub mod check;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::audit::AuditRecord;
+use crate::audit::{AuditRecord, feed, record_hash};
 use crate::clock::Timestamp;
 use crate::id::{CallId, TenantId};
 use crate::pii::Pii;
@@ -332,15 +332,30 @@ fn attachments(material: &Material<'_>, organization: usize, transfer: usize) ->
         }
         attachments.push(one);
     }
-    attachments
-        .push(json!({"purpose": crate::audit::VERSION, "party": organization, "start": start, "dialog": 0,
-        "mediatype": "application/jsonl", "body": material.jsonl, "encoding": "none"}));
+    let (purpose, trail) = trail(material);
+    attachments.push(json!({"purpose": purpose, "party": organization, "start": start, "dialog": 0,
+        "mediatype": "application/jsonl", "body": trail, "encoding": "none"}));
     let asked = material.records.iter().find(|record| record.entry.kind == "consent.recording");
     if let Some(record) = asked {
         attachments.push(json!({"purpose": "consent", "party": CALLER, "start": record.entry.occurred_at,
             "dialog": 0, "mediatype": "application/json", "body": record.entry.body, "encoding": "json"}));
     }
     Value::Array(attachments)
+}
+
+/// The trail: its exact bytes, which can be verified, or where more than payment data is taken
+/// out its rows. The bytes have grounds and evidence, and nothing can be taken out of them.
+fn trail(material: &Material<'_>) -> (&'static str, String) {
+    if material.level <= Level::R1Pci {
+        return (crate::audit::VERSION, material.jsonl.to_owned());
+    }
+    let mut rows = String::new();
+    for record in material.records {
+        let Ok(canonical) = record.canonical() else { continue };
+        rows.push_str(&feed::row(record, &record_hash(&canonical), None).to_string());
+        rows.push('\n');
+    }
+    (feed::VERSION, rows)
 }
 
 fn consent<'a>(material: &Material<'a>) -> Option<&'a str> {

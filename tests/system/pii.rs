@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use edge_media::config::Config;
 use edge_media::desktop::Desktops;
-use handoff::audit::AuditMessage;
+use handoff::audit::entry::entry_of;
+use handoff::audit::{AuditMessage, AuditRecord, Hash, feed};
 use handoff::canonical;
 use handoff::event::CallEvent;
 use handoff::id::HumanAgentId;
 use handoff::payload::Payload;
+use handoff::seal::{DataKey, SealKey};
 use handoff::signal::Signal;
 use tests::phone::Habit;
 use tests::world::{CALLER_NUMBER, Cloud, PASSWORD, Record, World};
@@ -175,6 +177,28 @@ fn sip_tells_nobody_more_than_they_must_know() {
         };
         none_in(&format!("a SIP message from {from} to {to}"), &text);
     }
+}
+
+#[test]
+fn the_rows_for_a_warehouse_have_no_planted_word_and_each_member_is_decided() {
+    let dek = DataKey { id: "dek-1".to_owned(), key: SealKey::new([7; 32]) };
+    let world = call();
+    let mut rows = String::new();
+    for (seq, fact) in (1..).zip(&world.facts) {
+        let entry = entry_of(fact, &dek, [0; 12]).entry;
+        for member in entry.body.as_object().unwrap().keys() {
+            let ways = [feed::COLUMNS, feed::LEFT_OUT].iter().filter(|way| way.contains(&member.as_str()));
+            assert_eq!(ways.count(), 1, "{member} of {}: a column or left out?", entry.kind);
+        }
+        let prev = Hash::of(&[]);
+        let record = AuditRecord { entry, seq, prev };
+        let row = feed::row(&record, &prev, None);
+        let flat = row.as_object().unwrap().values().all(|value| !value.is_object() && !value.is_array());
+        assert!(flat, "{row}");
+        let _ = writeln!(rows, "{row}");
+    }
+    assert!(rows.contains("bridge.completed") && rows.contains("utterance.ref"), "{rows}");
+    none_in("a row for a warehouse", &rows);
 }
 
 #[test]

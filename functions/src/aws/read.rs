@@ -174,7 +174,8 @@ impl TableReader {
                     continue;
                 }
                 let record = AuditRecord::parse(&stored.canonical);
-                rows.extend(record.map(|record| feed::row(&record, &record_hash(&stored.canonical))));
+                let hash = record_hash(&stored.canonical);
+                rows.extend(record.map(|record| feed::row(&record, &hash, stored.recorded_at)));
             }
         }
         Ok(rows)

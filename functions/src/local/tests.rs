@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use handoff::audit::feed;
 use handoff::call::outcome::{FallbackTaken, Outcome};
 use handoff::clock::{Day, Timestamp};
 use handoff::command::CommandBody;
@@ -201,6 +202,26 @@ fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// Every member that the handlers record is a column or left out, on purpose, and a feed goes on
+/// from any cursor without a gap.
+fn the_feed_is_whole(reader: &Reader) {
+    for shown in ["call_0001", "call_0001#late"].iter().flat_map(|chain| reader.show(chain).unwrap()) {
+        for member in shown.body.as_object().unwrap().keys() {
+            let ways = [feed::COLUMNS, feed::LEFT_OUT].iter().filter(|way| way.contains(&member.as_str()));
+            assert_eq!(ways.count(), 1, "{member} of {}: a column or left out?", shown.kind);
+        }
+    }
+    let whole = reader.feed(0, 1_000).unwrap();
+    assert!(whole.iter().all(|(_, row)| row["recorded_at"].is_string()), "{whole:?}");
+    for (at, (cursor, _)) in (1..).zip(&whole) {
+        assert_eq!(reader.feed(*cursor, 1_000).unwrap(), whole[at..]);
+        assert_eq!(reader.feed(0, at).unwrap(), whole[..at], "a page");
+    }
+    let said = whole.iter().find(|(_, row)| row["type"] == "disposition.received");
+    let (_, said) = said.expect("what came after the call is a row too");
+    assert_eq!((&said["resolved"], &said["acw_s"]), (&json!(true), &json!(5)));
+}
+
 #[tokio::test]
 async fn a_call_runs_through_all_handlers_and_its_chain_verifies() {
     let dir = directory();
@@ -238,6 +259,7 @@ async fn a_call_runs_through_all_handlers_and_its_chain_verifies() {
     {
         assert!(kinds.iter().any(|known| known == kind), "{kind} in {kinds:?}");
     }
+    the_feed_is_whole(&reader);
     let mut chains = reader.list().unwrap();
     chains.sort_by(|one, other| one.chain.cmp(&other.chain));
     let closed: Vec<(&str, &str)> =

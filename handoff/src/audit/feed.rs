@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{AuditRecord, Hash};
+use crate::clock::Timestamp;
 
 /// Version of the rows.
 pub const VERSION: &str = "warmbridge-feed/1";
@@ -14,8 +15,13 @@ pub const VERSION: &str = "warmbridge-feed/1";
 /// Longest text of a column, in bytes: an identifier, never a sentence.
 const TEXT_LEN_MAX: usize = 128;
 
+/// Digits of a number that somebody could be called at (E.164): fewer are a count, more are a
+/// sequence number.
+const CALLABLE_DIGITS: core::ops::RangeInclusive<usize> = 7..=15;
+
 /// Members of bodies that are columns, whatever record they are in.
-const COLUMNS: &[&str] = &[
+pub const COLUMNS: &[&str] = &[
+    "acw_s",
     "agent_id",
     "anchor_s",
     "at_ms",
@@ -46,7 +52,6 @@ const COLUMNS: &[&str] = &[
     "fallback",
     "from_ms",
     "generator",
-    "id",
     "kind",
     "lane",
     "lang",
@@ -74,6 +79,7 @@ const COLUMNS: &[&str] = &[
     "popped",
     "purpose",
     "reason",
+    "resolved",
     "response_digest",
     "result",
     "revision",
@@ -97,24 +103,27 @@ const COLUMNS: &[&str] = &[
     "waives_waits",
 ];
 
-/// Members that are left out: free text, names of people who looked, and lists.
-#[cfg(test)]
-const LEFT_OUT: &[&str] = &[
+/// Members that are left out: free text, names of people who looked, names that somebody
+/// else's system chose, and lists. `type` of a webhook would take the place of the record's.
+pub const LEFT_OUT: &[&str] = &[
     "actor",
     "also",
     "basis",
+    "case_id",
     "counts",
     "dek_ids",
     "evidence",
     "fields",
+    "id",
     "inputs",
     "producer_counts",
+    "type",
     "values",
 ];
 
-/// A record as a row. A member that is no column, and a text that does not look like an
-/// identifier, is left out.
-pub fn row(record: &AuditRecord, hash: &Hash) -> Value {
+/// A record as a row; `recorded_at` is the store's, which the hash does not cover. A member
+/// that is no column, and a text that does not look like an identifier, is left out.
+pub fn row(record: &AuditRecord, hash: &Hash, recorded_at: Option<Timestamp>) -> Value {
     let entry = &record.entry;
     let mut row = json!({
         "feed": VERSION,
@@ -124,6 +133,7 @@ pub fn row(record: &AuditRecord, hash: &Hash) -> Value {
         "hash": hash,
         "type": entry.kind,
         "occurred_at": entry.occurred_at,
+        "recorded_at": recorded_at,
         "producer": entry.producer,
         "pseq": entry.pseq,
         "sealed": entry.sealed.is_some(),
@@ -150,17 +160,25 @@ fn is_plain(value: &Value) -> bool {
     }
 }
 
-/// Letters, digits and what joins them, and not a number that somebody could be called at.
+/// Letters, digits and what joins them, and not a number that somebody could be called at,
+/// whatever scheme stands before it. An address with a domain is no identifier.
 fn is_identifier(text: &str) -> bool {
-    let joined = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/#@".contains(&byte);
-    text.len() <= TEXT_LEN_MAX && text.bytes().all(joined) && text.bytes().any(|b| b.is_ascii_alphabetic())
+    let joined = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/#".contains(&byte);
+    let mut parts = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+    text.len() <= TEXT_LEN_MAX
+        && text.bytes().all(joined)
+        && text.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && !parts.any(is_callable)
+}
+
+fn is_callable(part: &str) -> bool {
+    CALLABLE_DIGITS.contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audit::{Actor, AuditEntry, ChainId, ProducerId, Sealed, genesis};
-    use crate::clock::Timestamp;
     use crate::id::{CallId, TenantId};
     use proptest::prelude::*;
 
@@ -184,15 +202,32 @@ mod tests {
     }
 
     fn told(body: Value) -> Value {
-        row(&record("transfer.decided", body), &Hash::of(&[]))
+        let at = Timestamp::parse("2026-11-22T07:00:01.000Z").unwrap();
+        row(&record("transfer.decided", body), &Hash::of(&[]), Some(at))
     }
 
     #[test]
     fn columns_stand_in_order_and_each_member_is_decided_once() {
-        assert!(COLUMNS.is_sorted());
+        assert!(COLUMNS.is_sorted() && LEFT_OUT.is_sorted());
         for member in super::super::verify::body_members() {
             let ways = [COLUMNS, LEFT_OUT].into_iter().filter(|way| way.contains(&member)).count();
             assert_eq!(ways, 1, "{member}: a column or left out?");
+        }
+    }
+
+    #[test]
+    fn no_column_takes_the_place_of_what_every_row_has() {
+        let bare = told(json!({}));
+        assert_eq!(COLUMNS.iter().find(|column| bare.get(**column).is_some()), None);
+    }
+
+    #[test]
+    fn identifiers_leave_and_what_one_can_be_reached_at_does_not() {
+        for id in ["call_0001", "edge-1:00000000000000000007", "medication_2026.1", "00ff00ff0a1b"] {
+            assert_eq!(told(json!({"reason": id}))["reason"], json!(id));
+        }
+        for reach in ["ana@example.com", "sip:15550142000@host", "tel:15550142000", "call_15550142000"] {
+            assert_eq!(told(json!({"reason": reach})).get("reason"), None, "{reach}");
         }
     }
 
@@ -202,7 +237,7 @@ mod tests {
             "transfer_id": "xfer_1", "trigger": "regulatory", "mandatory": true, "skew_ms": null,
             "evidence": "my knee hurts", "also": ["topic"], "actor": "Dana", "reason": "she said so",
         }));
-        expect_test::expect![[r#"{"chain":"call_0001","feed":"warmbridge-feed/1","hash":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","mandatory":true,"occurred_at":"2026-11-22T07:00:00.000Z","producer":"edge-1","pseq":0,"sealed":false,"seq":1,"skew_ms":null,"tenant":"t_acme","transfer_id":"xfer_1","trigger":"regulatory","type":"transfer.decided"}"#]]
+        expect_test::expect![[r#"{"chain":"call_0001","feed":"warmbridge-feed/1","hash":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","mandatory":true,"occurred_at":"2026-11-22T07:00:00.000Z","producer":"edge-1","pseq":0,"recorded_at":"2026-11-22T07:00:01.000Z","sealed":false,"seq":1,"skew_ms":null,"tenant":"t_acme","transfer_id":"xfer_1","trigger":"regulatory","type":"transfer.decided"}"#]]
         .assert_eq(&told.to_string());
     }
 
@@ -210,7 +245,7 @@ mod tests {
     fn what_was_sealed_leaves_a_mark_and_nothing_else() {
         let mut said = record("utterance.ref", json!({"segment": 1, "speaker": "caller", "offset_ms": 5}));
         said.entry.sealed = Some(Sealed::beside("dek-1", b"ciphertext"));
-        let told = row(&said, &Hash::of(&[]));
+        let told = row(&said, &Hash::of(&[]), None);
         assert_eq!(told["sealed"], json!(true));
         assert!(!told.to_string().contains("dek-1"));
     }
@@ -220,9 +255,11 @@ mod tests {
         fn no_number_and_no_sentence_leaves(
             member in proptest::sample::select(COLUMNS),
             number in "\\+?[0-9]{7,15}",
+            scheme in "(tel|sip|x)[:_./-]",
             words in "[a-z]{1,8}( [a-z]{1,8}){1,4}",
         ) {
-            for text in [number, words] {
+            let schemed = format!("{scheme}{}", number.trim_start_matches('+'));
+            for text in [number, schemed, words] {
                 let told = told(json!({member: text}));
                 prop_assert!(told.get(member).is_none());
             }

@@ -2,6 +2,7 @@
 //! before a byte leaves; where it cannot be, nothing leaves. What cannot be read any more, since
 //! the call was erased, is left out.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -77,6 +78,14 @@ pub(super) struct Parts {
     pub(super) payloads: Vec<Payload>,
 }
 
+impl Parts {
+    /// What somebody who reads the export should know of it.
+    fn note(&self) -> Option<&'static str> {
+        let erased = self.shown.iter().any(|shown| shown.erased);
+        erased.then_some("the call was erased: its words and payloads are not in the export")
+    }
+}
+
 impl VconOptions {
     /// The record of the export.
     pub(super) fn entry(&self, tenant: &TenantId, call: &CallId) -> AuditMessage {
@@ -94,6 +103,10 @@ impl VconOptions {
         let faults = vcon::check::faults(&value);
         if !faults.is_empty() {
             bail!("the records of this call make no vCon: {}", faults.join("; "));
+        }
+        if let Some(note) = parts.note() {
+            // Beside the export, which may be a file by now.
+            let _ = writeln!(std::io::stderr().lock(), "{note}");
         }
         print_line(&format!("{value:#}"));
         Ok(ExitCode::SUCCESS)
@@ -205,8 +218,11 @@ mod tests {
             1,
             "the export is on its way into the trail"
         );
+        assert_eq!(parts(dir.path(), &call, &tenant).note(), None);
         execute(dir.path(), &call, Deed::Erase, "GDPR 17", "dpo").unwrap();
-        let erased = options(Redaction::Pci).made_of(&parts(dir.path(), &call, &tenant)).unwrap();
+        let parts = parts(dir.path(), &call, &tenant);
+        assert!(parts.note().is_some_and(|note| note.contains("erased")));
+        let erased = options(Redaction::Pci).made_of(&parts).unwrap();
         assert!(!erased.to_string().contains("my knee hurts"));
         assert!(export(dir.path(), "call_0002", &options(Redaction::Pci)).is_err());
     }
