@@ -110,7 +110,7 @@ impl Setup {
     }
 
     /// The router's configuration, now that the sockets are bound.
-    pub fn edge(&self, udp: SocketAddr, tcp: Option<SocketAddr>) -> EdgeConfig {
+    pub fn edge(&self, udp: SocketAddr, tcp: Option<SocketAddr>, tls: Option<SocketAddr>) -> EdgeConfig {
         let edge = &self.config.edge;
         let advertised = |bound: SocketAddr| SocketAddr::new(edge.public_ip, bound.port());
         let call_types: BTreeMap<String, String> = self
@@ -124,6 +124,7 @@ impl Setup {
             media_ip: edge.public_ip,
             sip: SipConfig {
                 advertised_tcp: tcp.map(advertised),
+                advertised_tls: tls.map(advertised),
                 trunks: self.config.trunks.iter().map(trunk).collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
