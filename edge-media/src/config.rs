@@ -21,6 +21,7 @@ use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
+use crate::io::tls::Tls;
 use crate::sip::Server;
 
 /// A configuration in which every value has been checked.
@@ -62,6 +63,8 @@ pub struct Edge {
     pub sip_udp: Option<SocketAddr>,
     /// SIP over TCP listens here.
     pub sip_tcp: Option<SocketAddr>,
+    /// SIP over TLS listens here, with these files.
+    pub sip_tls: Option<SipTls>,
     /// The desktop page and the API listen here.
     pub http: SocketAddr,
     /// The address that SDP and Contact advertise.
@@ -88,6 +91,15 @@ pub struct Edge {
     pub disclosure: String,
     /// Record the legs.
     pub recording: bool,
+}
+
+/// A TLS listener and what it shows.
+#[derive(Clone, Debug)]
+pub struct SipTls {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its certificate, and whom it trusts.
+    pub tls: Tls,
 }
 
 /// How the caller's trunk learns of hold.

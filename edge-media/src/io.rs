@@ -20,6 +20,7 @@ pub mod servers;
 pub mod speech;
 pub mod spool;
 pub mod stream;
+pub mod tls;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -48,7 +49,7 @@ use crate::io::held::{Came, Held, Waits, came};
 use crate::io::http::events::{EventLog, Told};
 use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::{MediaCounters, MediaHandle};
-use crate::io::net::{Net, NetEvent};
+use crate::io::net::{Listeners, Net, NetEvent};
 use crate::io::recording::{RECORDINGS, Recorder, RecordingQueue};
 use crate::io::spool::Spool;
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
@@ -193,7 +194,9 @@ impl Server {
         .context("the recorder cannot start")?;
         media.record_to(&recorder);
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
-        let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
+        let tls = config.edge.sip_tls.as_ref().map(|tls| (tls.address, tls.tls.clone()));
+        let listeners = Listeners { udp, tcp: config.edge.sip_tcp, tls };
+        let (net, net_events) = Net::bind(listeners).await.context("SIP cannot listen")?;
         let listener = TcpListener::bind(config.edge.http).await.context("HTTP cannot listen")?;
         let http = listener.local_addr()?;
         let (http_requests, http_queue) = http::requests();
@@ -208,7 +211,7 @@ impl Server {
                 let _ = stopped.await;
             }));
         let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
-        let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
+        let edge = Edge::new(setup.edge(sip, sip_tcp, net.tls_address), seed()?);
         let (orders, order_queue) = mpsc::channel(16);
         // Ends by itself when the configuration's sender is gone.
         tokio::spawn(names::keep(watched.clone(), clock, orders.clone()));
@@ -432,7 +435,9 @@ impl Shell {
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
                         self.spool.reload(Arc::clone(&setup.functions));
-                        let config = setup.edge(self.net.udp_address, self.net.tcp_address);
+                        self.net.renew(self.config.borrow().edge.sip_tls.as_ref().map(|sip| sip.tls.clone()));
+                        let config =
+                            setup.edge(self.net.udp_address, self.net.tcp_address, self.net.tls_address);
                         self.step(EdgeInput::Reload(Box::new(config)));
                         self.reloaded.notify_one();
                         match Dialer::new(&self.config.borrow().voice_agent) {
@@ -440,7 +445,10 @@ impl Shell {
                             Err(error) => warn!(%error, "the voice agent's door stays as it was"),
                         }
                     }
-                    Some(Order::Resolved(hosts)) => self.step(EdgeInput::Resolved(hosts)),
+                    Some(Order::Resolved(hosts)) => {
+                        self.net.learn(&hosts);
+                        self.step(EdgeInput::Resolved(hosts));
+                    }
                     Some(Order::Servers(servers)) => self.step(EdgeInput::Servers(servers)),
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);

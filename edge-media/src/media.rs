@@ -18,6 +18,7 @@ pub mod prompt;
 pub mod rtcp;
 pub mod rtp;
 pub mod rtp_leg;
+pub mod srtp;
 pub mod stream_leg;
 pub mod tone;
 

@@ -113,7 +113,7 @@ impl Setup {
     }
 
     /// The router's configuration, now that the sockets are bound.
-    pub fn edge(&self, udp: SocketAddr, tcp: Option<SocketAddr>) -> EdgeConfig {
+    pub fn edge(&self, udp: SocketAddr, tcp: Option<SocketAddr>, tls: Option<SocketAddr>) -> EdgeConfig {
         let edge = &self.config.edge;
         let advertised = |bound: SocketAddr| SocketAddr::new(edge.public_ip, bound.port());
         let call_types: BTreeMap<String, String> = self
@@ -127,6 +127,7 @@ impl Setup {
             media_ip: edge.public_ip,
             sip: SipConfig {
                 advertised_tcp: tcp.map(advertised),
+                advertised_tls: tls.map(advertised),
                 trunks: self.config.trunks.iter().map(trunk).collect(),
                 limits: self.config.trunks.iter().filter_map(limits).collect(),
                 uplinks: self.config.trunks.iter().filter_map(|trunk| uplink(trunk, false)).collect(),

@@ -56,6 +56,11 @@ pub fn host_of(uri: &str) -> Option<String> {
     header::Uri::parse(uri).filter(|uri| uri.is_sip() && !uri.has_headers).map(|uri| uri.host)
 }
 
+/// Whether a `sip:` URI is to be reached over TLS.
+pub fn wants_tls(uri: &str) -> bool {
+    header::Uri::parse(uri).is_some_and(|uri| dialog::transport_of(&uri) == Transport::Tls)
+}
+
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
@@ -63,6 +68,45 @@ pub enum Transport {
     Udp,
     /// A byte stream, framed by Content-Length.
     Tcp,
+    /// The same inside TLS.
+    Tls,
+}
+
+impl Transport {
+    /// Whether messages are framed by their length and lost by no network.
+    pub const fn is_stream(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp | Self::Tls => true,
+        }
+    }
+
+    /// Whether a dialog may go on by `other`: it moves to the connection that its peer uses,
+    /// but never out of TLS.
+    const fn may_become(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Udp, _) | (Self::Tcp, Self::Tcp | Self::Tls) | (Self::Tls, Self::Tls) => true,
+            (Self::Tcp | Self::Tls, Self::Udp) | (Self::Tls, Self::Tcp) => false,
+        }
+    }
+
+    /// As a Via names it (RFC 3261 section 20.42).
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+        }
+    }
+
+    /// As the parameter of a URI; UDP is what its absence means.
+    const fn parameter(self) -> Option<&'static str> {
+        match self {
+            Self::Udp => None,
+            Self::Tcp => Some("tcp"),
+            Self::Tls => Some("tls"),
+        }
+    }
 }
 
 /// Where bytes came from and answers go to. `connection` names one TCP connection for its
@@ -71,7 +115,7 @@ pub enum Transport {
 /// a failure with `connection_closed` and the same flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
-    /// UDP or TCP.
+    /// UDP, TCP or TLS.
     pub transport: Transport,
     /// The far end.
     pub peer: SocketAddr,

@@ -59,11 +59,15 @@ const OWNERS: &[(&str, &[&str])] = &[
         "tokio_tungstenite",
         &["edge-media/src/io/stream.rs", "edge-media/src/io/stream/", "edge-media/src/demo/"],
     ),
-    ("rustls_native_certs", &["edge-media/src/io/stream.rs"]),
+    ("rustls_native_certs", &["edge-media/src/io/stream.rs", "edge-media/src/io/tls.rs"]),
+    ("tokio_rustls", &["edge-media/src/io/tls.rs"]),
+    ("aes", &["edge-media/src/media/srtp.rs"]),
+    ("ctr", &["edge-media/src/media/srtp.rs"]),
     (
         "rustls",
         &[
             "edge-media/src/io/stream.rs",
+            "edge-media/src/io/tls.rs",
             "edge-media/src/cli.rs",
             // Every program installs the one provider first.
             "functions/src/aws/lambda.rs",
@@ -119,7 +123,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hkdf", &["handoff/src/seal.rs"]),
     ("ed25519_dalek", &["handoff/src/checkpoint/", "functions/src/checkpoint/local_key.rs"]),
     ("md5", &["edge-media/src/sip/auth.rs"]),
-    ("sha1", &["edge-media/src/link/twilio.rs"]),
+    ("sha1", &["edge-media/src/link/twilio.rs", "edge-media/src/media/srtp.rs"]),
     // On one machine the edge links the functions as a library; nothing pure knows of it.
     (
         "functions",

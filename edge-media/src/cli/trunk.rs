@@ -18,7 +18,7 @@ use super::print_line;
 use crate::config::{Config, Trunk};
 use crate::io::clock::Clock;
 use crate::io::http::trunks::shown;
-use crate::io::net::{Net, NetEvent};
+use crate::io::net::{Listeners, Net, NetEvent};
 use crate::io::servers::servers_of;
 use crate::setup;
 use crate::sip::{SipConfig, SipOutput, Stack, UplinkConfig, UplinkState};
@@ -155,8 +155,8 @@ async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
         return Ok(shown(clock.moment(), &trunk.name, state.as_ref()));
     };
     let local = local_address(config, *first)?;
-    let (mut net, mut events) =
-        Net::bind(SocketAddr::new(local, 0), None).await.context("no port can be bound")?;
+    let listeners = Listeners { udp: SocketAddr::new(local, 0), tcp: None, tls: None };
+    let (mut net, mut events) = Net::bind(listeners).await.context("no port can be bound")?;
     let uplink = setup::uplink(trunk, true)
         .map(|uplink| UplinkConfig { options: Some(TEST_MAX * 2), ..uplink })
         .context("nothing is kept up with the trunk")?;

@@ -24,9 +24,10 @@ use super::document::{
     AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, VoiceAgentTable,
 };
 use super::{
-    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, VoiceAgent,
-    within,
+    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, SipTls,
+    VoiceAgent, within,
 };
+use crate::io::tls::Tls;
 use values::{SecretSource, literal_ip};
 
 /// Longest name of a stack: the service's limit.
@@ -40,11 +41,13 @@ pub(super) struct Checker<'a> {
     warnings: Vec<Problem>,
     /// The functions run in the cloud.
     in_cloud: bool,
+    /// SIP is spoken over TLS.
+    has_tls: bool,
 }
 
 impl<'a> Checker<'a> {
     pub(super) const fn new(text: &'a str, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
-        Self { text, read, problems: Vec::new(), warnings: Vec::new(), in_cloud: false }
+        Self { text, read, problems: Vec::new(), warnings: Vec::new(), in_cloud: false, has_tls: false }
     }
 
     /// The configuration, or everything that is wrong with it, in the order of the file.
@@ -56,6 +59,7 @@ impl<'a> Checker<'a> {
         self.bounded("operator", document.operator.len(), 0..=OPERATORS_MAX);
 
         self.in_cloud = document.aws.is_some();
+        self.has_tls = document.edge.sip_tls.is_some();
         let loopback = document.edge.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
         let edge = self.edge(&document.edge);
         let trunks = self.trunks(&document.trunk, loopback);
@@ -95,11 +99,46 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// A listener for TLS has a certificate and a key that can be read.
+    fn sip_tls(&mut self, table: &EdgeTable) -> Option<SipTls> {
+        let Some(field) = &table.sip_tls else {
+            let files = [&table.tls_cert_file, &table.tls_key_file, &table.tls_ca_file];
+            if let Some(file) = files.into_iter().flatten().next() {
+                self.refuse(&file.span(), "a file for TLS without sip_tls: nothing would listen");
+            }
+            return None;
+        };
+        let address = self.parsed::<SocketAddr>(field, "sip_tls");
+        let (Some(cert), Some(key)) = (&table.tls_cert_file, &table.tls_key_file) else {
+            self.refuse(&field.span(), "sip_tls needs tls_cert_file and tls_key_file");
+            return None;
+        };
+        let mut texts = Vec::new();
+        for file in [Some(cert), Some(key), table.tls_ca_file.as_ref()].into_iter().flatten() {
+            match (self.read)(file.get_ref()) {
+                Ok(text) => texts.push(text),
+                Err(error) => {
+                    self.refuse(&file.span(), format!("{}: {error}", file.get_ref().display()));
+                    return None;
+                }
+            }
+        }
+        let [cert_text, key_text, roots @ ..] = texts.as_slice() else { return None };
+        match Tls::of_pem(cert_text, key_text, roots.first().map(String::as_str)) {
+            Ok(tls) => Some(SipTls { address: address?, tls }),
+            Err(error) => {
+                self.refuse(&cert.span(), error.to_string());
+                None
+            }
+        }
+    }
+
     fn edge(&mut self, table: &EdgeTable) -> Option<Edge> {
         let id = self.parsed(&table.id, "id");
         let tenant = self.parsed(&table.tenant, "tenant");
         let sip_udp = table.sip_udp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_udp"));
         let sip_tcp = table.sip_tcp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_tcp"));
+        let sip_tls = self.sip_tls(table);
         let http = self.parsed::<SocketAddr>(&table.http, "http");
         if sip_udp.is_none() {
             self.refuse(
@@ -108,7 +147,8 @@ impl<'a> Checker<'a> {
             );
         }
         let allow_loopback = table.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
-        let listeners = [sip_udp.flatten(), sip_tcp.flatten(), http];
+        let secure = sip_tls.as_ref().map(|tls| tls.address);
+        let listeners = [sip_udp.flatten(), sip_tcp.flatten(), secure, http];
         let open = listeners.iter().flatten().find(|address| !address.ip().is_loopback());
         if let (Some(allow), true, Some(open)) = (&table.allow_loopback, allow_loopback, open) {
             let why =
@@ -142,6 +182,7 @@ impl<'a> Checker<'a> {
             tenant: tenant?,
             sip_udp: sip_udp.flatten(),
             sip_tcp: sip_tcp.flatten(),
+            sip_tls,
             http: http?,
             public_ip: public_ip?,
             public_url: public_url?,

@@ -36,6 +36,8 @@ fn files(path: &Path) -> io::Result<String> {
         "missing" => return Err(io::Error::from(io::ErrorKind::NotFound)),
         _ if name.ends_with(".key") => "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=\n".to_owned(),
         _ if name.ends_with(".webhook") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n".to_owned(),
+        "edge.crt" => include_str!("../../tests/data/tls/edge.pem").to_owned(),
+        "edge.pk" => include_str!("../../tests/data/tls/edge.key").to_owned(),
         _ => format!("a-secret-of-{name}-that-is-long\n"),
     })
 }
@@ -585,4 +587,25 @@ fn checkpoints_lie_outside_the_data_directory() {
     }
     assert!(with("notes", "checkpoint_every_s = 5").is_err());
     assert!(parse(&format!("{MINIMAL}\n[audit]\ncheckpoint_every_s = 300\n")).is_err());
+}
+
+#[test]
+fn tls_needs_a_certificate_its_key_and_a_listener() {
+    let after = |lines: &str| with("http = ", &format!("{lines}http = "));
+    let listener = "sip_tls = \"127.0.0.1:5061\"\n";
+    let files = "tls_cert_file = \"edge.crt\"\ntls_key_file = \"edge.pk\"\n";
+    let config = parse(&after(&format!("{listener}{files}"))).unwrap();
+    assert_eq!(config.edge.sip_tls.map(|tls| tls.address.port()), Some(5_061));
+    refused(&after(listener), &["line 6: sip_tls needs tls_cert_file and tls_key_file"]);
+    refused(&after(files), &["line 6: a file for TLS without sip_tls: nothing would listen"]);
+    refused(
+        &after(&format!("{listener}tls_cert_file = \"edge.pk\"\ntls_key_file = \"edge.crt\"\n")),
+        &["line 7: no certificate in PEM in its file"],
+    );
+    let phone =
+        with("user = \"ana\"\npassword_file = \"ana.sip\"", "uri = \"sip:ana@192.0.2.9;transport=tls\"");
+    refused(
+        &phone,
+        &["line 17: transport=tls needs [edge] sip_tls: the edge would have no certificate to show"],
+    );
 }

@@ -327,11 +327,11 @@ impl Dialog {
     }
 
     fn next_hop(&self, config: &SipConfig) -> Flow {
-        if self.peer == Peer::User || self.flow.transport == Transport::Tcp {
+        if self.peer == Peer::User || self.flow.transport.is_stream() {
             return self.flow;
         }
         let hop = self.routes.first().map_or(&self.target, |route| &route.uri);
-        let address = config.resolve(&hop.host, hop.port);
+        let address = config.resolve(hop);
         let allowed =
             address.filter(|address| super::offer_answer::is_reachable(address.ip(), config.allow_loopback));
         match allowed {
@@ -343,7 +343,11 @@ impl Dialog {
 
 /// The transport that a URI asks for.
 pub(super) fn transport_of(uri: &Uri) -> Transport {
-    if uri.transport.as_deref() == Some("tcp") { Transport::Tcp } else { Transport::Udp }
+    match uri.transport.as_deref() {
+        Some("tcp") => Transport::Tcp,
+        Some("tls") => Transport::Tls,
+        Some(_) | None => Transport::Udp,
+    }
 }
 
 /// Our address on a transport.
@@ -351,19 +355,20 @@ pub(super) fn own_address(config: &SipConfig, transport: Transport) -> std::net:
     match transport {
         Transport::Udp => config.advertised,
         Transport::Tcp => config.advertised_tcp.unwrap_or(config.advertised),
+        Transport::Tls => config.advertised_tls.unwrap_or(config.advertised),
     }
 }
 
 /// A Via with a fresh branch.
 pub(super) fn via(config: &SipConfig, random: &mut Random, flow: Flow) -> Via {
     let branch = format!("{}{}", super::header::COOKIE, random.token());
-    Via::ours(flow.transport == Transport::Tcp, own_address(config, flow.transport), &branch)
+    Via::ours(flow.transport, own_address(config, flow.transport), &branch)
 }
 
 /// Our Contact on a flow.
 pub(super) fn contact(config: &SipConfig, user: Option<&Pii<String>>, flow: Flow) -> Address {
-    let tcp = flow.transport == Transport::Tcp;
-    Address::new(Uri::of(Some(&config.identity(user)), own_address(config, flow.transport), tcp))
+    let address = own_address(config, flow.transport);
+    Address::new(Uri::of(Some(&config.identity(user)), address, flow.transport))
 }
 
 #[cfg(test)]

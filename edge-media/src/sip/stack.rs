@@ -141,7 +141,7 @@ impl Stack {
         let source = flow.peer.ip().to_canonical();
         if self.config.trunk(flow.peer).is_none() && !self.sources.take(now, &source) {
             self.counters.count("source_over_rate");
-            if flow.transport == Transport::Tcp {
+            if flow.transport.is_stream() {
                 // Bytes cannot be left out of a stream; the stream as a whole can.
                 self.close(flow);
             }
@@ -149,7 +149,7 @@ impl Stack {
         }
         match flow.transport {
             Transport::Udp => self.on_datagram(now, flow, bytes),
-            Transport::Tcp => self.on_stream(now, flow, bytes),
+            Transport::Tcp | Transport::Tls => self.on_stream(now, flow, bytes),
         }
         std::mem::take(&mut self.out)
     }
@@ -506,7 +506,7 @@ impl Stack {
 
     /// Moves a request that is too large for a datagram to TCP.
     fn fit(&mut self, flow: Flow, request: &mut Request) -> Flow {
-        if flow.transport == Transport::Tcp || request.print().len() <= DATAGRAM_BYTES_MAX {
+        if flow.transport.is_stream() || request.print().len() <= DATAGRAM_BYTES_MAX {
             return flow;
         }
         let flow = Flow { transport: Transport::Tcp, peer: flow.peer, connection: 0 };

@@ -7,7 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use handoff::pii::Pii;
 use ipnet::IpNet;
 
+use super::Transport;
 use super::auth::Secret;
+use super::dialog::transport_of;
+use super::header::Uri;
 use super::room::CallLimits;
 use super::uplink::UplinkConfig;
 
@@ -57,6 +60,8 @@ pub struct SipConfig {
     pub advertised: SocketAddr,
     /// Our TCP address as peers see it, where TCP is listened on.
     pub advertised_tcp: Option<SocketAddr>,
+    /// Our TLS address as peers see it, where TLS is listened on.
+    pub advertised_tls: Option<SocketAddr>,
     /// The digest realm, and the domain of our own From and of the users.
     pub realm: String,
     /// Other hosts that a Request-URI may name and mean us.
@@ -90,6 +95,7 @@ impl SipConfig {
         Self {
             advertised,
             advertised_tcp: None,
+            advertised_tls: None,
             realm: realm.to_owned(),
             domains: Vec::new(),
             trunks: Vec::new(),
@@ -132,19 +138,21 @@ impl SipConfig {
     /// Whether `host` means us.
     pub(super) fn is_ours(&self, host: &str) -> bool {
         let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
-        let advertised = [Some(self.advertised), self.advertised_tcp];
+        let advertised = [Some(self.advertised), self.advertised_tcp, self.advertised_tls];
         host.eq_ignore_ascii_case(&self.realm)
             || self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(host))
             || advertised.into_iter().flatten().any(|address| Some(address.ip().to_canonical()) == ip)
             || (self.allow_loopback && ip.is_some_and(|ip| ip.is_loopback()))
     }
 
-    /// The address of a host and port of a URI.
-    pub(super) fn resolve(&self, host: &str, port: Option<u16>) -> Option<SocketAddr> {
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Some(SocketAddr::new(ip.to_canonical(), port.unwrap_or(5060)));
+    /// The address of a URI: its host, and its port or the one of its transport.
+    pub(super) fn resolve(&self, uri: &Uri) -> Option<SocketAddr> {
+        let secure = transport_of(uri) == Transport::Tls;
+        let port = uri.port.or(secure.then_some(TLS_PORT));
+        if let Ok(ip) = uri.host.parse::<IpAddr>() {
+            return Some(SocketAddr::new(ip.to_canonical(), port.unwrap_or(SIP_PORT)));
         }
-        let (_, address) = self.hosts.iter().find(|(name, _)| name.eq_ignore_ascii_case(host))?;
+        let (_, address) = self.hosts.iter().find(|(name, _)| name.eq_ignore_ascii_case(&uri.host))?;
         Some(SocketAddr::new(address.ip(), port.unwrap_or_else(|| address.port())))
     }
 
@@ -153,6 +161,12 @@ impl SipConfig {
         from.map_or_else(|| self.identity.clone(), |from| from.expose().clone())
     }
 }
+
+/// Where SIP is where nothing else is said (RFC 3261 section 19.1.2).
+const SIP_PORT: u16 = 5_060;
+
+/// The same over TLS.
+const TLS_PORT: u16 = 5_061;
 
 /// A phone sends a handful of messages per call; this serves dozens behind one address.
 const SOURCE_RATE: u64 = 50;
@@ -185,5 +199,21 @@ mod tests {
         assert_eq!(name(&config, "192.0.2.7:5060"), None);
         assert_eq!(name(&config, "192.0.2.7:5080").as_deref(), Some("carrier"));
         assert!(!config.is_ours("127.0.0.1") && !config.is_ours("other.example"));
+    }
+
+    #[test]
+    fn a_uri_without_a_port_means_that_of_its_transport() {
+        let mut config = SipConfig::new("198.51.100.1:5060".parse().unwrap(), "edge.example");
+        config.hosts.push(("pbx.example".to_owned(), "192.0.2.9:5060".parse().unwrap()));
+        for (uri, address) in [
+            ("sip:a@192.0.2.1", "192.0.2.1:5060"),
+            ("sip:a@192.0.2.1;transport=tls", "192.0.2.1:5061"),
+            ("sip:a@192.0.2.1:5071;transport=tls", "192.0.2.1:5071"),
+            ("sip:a@pbx.example", "192.0.2.9:5060"),
+            ("sip:a@pbx.example;transport=TLS", "192.0.2.9:5061"),
+        ] {
+            let found = config.resolve(&Uri::parse(uri).unwrap());
+            assert_eq!(found, Some(address.parse().unwrap()), "{uri}");
+        }
     }
 }

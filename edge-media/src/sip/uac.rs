@@ -121,7 +121,7 @@ impl Stack {
 
     fn fixed_target(&self, uri: &str) -> Option<Target> {
         let uri = Uri::parse(uri).filter(|uri| uri.is_sip() && !uri.has_headers)?;
-        let peer = self.config.resolve(&uri.host, uri.port)?;
+        let peer = self.config.resolve(&uri)?;
         let reachable = is_reachable(peer.ip(), self.config.allow_loopback);
         let flow = Flow { transport: dialog::transport_of(&uri), peer, connection: 0 };
         reachable.then_some(Target { uri, flow })
@@ -135,7 +135,7 @@ impl Stack {
             }
         }
         let user = self.config.identity(from.map(|from| &from.user));
-        let mut uri = Uri::of(Some(&user), self.config.advertised, false);
+        let mut uri = Uri::of(Some(&user), self.config.advertised, Transport::Udp);
         let domain = from.and_then(|from| from.domain.as_deref()).unwrap_or(&self.config.realm);
         let at = uri.text.rfind('@').unwrap_or(0);
         let named = uri.text.get(..at).and_then(|start| Uri::parse(&format!("{start}@{domain}")));
@@ -476,7 +476,7 @@ fn establish(dialog: &mut Dialog, flow: Flow, response: &Response) {
     dialog.refresh_target(&response.head);
     dialog.routes = response.head.addresses("Record-Route").unwrap_or_default();
     dialog.routes.reverse();
-    if flow.transport == dialog.flow.transport || flow.transport == Transport::Tcp {
+    if dialog.flow.transport.may_become(flow.transport) {
         dialog.flow = flow;
     }
 }

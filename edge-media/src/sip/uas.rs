@@ -14,7 +14,7 @@ use super::offer_answer::Negotiation;
 use super::random::{hex, mac};
 use super::stack::{DIALOGS_MAX, Stack};
 use super::transaction::{Received, TransactionId};
-use super::{DialogKey, Flow, LocalMedia, Origin, SipEvent, SipOutput, Transport};
+use super::{DialogKey, Flow, LocalMedia, Origin, SipEvent, SipOutput};
 
 /// What every Allow header says.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REGISTER";
@@ -155,7 +155,7 @@ impl Stack {
                 let bytes = response.print();
                 // An amplifier for somebody else's source address is not what this is. A TCP
                 // handshake proves the address.
-                if flow.transport == Transport::Tcp || bytes.len() <= 2 * size {
+                if flow.transport.is_stream() || bytes.len() <= 2 * size {
                     self.out.push(SipOutput::Send(flow, bytes));
                 } else {
                     self.counters.count("answer_too_large");

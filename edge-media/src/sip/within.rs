@@ -13,7 +13,7 @@ use super::message::{Request, Response};
 use super::stack::{Stack, Timer};
 use super::transaction::{T1, T2, TIMEOUT, TransactionId};
 use super::uas::{ALLOW, MIN_SE_SECS, Path, SDP, session_interval};
-use super::{Flow, SipEvent, Transport};
+use super::{Flow, SipEvent};
 
 impl Stack {
     /// Sends a 2xx with a body, and again until it is acknowledged.
@@ -191,7 +191,7 @@ impl Stack {
             self.refuse(now, path, &request, 481, &[]);
             return;
         }
-        if flow.transport == dialog.flow.transport || flow.transport == Transport::Tcp {
+        if dialog.flow.transport.may_become(flow.transport) {
             dialog.flow = flow;
         }
         match method {

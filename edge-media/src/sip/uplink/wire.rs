@@ -312,7 +312,7 @@ impl Stack {
         let Some(server) = uplink.machine.server().filter(|_| !uplink.health.asking) else { return };
         let flow = Flow { transport: Transport::Udp, peer: server, connection: 0 };
         let to = uplink.config.account.as_ref().and_then(domain_uri);
-        let to = to.unwrap_or_else(|| Uri::of(None, server, false));
+        let to = to.unwrap_or_else(|| Uri::of(None, server, Transport::Udp));
         let from = dialog::contact(&self.config, None, flow);
         uplink.health.cseq += 1;
         let mut head = Head {
@@ -347,7 +347,7 @@ fn domain_uri(account: &Account) -> Option<Uri> {
 
 /// The address of record; the user part is escaped where it has to be.
 fn aor_uri(account: &Account, server: SocketAddr) -> Option<Uri> {
-    let escaped = Uri::of(Some(&account.user), server, false).text;
+    let escaped = Uri::of(Some(&account.user), server, Transport::Udp).text;
     let user = escaped.get(..escaped.rfind('@')?)?.to_owned();
     Uri::parse(&format!("{user}@{}", host(&account.domain)))
 }
