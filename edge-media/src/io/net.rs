@@ -55,7 +55,7 @@ pub enum NetEvent {
 pub struct Net {
     udp: Arc<UdpSocket>,
     /// By transport as well: what is meant for TLS never leaves on a bare connection.
-    connections: BTreeMap<(Transport, SocketAddr), (Flow, mpsc::Sender<Vec<u8>>)>,
+    connections: BTreeMap<(Transport, SocketAddr), Open>,
     events: mpsc::Sender<NetEvent>,
     next_connection: Arc<std::sync::atomic::AtomicU64>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -68,6 +68,9 @@ pub struct Net {
     /// Where TLS listens, if it does.
     pub tls_address: Option<SocketAddr>,
 }
+
+/// A connection, and where to put what it is to carry.
+type Open = (Flow, mpsc::Sender<Vec<u8>>);
 
 /// Where to listen.
 #[derive(Clone, Debug)]

@@ -148,7 +148,7 @@ impl SipConfig {
     /// The address of a URI: its host, and its port or the one of its transport.
     pub(super) fn resolve(&self, uri: &Uri) -> Option<SocketAddr> {
         let secure = transport_of(uri) == Transport::Tls;
-        let port = uri.port.or(secure.then_some(TLS_PORT));
+        let port = uri.port.or_else(|| secure.then_some(TLS_PORT));
         if let Ok(ip) = uri.host.parse::<IpAddr>() {
             return Some(SocketAddr::new(ip.to_canonical(), port.unwrap_or(SIP_PORT)));
         }
