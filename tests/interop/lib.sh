@@ -128,7 +128,8 @@ show_logs() {
   local log
   for log in "$WORK"/*.log; do
     echo "--- $(basename "$log")"
-    tail -n "${1:-25}" "$log"
+    # A softphone draws its clock in one endless line.
+    tail -n "${1:-25}" "$log" | cut -c -400
   done
 }
 
@@ -148,8 +149,9 @@ PAGE_TOKEN=interop-desktop-token-0123456789
 CRM_SECRET=whsec_aW50ZXJvcC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5
 # What the trunk is known by.
 TRUNK_LINES="addresses = [\"$CARRIER_IP/32\"]"
-# Tables that a script adds at the end.
+# Tables that a script adds at the end, and keys of the edge's own.
 MORE_LINES=
+EDGE_LINES=
 # The softphone, baresip 1.0, knows MD5 digests alone.
 PHONE_LINES="user = \"dana\"
 password = \"$PASSWORD\"
@@ -169,6 +171,7 @@ public_ip = "$EDGE_IP"
 public_url = "https://handoff.example"
 rtp_ports = [20000, 20198]
 data_dir = "$WORK/data"
+$EDGE_LINES
 
 [[trunk]]
 name = "carrier"
@@ -218,6 +221,8 @@ start_edge() {
   fi
 }
 
+# Further lines of a softphone's configuration.
+BARESIP_LINES=
 # start_baresip PLACE DIR LISTEN ACCOUNT WAV: a softphone under control of port 4444.
 start_baresip() {
   local place=$1 dir=$2 listen=$3 account=$4 wav=$5
@@ -246,10 +251,11 @@ module_tmp uuid.so
 module_tmp account.so
 module_app menu.so
 module_app ctrl_tcp.so
+$BARESIP_LINES
 CONF
   echo "$account" >"$dir/accounts"
   : >"$dir/contacts"
-  start "$place" baresip baresip -f "$dir"
+  start "$place" "baresip-$place" baresip -f "$dir"
   BARESIP_PID=$STARTED
 }
 

@@ -14,9 +14,9 @@ use crate::media::egress::Turn;
 use crate::media::measure::Measure;
 use crate::media::mixer;
 use crate::media::prompt::{ClipStore, Playback, SpeechStore};
-use crate::media::rtcp::REPORT_LEN_MAX;
 use crate::media::rtp::RtpPacket;
-use crate::media::rtp_leg::{Arrival, RtpLeg};
+use crate::media::rtp_leg::{Arrival, Outgoing, RtpLeg, SEALED_REPORT_LEN_MAX};
+use crate::media::srtp::SrtpError;
 use crate::media::stream_leg::{Reached, StreamQueue};
 use crate::media::{Carrier, FRAME_SAMPLES, MediaEvent, Port, StreamIn, StreamKey, StreamOut};
 use crate::sip::{Codec, RemoteMedia};
@@ -231,6 +231,22 @@ impl Leg {
         }
     }
 
+    /// Opens a datagram of its RTP port in its place.
+    pub(super) fn open_packet<'b>(&mut self, datagram: &'b mut [u8]) -> Result<&'b [u8], SrtpError> {
+        match &mut self.line {
+            Line::Rtp(rtp) => rtp.open(datagram),
+            Line::Stream(_) => Ok(datagram),
+        }
+    }
+
+    /// Opens a datagram of its RTCP port in its place.
+    pub(super) fn open_control<'b>(&mut self, datagram: &'b mut [u8]) -> Result<&'b [u8], SrtpError> {
+        match &mut self.line {
+            Line::Rtp(rtp) => rtp.open_control(datagram),
+            Line::Stream(_) => Ok(datagram),
+        }
+    }
+
     pub(super) fn packet(
         &mut self,
         now: Now,
@@ -318,9 +334,9 @@ impl Leg {
             && self.id != from
         {
             let port = rtp.port();
-            if let Some((to, bytes)) = rtp.relay(now, codec, packet) {
-                self.measure.sent(now, bytes);
-                sink.send_rtp(port, to, bytes);
+            if let Some(Outgoing { to, plain, wire }) = rtp.relay(now, codec, packet) {
+                self.measure.sent(now, plain);
+                sink.send_rtp(port, to, wire);
             }
         }
     }
@@ -398,7 +414,7 @@ impl Leg {
         let sent = match &mut self.line {
             Line::Rtp(rtp) => {
                 let port = rtp.port();
-                let mut buffer = [0; REPORT_LEN_MAX];
+                let mut buffer = [0; SEALED_REPORT_LEN_MAX];
                 if let Some((to, bytes)) = rtp.report(now, &mut buffer) {
                     sink.send_rtcp(port, to, bytes);
                 }
@@ -417,9 +433,9 @@ impl Leg {
                             for frame in before.chain([&frame]) {
                                 sent = rtp
                                     .send(frame)
-                                    .map(|(to, bytes)| {
-                                        self.measure.sent(now, bytes);
-                                        sink.send_rtp(port, to, bytes);
+                                    .map(|Outgoing { to, plain, wire }| {
+                                        self.measure.sent(now, plain);
+                                        sink.send_rtp(port, to, wire);
                                     })
                                     .is_some();
                             }
