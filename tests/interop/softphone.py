@@ -4,10 +4,10 @@ up by a key of the telephone. It drives baresip through its control port (netstr
 One JSON line for each event.
 
   softphone.py PORT LOG --ring S --listen S --press KEYS [--again S]
-  softphone.py PORT LOG --dial URI --talk S
+  softphone.py PORT LOG --dial URI --talk S [--hold S --resume S]
 
 `--again` presses the keys a second time, so many seconds later; `--talk` is how long the call
-lasts from its answer."""
+lasts from its answer, `--hold` and `--resume` when the other end is put on hold and taken back."""
 
 import argparse
 import json
@@ -67,6 +67,8 @@ def main():
     parser.add_argument("--again", type=float)
     parser.add_argument("--dial")
     parser.add_argument("--talk", type=float, default=30)
+    parser.add_argument("--hold", type=float)
+    parser.add_argument("--resume", type=float)
     options = parser.parse_args()
     log = open(options.log, "w", encoding="utf-8", buffering=1)
 
@@ -91,6 +93,8 @@ def main():
             due.append((now + options.ring, ("accept",)))
         if message.get("type") == "CALL_ESTABLISHED" and options.dial:
             due.append((now + options.talk, ("hangup",)))
+            keys = ((options.hold, "hold"), (options.resume, "resume"))
+            due.extend((now + at, (key,)) for at, key in keys if at is not None)
         elif message.get("type") == "CALL_ESTABLISHED" and options.press:
             due.append((now + options.listen, ("sndcode", options.press)))
             if options.again is not None:
