@@ -25,7 +25,6 @@ use super::rtp_leg::Arrival;
 use super::srtp::SrtpError;
 use super::{
     FRAME_SAMPLES, FRAMES_AT_ONCE_MAX, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, TICK,
-    rtcp,
 };
 use crate::sip::RemoteMedia;
 
@@ -209,18 +208,18 @@ impl Engine {
     }
 
     /// A datagram arrived on an RTCP port. It is checked and counted, and steers nothing.
-    pub fn control_packet(&mut self, port: Port, bytes: &mut [u8]) {
+    pub fn control_packet(&mut self, now: Now, port: Port, bytes: &mut [u8]) {
         let leg = self
             .ports
             .get(&port)
             .and_then(|(call, id)| self.calls.get_mut(call)?.legs.iter_mut().find(|leg| leg.id() == *id));
-        let opened = match leg {
-            Some(leg) => leg.open_control(bytes),
-            None => Ok(&*bytes),
+        let Some(leg) = leg else {
+            self.counters.foreign += 1;
+            return;
         };
-        match opened {
-            Ok(bytes) if rtcp::is_compound(bytes) => {}
-            Ok(_) => self.counters.malformed += 1,
+        match leg.control_packet(now, bytes) {
+            Ok(true) => {}
+            Ok(false) => self.counters.malformed += 1,
             Err(error) => self.counters.refuse(error),
         }
     }

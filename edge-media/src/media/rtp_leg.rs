@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use handoff::call::media::Quality;
 use handoff::clock::Now;
 
 use super::Port;
@@ -14,7 +15,8 @@ use super::dtmf::KeyReceiver;
 use super::egress::{Agreed, Egress, PACKET_LEN, Slot, Turn};
 use super::jitter::{JitterBuffer, JitterCounters};
 use super::latch::Latch;
-use super::rtcp::{Heard, REPORT_LEN_MAX, Report};
+use super::quality::{self, Counted, Far};
+use super::rtcp::{self, Heard, REPORT_LEN_MAX, Report};
 use super::rtp::RtpPacket;
 use super::srtp::{CONTROL_GROWTH, Srtp, SrtpError, TAG_LEN_MAX};
 use crate::sip::{Codec, RemoteMedia, SrtpKeys};
@@ -24,6 +26,8 @@ use crate::sip::{Codec, RemoteMedia, SrtpKeys};
 pub const SOURCE_LOST_AFTER: Duration = Duration::from_millis(500);
 /// Reports are sent every five seconds (RFC 3550 section 6.2), here counted in ticks.
 const REPORT_TICKS: u32 = 250;
+/// Ten seconds in units of 1/65536 s: a longer way is a clock that was set.
+const ROUND_TRIP_MAX: u32 = 10 << 16;
 /// Payload type of comfort noise (RFC 3389): a sign of life, not audio.
 const COMFORT_NOISE: u8 = 13;
 
@@ -41,6 +45,7 @@ pub struct RtpLeg {
     egress: Egress,
     sealed: Option<Box<Sealed>>,
     reception: Reception,
+    far: Option<Far>,
     last_valid: Option<Now>,
     watched_since: Option<Now>,
     lost: bool,
@@ -119,6 +124,7 @@ impl RtpLeg {
             egress: Egress::new([ssrc, sequence, timestamp]),
             sealed: None,
             reception: Reception::default(),
+            far: None,
             last_valid: None,
             watched_since: None,
             lost: false,
@@ -283,7 +289,7 @@ impl RtpLeg {
         let mut to = self.latch.destination()?;
         to.set_port(to.port().checked_add(1)?);
         let (ssrc, timestamp, packets, octets) = self.egress.sent();
-        let heard = self.reception.heard();
+        let heard = self.reception.heard(now);
         let report = Report { ssrc, now, timestamp, packets, octets, heard };
         let len = report.write(buffer.first_chunk_mut()?).len();
         let bytes = match &mut self.sealed {
@@ -291,6 +297,33 @@ impl RtpLeg {
             None => buffer.get(..len)?,
         };
         Some((to, bytes))
+    }
+
+    /// Takes a compound packet of the RTCP port that was opened. It changes figures, and
+    /// nothing else.
+    pub fn control(&mut self, now: Now, packet: &[u8]) {
+        let told = rtcp::told(packet, self.egress.sent().0);
+        if let Some(stamp) = told.stamp {
+            self.reception.report = Some((stamp, now));
+        }
+        if let Some(heard) = told.heard {
+            let there_and_back =
+                rtcp::middle(now).wrapping_sub(heard.last_report).wrapping_sub(heard.since_report);
+            let known = heard.last_report != 0 && there_and_back < ROUND_TRIP_MAX;
+            self.far = Some(Far {
+                lost: heard.lost,
+                jitter: heard.jitter,
+                round_trip_ms: known.then_some(((u64::from(there_and_back) * 1_000) >> 16) as u32),
+            });
+        }
+    }
+
+    /// How well it is heard so far.
+    pub fn quality(&self) -> Quality {
+        let (received, expected) = self.reception.counted();
+        let (_, _, sent, _) = self.egress.sent();
+        let jitter = (self.reception.jitter >> 4) as u32;
+        quality::of(&Counted { received, expected, jitter, sent, far: self.far })
     }
 
     /// What the jitter buffer counted.
@@ -325,6 +358,10 @@ struct Reception {
     received: u32,
     expected_before: u32,
     received_before: u32,
+    /// Received and expected of streams before this one.
+    earlier: (u64, u64),
+    /// The far end's last sender report, and when it came.
+    report: Option<(u32, Now)>,
     transit: Option<i64>,
     /// Sixteen times the jitter in samples.
     jitter: i64,
@@ -336,7 +373,8 @@ impl Reception {
         let renewed = self.ssrc.is_some_and(|ssrc| ssrc != packet.ssrc);
         if self.ssrc != Some(packet.ssrc) {
             let start = 0x1_0000 + u32::from(packet.sequence);
-            *self = Self { ssrc: Some(packet.ssrc), base: start, highest: start, ..Self::default() };
+            let earlier = self.counted();
+            *self = Self { ssrc: Some(packet.ssrc), base: start, highest: start, earlier, ..Self::default() };
         }
         let step = packet.sequence.wrapping_sub(self.highest as u16) as i16;
         if step > 0 {
@@ -351,8 +389,16 @@ impl Reception {
         renewed
     }
 
+    /// Packets that came and packets that should have, of all streams of the leg.
+    fn counted(&self) -> (u64, u64) {
+        let expected = self.ssrc.map_or(0, |_| self.highest.wrapping_sub(self.base).wrapping_add(1));
+        // What came twice fills no hole.
+        let received = self.received.min(expected);
+        (self.earlier.0 + u64::from(received), self.earlier.1 + u64::from(expected))
+    }
+
     /// The report block; its fraction covers the time since the last one.
-    fn heard(&mut self) -> Option<Heard> {
+    fn heard(&mut self, now: Now) -> Option<Heard> {
         let ssrc = self.ssrc?;
         let expected = self.highest.wrapping_sub(self.base).wrapping_add(1);
         let due = expected.wrapping_sub(self.expected_before);
@@ -365,6 +411,8 @@ impl Reception {
             lost: expected.saturating_sub(self.received),
             highest: self.highest.wrapping_sub(0x1_0000),
             jitter: (self.jitter >> 4) as u32,
+            last_report: self.report.map_or(0, |(stamp, _)| stamp),
+            since_report: self.report.map_or(0, |(_, at)| rtcp::middle(now).wrapping_sub(rtcp::middle(at))),
         })
     }
 }

@@ -124,7 +124,7 @@ impl Rig {
             // Of nobody's port, and of the human's port by a stranger.
             ("astray", _) => self.packet(Port(9), source("stranger"), step.bytes),
             ("intrude", _) => self.packet(Port(20_002), source("stranger"), step.bytes),
-            ("rtcp", _) => self.engine.control_packet(Port(20_000), &mut step.bytes.to_vec()),
+            ("rtcp", _) => self.engine.control_packet(self.now, Port(20_000), &mut step.bytes.to_vec()),
             ("tick", _) => self.tick(step.number(1, 100)),
             ("late", _) => {
                 self.now = self.now + TICK * u32::try_from(step.number(1, 500)).unwrap_or_default();

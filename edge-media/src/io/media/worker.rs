@@ -179,7 +179,7 @@ impl Worker {
             if number == port.0 {
                 self.engine.packet(now, port, unmapped(from), bytes, &mut self.outside);
             } else {
-                self.engine.control_packet(port, bytes);
+                self.engine.control_packet(now, port, bytes);
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::media::egress::Turn;
 use crate::media::measure::Measure;
 use crate::media::mixer;
 use crate::media::prompt::{ClipStore, Playback, SpeechStore};
+use crate::media::rtcp;
 use crate::media::rtp::RtpPacket;
 use crate::media::rtp_leg::{Arrival, Outgoing, RtpLeg, SEALED_REPORT_LEN_MAX};
 use crate::media::srtp::SrtpError;
@@ -239,12 +240,17 @@ impl Leg {
         }
     }
 
-    /// Opens a datagram of its RTCP port in its place.
-    pub(super) fn open_control<'b>(&mut self, datagram: &'b mut [u8]) -> Result<&'b [u8], SrtpError> {
-        match &mut self.line {
-            Line::Rtp(rtp) => rtp.open_control(datagram),
-            Line::Stream(_) => Ok(datagram),
+    /// Takes a datagram of its RTCP port; says whether it was well formed.
+    pub(super) fn control_packet(&mut self, now: Now, datagram: &mut [u8]) -> Result<bool, SrtpError> {
+        let Line::Rtp(rtp) = &mut self.line else { return Ok(false) };
+        let len = rtp.open_control(datagram)?.len();
+        // It was opened in its place.
+        let packet = datagram.get(..len).unwrap_or_default();
+        let formed = rtcp::is_compound(packet);
+        if formed {
+            rtp.control(now, packet);
         }
+        Ok(formed)
     }
 
     pub(super) fn packet(
@@ -417,6 +423,8 @@ impl Leg {
                 let mut buffer = [0; SEALED_REPORT_LEN_MAX];
                 if let Some((to, bytes)) = rtp.report(now, &mut buffer) {
                     sink.send_rtcp(port, to, bytes);
+                    let report = MediaReport::Quality { leg: self.id, quality: rtp.quality() };
+                    sink.report(MediaEvent { at: now, call: call.clone(), report });
                 }
                 if !open {
                     rtp.rest();

@@ -808,7 +808,7 @@ proptest! {
                 bytes[8..12].copy_from_slice(&4_002_u32.to_be_bytes());
             }
             world.engine.packet(world.now, port, from, &mut bytes, &mut world.ear);
-            world.engine.control_packet(port, &mut bytes);
+            world.engine.control_packet(world.now, port, &mut bytes);
             world.tick();
         }
     }

@@ -1,6 +1,7 @@
 //! The outside of the engine in its tests: keeps every effect, and opens what is sealed.
 
 use super::*;
+use crate::media::rtcp;
 use crate::media::srtp::Srtp;
 
 #[derive(Clone, Debug)]
