@@ -7,6 +7,7 @@
 
 pub mod clock;
 mod descriptors;
+mod dns;
 mod held;
 pub mod http;
 pub mod media;

@@ -22,6 +22,7 @@ mod deadlines;
 mod dialog;
 mod guard;
 mod header;
+mod locate;
 mod message;
 mod offer_answer;
 mod random;
@@ -42,6 +43,7 @@ mod within;
 
 pub use auth::Secret;
 pub use guard::Counters;
+pub use locate::{Naptr, Srv, in_order, is_located, service_name};
 pub use offer_answer::is_reachable;
 pub use room::CallLimits;
 pub use sdes::{KEY_LEN, MasterKey, SALT_LEN, SrtpKeys, SrtpPolicy, Suite};

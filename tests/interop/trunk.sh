@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A carrier trunk that the edge registers with, against Kamailio as registrar and proxy: MD5,
-# then, after Kamailio was gone for a while, SHA-256; what `warmbridge trunk` says in each
-# state; and a call from Kamailio to the registered contact.
+# A carrier trunk that the edge finds by NAPTR and SRV and registers with, against Kamailio as
+# registrar and proxy: MD5, then, after Kamailio was gone for a while, SHA-256; what `warmbridge
+# trunk` says in each state; and a call from Kamailio to the registered contact.
 . "$(dirname "$0")/lib.sh"
 set_up
 
@@ -19,7 +19,7 @@ children=1
 tcp_children=1
 disable_tcp=yes
 auto_aliases=no
-listen=udp:$CARRIER_IP:5060
+listen=udp:$CARRIER_IP:5066
 mpath="$MODULES/"
 loadmodule "sl.so"
 loadmodule "tm.so"
@@ -63,7 +63,7 @@ CFG
 }
 
 # trunk WHAT…: the command, beside the edge.
-trunk() { at edge "$BINARY" trunk --config "$WORK/warmbridge.toml" "$@"; }
+trunk() { at edge "${EDGE_RUN_BY[@]}" "$BINARY" trunk --config "$WORK/warmbridge.toml" "$@"; }
 # shows STATE TEXT: what `trunk show` prints has this in it; it is shown once.
 shows() {
   local what=$1 text=$2
@@ -75,7 +75,7 @@ shows() {
   fi
 }
 
-TRUNK_LINES="register = \"sip:$ACCOUNT@$CARRIER_IP\"
+TRUNK_LINES="register = \"sip:$ACCOUNT@carrier.example\"
 password = \"$TRUNK_PASSWORD\"
 expires_s = 60
 options_s = 10"
@@ -84,18 +84,27 @@ id = \"ops\"
 role = \"monitor\"
 token = \"$OPERATOR\""
 
+# The edge has a name server of its own, and no other.
+echo "nameserver 127.0.0.1" >"$WORK/resolv.conf"
+# `ip netns exec` gives each command mounts of its own.
+# shellcheck disable=SC2016  # expanded by the inner shell
+EDGE_RUN_BY=(sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$WORK/resolv.conf")
+start edge dns python3 "$HERE/dns.py" 127.0.0.1 carrier.example "$CARRIER_IP" 5066
+wait_for 5 grep -q ready "$WORK/dns.log" || failed "there is no name server"
+
 start agent voice-agent python3 "$HERE/voice_agent.py" "$AGENT_IP" 8765 "$WORK/agent.wav" "$WORK/agent.jsonl" --talk 3
 listens "$AGENT_IP" 8765
 registrar MD5
 start_edge
 shows "the edge registers with MD5" 'registration +registered'
-expect "the list has it" sh -c "ip netns exec '$NET-edge' '$BINARY' trunk --config '$WORK/warmbridge.toml' list | grep -E 'carrier +registered, [0-9]+ s left +options up'"
+expect "it was found by NAPTR, SRV and an address" sh -c "grep -q '^carrier.example 35' '$WORK/dns.log' && grep -q '^_sip._udp.trunks.carrier.example 33' '$WORK/dns.log' && grep -c '^sbc.carrier.example 1' '$WORK/dns.log'"
+expect "the list has it" sh -c "ip netns exec '$NET-edge' '$BINARY' trunk --config '$WORK/warmbridge.toml' list | grep -E 'carrier +registered, [0-9]+ s left +options up +$CARRIER_IP:5066'"
 expect "Kamailio accepted MD5" grep -o 'algorithm=MD5' "$WORK/kamailio-MD5.log"
 expect "a test of the trunk passes and registers nothing" trunk test carrier
 
 # A wrong password is told in words, by a test that leaves the running edge alone.
 sed "s/$TRUNK_PASSWORD/another-password/" "$WORK/warmbridge.toml" >"$WORK/wrong.toml"
-at edge "$BINARY" trunk --config "$WORK/wrong.toml" test carrier >"$WORK/wrong.log" 2>&1
+at edge "${EDGE_RUN_BY[@]}" "$BINARY" trunk --config "$WORK/wrong.toml" test carrier >"$WORK/wrong.log" 2>&1
 expect "a test with a wrong password says what to do" grep -E "does not accept the user name and password" "$WORK/wrong.log"
 
 # The registrar is gone: first OPTIONS and the refresh fail, then the registration is over.
@@ -111,7 +120,7 @@ expect "Kamailio accepted SHA-256" grep -o 'algorithm=SHA-256' "$WORK/kamailio-S
 start carrier rtp python3 "$HERE/rtp_peer.py" "$CARRIER_IP" 40000 450 "$WORK/caller.wav" "$WORK/caller.json"
 rtp=$STARTED
 start carrier sipp sipp -nostdin -sf "$(carrier_scenario 8000)" -i "$CARRIER_IP" -p 5080 -m 1 -key to "$ACCOUNT" \
-  -key rtp_port 40000 -timeout 60 -timeout_error "$CARRIER_IP:5060"
+  -key rtp_port 40000 -timeout 60 -timeout_error "$CARRIER_IP:5066"
 sipp=$STARTED
 if wait "$sipp"; then ok "a call through Kamailio ends with its BYE"; else failed "the call through Kamailio: SIPp says $?"; fi
 stop "$rtp"

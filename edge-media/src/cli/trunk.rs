@@ -144,7 +144,7 @@ fn escaped(name: &str) -> String {
 /// Asks the carrier by itself, and tells what came as the edge would.
 async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
     let clock = Clock::start();
-    let servers = servers_of(config, trunk).await;
+    let servers = servers_of(config, trunk, 0).await;
     let Some(first) = servers.first() else {
         let state = setup::uplink(trunk, true).map(|_| UplinkState {
             trunk: trunk.name.clone(),

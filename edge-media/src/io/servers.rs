@@ -1,8 +1,8 @@
 //! The addresses of trunks' servers: looked up at the start, at each reload and again while the
 //! process runs, and told to the edge in the order in which they are to be tried. A look-up
-//! that finds nothing is told as nothing, and the edge keeps what it had. Address records
-//! only: whoever is found by NAPTR or SRV (RFC 3263 section 4) needs the name of the host
-//! itself in the configuration.
+//! that finds nothing is told as nothing, and the edge keeps what it had. A name without a port
+//! is looked for by NAPTR and SRV first, and by its address records where it has none of these
+//! (RFC 3263 section 4).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use tracing::warn;
 
 use crate::config::{Config, Trunk};
 use crate::io::Order;
-use crate::sip::{Server, is_reachable};
+use crate::io::dns::Dns;
+use crate::sip::{Server, in_order, is_located, is_reachable, service_name};
 
 /// Names are looked up again after this long, as those of phones are.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -37,12 +38,16 @@ pub(super) async fn keep(
     reloaded: Arc<Notify>,
     orders: mpsc::Sender<Order>,
 ) {
+    let Ok(seed) = getrandom::u64() else {
+        warn!("the system has no randomness: trunks' servers are not looked up");
+        return;
+    };
     loop {
         let current = Arc::clone(&config.borrow());
         let mut servers = Vec::new();
         let mut missing = false;
         for trunk in current.trunks.iter().filter(|trunk| trunk.uplink.is_some()) {
-            let found = servers_of(&current, trunk).await;
+            let found = servers_of(&current, trunk, seed).await;
             if found.is_empty() {
                 warn!(trunk = trunk.name, "no server of the trunk resolves");
                 missing = true;
@@ -60,18 +65,32 @@ pub(super) async fn keep(
     }
 }
 
-/// The addresses of a trunk's servers, in the order of the configuration and then of the
-/// answers, each once.
-pub async fn servers_of(config: &Config, trunk: &Trunk) -> Vec<SocketAddr> {
+/// The addresses of a trunk's servers, in the order of the configuration, then of their SRV
+/// records, drawn by `seed`, and then of the answers; each once.
+pub async fn servers_of(config: &Config, trunk: &Trunk, seed: u64) -> Vec<SocketAddr> {
     let mut found = Vec::new();
+    // What the machine is configured with may have changed since the last time.
+    let dns = Dns::of_system();
     for server in trunk.uplink.iter().flat_map(|uplink| &uplink.servers) {
-        for address in look_up(config, server).await {
-            if !found.contains(&address) && found.len() < ADDRESSES_MAX {
-                found.push(address);
+        for server in located(&dns, server, seed).await {
+            for address in look_up(config, &server).await {
+                if !found.contains(&address) && found.len() < ADDRESSES_MAX {
+                    found.push(address);
+                }
             }
         }
     }
     found
+}
+
+/// The servers behind one of the configuration: itself, or what its domain names.
+async fn located(dns: &Dns, server: &Server, seed: u64) -> Vec<Server> {
+    if !is_located(server) {
+        return vec![server.clone()];
+    }
+    let name = service_name(&server.host, &dns.naptr(&server.host).await);
+    let servers = in_order(&dns.srv(&name).await, seed);
+    if servers.is_empty() { vec![server.clone()] } else { servers }
 }
 
 async fn look_up(config: &Config, server: &Server) -> Vec<SocketAddr> {
