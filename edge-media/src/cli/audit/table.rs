@@ -14,7 +14,7 @@ use handoff::id::{CallId, TenantId};
 use serde_json::json;
 
 use super::vcon::{Parts, VconOptions, transfers};
-use super::{Ground, Hold, UNREADABLE, What, done, export, list, retention, show, verdict};
+use super::{Ground, Hold, UNREADABLE, What, done, export, list, retention::retention, show, verdict};
 use crate::cli::{account, print_line};
 
 /// Carries out one command over `table` and its siblings.
@@ -53,8 +53,11 @@ async fn carried_out(
         What::Hold { what: Hold::Release { call, ground } } => {
             deed(reader, table, &call, Deed::ReleaseHold, ground).await?
         }
-        What::Retention { call: None } => retention(None, as_json),
-        What::Retention { call: Some(call) } => retention(Some(reader.show(&call).await?), as_json),
+        What::Retention { sweep, .. } if sweep.is_asked() => {
+            return refused("only an embedded store is swept: leave --dynamodb out");
+        }
+        What::Retention { call: None, .. } => retention(None, as_json),
+        What::Retention { call: Some(call), .. } => retention(Some(reader.show(&call).await?), as_json),
         What::Checkpoint { .. } => {
             return refused("the stack signs its own: invoke its function WriteAuditCheckpoint");
         }
