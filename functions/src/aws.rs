@@ -98,8 +98,9 @@ impl Cloud {
     }
 }
 
-/// Region, endpoint and credentials from the environment, with the process's one TLS library.
-async fn environment() -> SdkConfig {
+/// Region, endpoint and credentials from the environment, with the process's one TLS library:
+/// what every client of the cloud is made of, the edge's own among them.
+pub async fn environment() -> SdkConfig {
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
 }

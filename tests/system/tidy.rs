@@ -114,6 +114,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws_config", &["functions/src/aws.rs"]),
     ("aws_sdk_dynamodb", &["functions/src/aws.rs", "functions/src/aws/"]),
     ("aws_sdk_kms", &["functions/src/aws.rs", "functions/src/aws/"]),
+    // The edge's alone: no function speaks, and none is built with it.
+    ("aws_sdk_polly", &["edge-media/src/io/speech/polly.rs"]),
     ("aws_sdk_s3", &["functions/src/aws.rs", "functions/src/aws/"]),
     ("aws_sdk_secretsmanager", &["functions/src/aws.rs"]),
     ("aws_sdk_sqs", &["functions/src/aws.rs", "functions/src/aws/"]),
@@ -267,7 +269,7 @@ fn dependencies_point_at_the_pure_crate() {
 
 #[test]
 fn without_the_feature_nothing_of_aws_is_compiled() {
-    let below = ["edge-media", "functions"].map(|krate| (krate, tree(krate)));
+    let below = ["edge-media", "functions", "handoff", "tests"].map(|krate| (krate, tree(krate)));
     none(below.iter().flat_map(|(krate, names)| {
         let foreign = |name: &&String| name.starts_with("aws-") && !name.starts_with("aws-lc");
         names.iter().filter(foreign).map(move |name| format!("{krate}/Cargo.toml:1: `{name}` by default"))
