@@ -123,7 +123,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("lambda_runtime", &["functions/src/aws/lambda.rs", "functions/src/bin/"]),
     ("aes_gcm", &["handoff/src/seal.rs"]),
     ("hkdf", &["handoff/src/seal.rs"]),
-    ("ed25519_dalek", &["handoff/src/checkpoint/", "functions/src/checkpoint/local_key.rs"]),
+    (
+        "ed25519_dalek",
+        &["handoff/src/checkpoint/", "functions/src/checkpoint/local_key.rs", "handoff/src/vcon/signed.rs"],
+    ),
     ("md5", &["edge-media/src/sip/auth.rs"]),
     ("sha1", &["edge-media/src/link/twilio.rs", "edge-media/src/media/srtp.rs"]),
     // On one machine the edge links the functions as a library; nothing pure knows of it.
