@@ -119,6 +119,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws_sdk_s3", &["functions/src/aws.rs", "functions/src/aws/"]),
     ("aws_sdk_secretsmanager", &["functions/src/aws.rs"]),
     ("aws_sdk_sqs", &["functions/src/aws.rs", "functions/src/aws/"]),
+    ("aws_sdk_ssm", &["functions/src/aws.rs"]),
     ("aws_smithy_http_client", &["functions/src/aws.rs"]),
     ("lambda_runtime", &["functions/src/aws/lambda.rs", "functions/src/bin/"]),
     ("aes_gcm", &["handoff/src/seal.rs"]),
