@@ -134,6 +134,7 @@ impl Setup {
                 uplinks: self.config.trunks.iter().filter_map(|trunk| uplink(trunk, false)).collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
+                phones_srtp: edge.phones_srtp,
                 ..SipConfig::new(advertised(udp), &edge.public_ip.to_string())
             },
             call_types,
@@ -239,6 +240,7 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
         hold_by_reinvite: true,
         port: None,
         credentials: None,
+        srtp: trunk.srtp,
     }
 }
 

@@ -7,12 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use handoff::pii::Pii;
 use ipnet::IpNet;
 
-use super::Transport;
 use super::auth::Secret;
 use super::dialog::transport_of;
 use super::header::Uri;
 use super::room::CallLimits;
+use super::sdes::{Keying, SrtpPolicy};
 use super::uplink::UplinkConfig;
+use super::{Flow, Transport};
 
 /// A carrier, PBX or other peer that is trusted by its address.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct TrunkConfig {
     pub hold_by_reinvite: bool,
     /// What we answer its challenges with.
     pub credentials: Option<Credentials>,
+    /// Whether its audio is encrypted.
+    pub srtp: SrtpPolicy,
 }
 
 /// A name and secret of ours at somebody else's server.
@@ -84,6 +87,8 @@ pub struct SipConfig {
     pub identity: String,
     /// What we ask for as session interval, in seconds (RFC 4028); at least 90.
     pub session_expires_secs: u32,
+    /// Whether audio with peers that are no trunks is encrypted.
+    pub phones_srtp: SrtpPolicy,
     /// Messages a second that one source address may send, if it is no trunk; three times as
     /// many at once. Higher lets a larger office through one NAT, lower sheds a flood sooner.
     pub source_rate: u64,
@@ -107,6 +112,7 @@ impl SipConfig {
             allow_loopback: false,
             identity: "warmbridge".to_owned(),
             session_expires_secs: SESSION_EXPIRES_SECS,
+            phones_srtp: SrtpPolicy::default(),
             source_rate: SOURCE_RATE,
         }
     }
@@ -123,6 +129,11 @@ impl SipConfig {
             let (name, _) = self.targets.iter().find(|(_, target)| *target == source)?;
             self.trunks.iter().find(|trunk| trunk.name == *name && trunk.addresses.is_empty())
         })
+    }
+
+    /// What a dialog over `flow` may agree on about encrypted audio.
+    pub(super) fn keying(&self, flow: Flow) -> Keying {
+        self.trunk(flow.peer).map_or(self.phones_srtp, |trunk| trunk.srtp).over(flow.transport)
     }
 
     /// A user by name.
@@ -188,6 +199,7 @@ mod tests {
             call_type: None,
             hold_by_reinvite: true,
             credentials: None,
+            srtp: SrtpPolicy::default(),
         });
         let name =
             |config: &SipConfig, at: &str| config.trunk(at.parse().unwrap()).map(|trunk| trunk.name.clone());

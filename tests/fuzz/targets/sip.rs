@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use edge_media::sip::{
     Caller, Destination, DialogKey, Direction, Flow, LocalMedia, RemoteMedia, Secret, SipCommand, SipConfig,
-    SipEvent, SipOutput, Stack, Transport, TrunkConfig, UserConfig,
+    SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig, UserConfig,
 };
 use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
@@ -453,6 +453,7 @@ fn trunk(name: &str, at: SocketAddr) -> TrunkConfig {
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
+        srtp: SrtpPolicy::default(),
     }
 }
 

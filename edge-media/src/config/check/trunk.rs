@@ -28,10 +28,11 @@ impl Checker<'_> {
             let addresses = self.addresses(table, allow_loopback, &mut taken);
             let calls_max = self.limit(table.calls_max.as_ref(), "calls_max", CALLS_MAX);
             let calls_per_s = self.limit(table.calls_per_s.as_ref(), "calls_per_s", CALLS_PER_S);
-            if let (Some(name), Some(call_type)) =
-                (name, call_type.map_or(Some(None), |given| given.map(Some)))
+            let srtp = self.srtp(table.srtp.as_ref(), "srtp");
+            if let (Some(name), Some(call_type), Some(srtp)) =
+                (name, call_type.map_or(Some(None), |given| given.map(Some)), srtp)
             {
-                trunks.push(Trunk { name, addresses, call_type, calls_max, calls_per_s, uplink });
+                trunks.push(Trunk { name, addresses, call_type, calls_max, calls_per_s, srtp, uplink });
             }
         }
         trunks
