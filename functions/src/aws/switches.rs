@@ -144,8 +144,8 @@ mod tests {
         Switchboard::new(cloud, SystemClock::start())
     }
 
-    fn said(policy: &str, switches: &str) -> Option<Value> {
-        Some(json!([{"Name": "/wb/policy", "Value": policy}, {"Name": "/wb/switches", "Value": switches}]))
+    fn said(policy: &str, switches: &str) -> Value {
+        json!([{"Name": "/wb/policy", "Value": policy}, {"Name": "/wb/switches", "Value": switches}])
     }
 
     #[tokio::test]
@@ -155,14 +155,14 @@ mod tests {
         let off = Switches { policy: Some("a-1".to_owned()), no_decisions: false, no_webhooks: true };
         service.lock().await.says = Some(json!([]));
         assert_eq!(board.at(1).await, Switches::default(), "nobody has written them");
-        service.lock().await.says = said("a-1", "no-webhooks");
+        service.lock().await.says = Some(said("a-1", "no-webhooks"));
         assert_eq!(board.at(10_000).await, Switches::default(), "ten seconds are not over");
         assert_eq!(board.at(10_001).await, off);
         service.lock().await.says = None;
         assert_eq!(board.at(21_000).await, off, "an error says nothing");
-        service.lock().await.says = said("a-1", "no-webhook");
+        service.lock().await.says = Some(said("a-1", "no-webhook"));
         assert_eq!(board.at(32_000).await, off, "nor does a word that is no switch");
-        service.lock().await.says = said("as-published", "none");
+        service.lock().await.says = Some(said("as-published", "none"));
         assert_eq!(board.at(43_000).await, Switches::default());
         assert_eq!(service.lock().await.asked, 5);
     }
