@@ -8,7 +8,7 @@ mod document;
 
 use core::fmt;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
@@ -401,6 +401,27 @@ pub struct Aws {
     pub stack: String,
     /// The stack's bucket of settings and transcripts, an output of its deployment.
     pub media_bucket: String,
+    /// Voices of Polly for free text; without them it is never asked.
+    pub polly: Option<Polly>,
+}
+
+/// `[aws.polly]`: who speaks free text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Polly {
+    /// The engine of all voices, by Polly's name for it.
+    pub engine: &'static str,
+    /// A voice for each language, by Polly's name for it; the keys are BCP 47 tags in lower
+    /// case, whole or of the language alone.
+    pub voices: BTreeMap<String, String>,
+}
+
+impl Polly {
+    /// The voice for a BCP 47 tag: that of the tag, else that of its language.
+    pub fn voice(&self, tag: &str) -> Option<&str> {
+        let tag = tag.to_ascii_lowercase();
+        let primary = tag.split('-').next().unwrap_or_default();
+        self.voices.get(&tag).or_else(|| self.voices.get(primary)).map(String::as_str)
+    }
 }
 
 /// What an operator's token opens. Agents have their own tokens and their own transfers.
@@ -542,7 +563,9 @@ impl Config {
     /// links, people without a desktop, no speech synthesis for the whisper.
     pub fn check(&self) -> Report {
         let mut warnings = self.warnings.clone();
-        if !synthesis_installed() {
+        let polly = self.aws.as_ref().and_then(|aws| aws.polly.as_ref());
+        let spoken = |agent: &Agent| polly.is_some_and(|polly| polly.voice(&agent.lang).is_some());
+        if !synthesis_installed() && !self.agents.iter().all(spoken) {
             let message =
                 "espeak-ng is not installed: the whisper is a generic clip beside the card".to_owned();
             warnings.push(Problem { line: None, message });

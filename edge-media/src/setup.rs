@@ -104,6 +104,7 @@ impl Setup {
                 ports: config.edge.rtp_ports.0..=config.edge.rtp_ports.1,
                 threads: MEDIA_THREADS,
                 real_time: true,
+                polly: config.aws.as_ref().and_then(|aws| aws.polly.clone()),
             },
             tag_key: Pii::new(tag_key(config, store)),
             config: config.clone(),

@@ -16,6 +16,7 @@ pub mod disposition;
 pub mod evaluate_trigger;
 pub mod measure_transfers;
 pub mod send_webhook;
+pub mod switches;
 pub mod tamper_watch;
 pub mod write_audit;
 

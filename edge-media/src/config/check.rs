@@ -9,7 +9,7 @@ mod webhook;
 
 use core::ops::{Range, RangeInclusive};
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,18 +21,24 @@ use hyper::Uri;
 use toml::Spanned;
 
 use super::document::{
-    AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, VoiceAgentTable,
+    AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, PollyTable, VoiceAgentTable,
 };
 use super::{
-    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, SipTls,
+    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Polly, Problem, Secret, SipTls,
     VoiceAgent, within,
 };
 use crate::io::tls::Tls;
 use crate::sip::SrtpPolicy;
-use values::{SecretSource, literal_ip};
+use values::{NAME_LEN_MAX, SecretSource, is_language_tag, literal_ip};
 
 /// Longest name of a stack: the service's limit.
 const STACK_LEN_MAX: usize = 128;
+/// What Polly calls its engines.
+const POLLY_ENGINES: [&str; 4] = ["standard", "neural", "long-form", "generative"];
+/// Within the time that a ringing telephone gives, the best of them.
+const POLLY_ENGINE_DEFAULT: &str = "neural";
+/// Polly has about 40 languages and variants.
+const POLLY_VOICES_MAX: usize = 64;
 
 /// Collects what is wrong while it turns tables into values.
 pub(super) struct Checker<'a> {
@@ -373,7 +379,39 @@ impl<'a> Checker<'a> {
             self.refuse(&table.media_bucket.span(), "media_bucket is not the name of a bucket");
             return None;
         }
-        Some(Aws { stack: stack.clone(), media_bucket: bucket.clone() })
+        let polly = match &table.polly {
+            Some(polly) => Some(self.polly(polly)?),
+            None => None,
+        };
+        Some(Aws { stack: stack.clone(), media_bucket: bucket.clone(), polly })
+    }
+
+    /// Names only: which voices and engines go together is the service's to say, and changes.
+    fn polly(&mut self, table: &PollyTable) -> Option<Polly> {
+        let before = self.problems.len();
+        let asked = table.engine.as_ref().map_or(POLLY_ENGINE_DEFAULT, |engine| engine.get_ref());
+        let engine = POLLY_ENGINES.into_iter().find(|engine| *engine == asked);
+        if let (None, Some(field)) = (engine, &table.engine) {
+            self.refuse(&field.span(), format!("engine must be one of {}", POLLY_ENGINES.join(", ")));
+        }
+        let mut voices = BTreeMap::new();
+        for (tag, voice) in table.voices.get_ref() {
+            let name = voice.get_ref();
+            if !is_language_tag(tag) {
+                self.refuse(&voice.span(), format!("\"{tag}\" is not a BCP 47 tag such as en or en-US"));
+            }
+            if name.is_empty()
+                || name.len() > NAME_LEN_MAX
+                || !name.bytes().all(|b| b.is_ascii_alphanumeric())
+            {
+                self.refuse(&voice.span(), "a voice of Polly is one word such as \"Matthew\"");
+            }
+            voices.insert(tag.to_ascii_lowercase(), name.clone());
+        }
+        if voices.is_empty() || voices.len() > POLLY_VOICES_MAX {
+            self.refuse(&table.voices.span(), format!("[aws.polly] voices: 1 to {POLLY_VOICES_MAX}"));
+        }
+        engine.filter(|_| self.problems.len() == before).map(|engine| Polly { engine, voices })
     }
 
     /// The file must be there; its rules are judged by the policy itself.

@@ -2,6 +2,7 @@
 //! is closed, so a misspelt key is refused by name. Values that are judged later carry
 //! their place in the file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -168,6 +169,14 @@ pub(super) struct AuditTable {
 pub(super) struct AwsTable {
     pub(super) stack: Spanned<String>,
     pub(super) media_bucket: Spanned<String>,
+    pub(super) polly: Option<PollyTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PollyTable {
+    pub(super) engine: Option<Spanned<String>>,
+    pub(super) voices: Spanned<BTreeMap<String, Spanned<String>>>,
 }
 
 #[derive(Deserialize)]

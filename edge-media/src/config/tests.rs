@@ -568,6 +568,44 @@ fn a_stack_is_named_by_a_build_that_has_its_adapters_and_its_functions_have_the_
 }
 
 #[test]
+fn polly_speaks_where_a_language_has_a_voice_and_nowhere_else() {
+    let example = include_str!("../../../warmbridge.example.toml");
+    let here = example.lines().filter(|line| !line.starts_with("checkpoint"));
+    let mut text = here.collect::<Vec<_>>().join("\n");
+    text.push_str("\n[aws]\nstack = \"warmbridge\"\nmedia_bucket = \"warmbridge-media-1234\"\n[aws.polly]\n");
+    let with = |polly: &str| parse(&format!("{text}{polly}\n"));
+    if !cfg!(feature = "aws") {
+        let problems = with("voices = { en = \"Matthew\" }").map(|_| ()).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].message.contains("--features aws"), "{problems:?}");
+        return;
+    }
+    let polly = with("voices = { en = \"Matthew\", en-GB = \"Brian\" }").unwrap().aws.unwrap().polly.unwrap();
+    assert_eq!(polly.engine, "neural");
+    for (lang, voice) in [
+        ("en", Some("Matthew")),
+        ("en-US", Some("Matthew")),
+        ("EN-gb", Some("Brian")),
+        ("es", None),
+        ("", None),
+    ] {
+        assert_eq!(polly.voice(lang), voice, "{lang}");
+    }
+    let engine = |name: &str| with(&format!("engine = \"{name}\"\nvoices = {{ en = \"Matthew\" }}"));
+    assert_eq!(engine("long-form").unwrap().aws.unwrap().polly.unwrap().engine, "long-form");
+    for (polly, said) in [
+        (engine("best"), "engine must be one of standard, neural, long-form, generative"),
+        (with("voices = {}"), "1 to 64"),
+        (with("voices = { english = \"Matthew\" }"), "\"english\" is not a BCP 47 tag"),
+        (with("voices = { en = \"a man\" }"), "one word"),
+        (with("voice = \"Matthew\""), "unknown field `voice`"),
+    ] {
+        let problems = polly.map(|_| ()).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].message.contains(said), "{problems:?}");
+        assert!(problems[0].line.is_some());
+    }
+}
+
+#[test]
 fn checkpoints_lie_outside_the_data_directory() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

@@ -89,6 +89,7 @@ async fn as_vcon(
     options: &VconOptions,
 ) -> Result<ExitCode, PortError> {
     let (tenant, call, cloud) = found(reader, table, call).await?;
+    let signer = options.signer().map_err(|error| PortError::Permanent(format!("{error:#}")))?;
     cloud.enqueue(vec![Outgoing::audit(&options.entry(&tenant, &call))?]).await?;
     let records = reader.records_of(&tenant, &call).await?;
     let mut payloads = Vec::new();
@@ -99,7 +100,7 @@ async fn as_vcon(
     let shown = reader.show(call.as_str()).await?;
     let jsonl = reader.export(call.as_str()).await?.jsonl;
     let parts = Parts { tenant, call, records, shown, jsonl, payloads };
-    options.print(&parts).map_err(|error| PortError::Permanent(format!("{error:#}")))
+    options.print(&parts, signer.as_ref()).map_err(|error| PortError::Permanent(format!("{error:#}")))
 }
 
 /// A call, whose it is, and the stack with its way into the trail.

@@ -13,7 +13,7 @@ use crate::media::tone;
 use crate::sip::{Codec, Direction, RemoteMedia};
 
 fn config(ports: RangeInclusive<u16>) -> MediaConfig {
-    MediaConfig { ip: Ipv4Addr::LOCALHOST.into(), ports, threads: 2, real_time: false }
+    MediaConfig { ip: Ipv4Addr::LOCALHOST.into(), ports, threads: 2, real_time: false, polly: None }
 }
 
 fn plan(call: &CallId, epoch: u64, egress: &[(LegId, Source)]) -> MediaCommand {
