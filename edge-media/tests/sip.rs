@@ -11,6 +11,8 @@ mod hostile;
 mod oracle;
 #[path = "sip/races.rs"]
 mod races;
+#[path = "sip/reliable.rs"]
+mod reliable;
 #[path = "sip/trunks.rs"]
 mod trunks;
 #[path = "sip/world.rs"]

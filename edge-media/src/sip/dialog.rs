@@ -9,12 +9,14 @@ use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
+use super::early::Early;
 use super::header::{Address, Method, Uri, Via};
 use super::message::{Head, Request, Response};
 use super::offer_answer::Negotiation;
 use super::random::Random;
+use super::reliable::Reliable;
 use super::transaction::TransactionId;
-use super::trunk::{Credentials, SipConfig};
+use super::trunk::{Credentials, Rel100, SipConfig};
 use super::{DialogKey, Flow, LocalMedia, Transport};
 
 /// Most forks of one INVITE whose 2xx are remembered; a proxy that forks wider is broken.
@@ -73,8 +75,6 @@ pub(super) struct Calling {
     pub(super) moved_to_tcp: bool,
     /// TCP failed: send it by UDP, whatever its size.
     pub(super) datagram_only: bool,
-    /// SDP of a provisional response, for a 2xx that does not repeat it.
-    pub(super) preview: Option<Vec<u8>>,
 }
 
 impl Calling {
@@ -94,7 +94,6 @@ impl Calling {
             interval_raised: false,
             moved_to_tcp: false,
             datagram_only: false,
-            preview: None,
         }
     }
 }
@@ -196,6 +195,12 @@ pub(super) struct Dialog {
     pub(super) acks: BTreeMap<(u32, String), (Flow, Vec<u8>)>,
     pub(super) session: Option<Session>,
     pub(super) credentials: Option<Credentials>,
+    /// What we do about reliable provisional responses.
+    pub(super) rel100: Rel100,
+    /// Ours, while we are called.
+    pub(super) reliable: Reliable,
+    /// The far ends by To-tag, while we call.
+    pub(super) early: BTreeMap<String, Early>,
 }
 
 /// The identity of a dialog at its start.
@@ -249,6 +254,9 @@ impl Dialog {
             acks: BTreeMap::new(),
             session: None,
             credentials: None,
+            rel100: Rel100::default(),
+            reliable: Reliable::default(),
+            early: BTreeMap::new(),
         }
     }
 
@@ -338,6 +346,16 @@ impl Dialog {
             Some(peer) => Flow { transport: transport_of(hop), peer, connection: 0 },
             None => self.flow,
         }
+    }
+}
+
+/// Learns what a response establishes: target, route set, flow.
+pub(super) fn establish(dialog: &mut Dialog, flow: Flow, response: &Response) {
+    dialog.refresh_target(&response.head);
+    dialog.routes = response.head.addresses("Record-Route").unwrap_or_default();
+    dialog.routes.reverse();
+    if dialog.flow.transport.may_become(flow.transport) {
+        dialog.flow = flow;
     }
 }
 

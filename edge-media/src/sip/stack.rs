@@ -55,6 +55,8 @@ pub(super) enum Use {
 pub(super) enum Timer {
     /// Send our 2xx again, or give its ACK up.
     Acknowledge(DialogKey),
+    /// Send a reliable provisional response again, or give its PRACK up.
+    Provisional(DialogKey),
     /// Try a re-INVITE again after 491.
     Glare(DialogKey),
     /// A re-INVITE gets no final answer.
@@ -175,7 +177,8 @@ impl Stack {
     #[must_use = "outputs are the only effect a stack has"]
     pub fn command(&mut self, now: Now, command: SipCommand) -> Vec<SipOutput> {
         match command {
-            SipCommand::Ring(key) => self.ring(now, key),
+            SipCommand::Ring(key) => self.progress(now, key, None),
+            SipCommand::Progress(key, local) => self.progress(now, key, Some(local)),
             SipCommand::Answer(key, local) => self.answer(now, key, local),
             SipCommand::Reject(key, status) => self.reject(now, key, status),
             SipCommand::Invite { dialog, to, local, handle } => {
@@ -362,6 +365,7 @@ impl Stack {
     fn on_timer(&mut self, now: Now, timer: Timer) {
         match timer {
             Timer::Acknowledge(key) => self.with(key, |stack, dialog| stack.on_unacknowledged(now, dialog)),
+            Timer::Provisional(key) => self.with(key, |stack, dialog| stack.on_unpracked(now, dialog)),
             Timer::Glare(key) => self.with(key, |stack, dialog| stack.try_reinvite(now, dialog)),
             Timer::Reinvite(key) => self.with(key, |stack, dialog| stack.on_reinvite_stuck(now, dialog)),
             Timer::Session(key) => self.with(key, |stack, dialog| stack.on_session_timer(now, dialog)),
@@ -431,6 +435,7 @@ impl Stack {
             self.by_call.remove(&(dialog.call_id.clone(), dialog.local_tag().to_owned()));
             for timer in [
                 Timer::Acknowledge(key),
+                Timer::Provisional(key),
                 Timer::Glare(key),
                 Timer::Reinvite(key),
                 Timer::Session(key),
@@ -451,6 +456,7 @@ impl Stack {
         dialog.cause = cause;
         dialog.wanted = None;
         self.room.ended(dialog.key);
+        self.timers.clear(&Timer::Provisional(dialog.key));
         self.timers.clear(&Timer::Glare(dialog.key));
         self.timers.clear(&Timer::Session(dialog.key));
         self.event(SipEvent::Ended { dialog: dialog.key, cause, status });

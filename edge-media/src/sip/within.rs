@@ -41,7 +41,7 @@ impl Stack {
         self.timers.set(Timer::Acknowledge(dialog.key), now + T1);
     }
 
-    fn success(&self, dialog: &Dialog, request: &Request, body: Vec<u8>) -> Response {
+    pub(super) fn success(&self, dialog: &Dialog, request: &Request, body: Vec<u8>) -> Response {
         let mut response = request.response(200, Some(dialog.local_tag()));
         for route in request.head.addresses("Record-Route").unwrap_or_default() {
             response.head.push_address("Record-Route", &route);
@@ -150,7 +150,10 @@ impl Stack {
             return;
         }
         match (open.first, agreed) {
-            (true, remote) => self.event(SipEvent::Confirmed(dialog.key, remote)),
+            (true, remote) => {
+                let early = dialog.negotiation.agreed().filter(|_| dialog.reliable.settled);
+                self.event(SipEvent::Confirmed(dialog.key, remote.or(early)));
+            }
             (false, Some(remote)) => self.event(SipEvent::PeerMedia(dialog.key, remote)),
             (false, None) => {}
         }
@@ -164,19 +167,7 @@ impl Stack {
         };
         let method = request.head.method.clone();
         if matches!(dialog.phase, Phase::Calling(_)) {
-            // Early, and we asked: only what has no media in it makes sense.
-            let status = match method {
-                Method::Update if !request.head.body.is_empty() => 491,
-                Method::Update | Method::Options => 200,
-                Method::Invite
-                | Method::Ack
-                | Method::Bye
-                | Method::Cancel
-                | Method::Register
-                | Method::Known(_)
-                | Method::Unknown(_) => 481,
-            };
-            self.refuse(now, path, &request, status, &[]);
+            self.within_early(now, path, dialog, &request);
             return;
         }
         if !dialog.advances(request.head.cseq) {
@@ -201,7 +192,7 @@ impl Stack {
             Method::Unknown(_) => self.refuse(now, path, &request, 501, &[("Allow", ALLOW)]),
             Method::Known("SUBSCRIBE" | "NOTIFY") => self.refuse(now, path, &request, 489, &[]),
             Method::Known("INFO") => self.on_info(now, path, dialog, &request),
-            Method::Known("PRACK") => self.refuse(now, path, &request, 481, &[]),
+            Method::Known("PRACK") => self.on_prack(now, path, dialog, &request),
             Method::Known(_) | Method::Register => self.refuse(now, path, &request, 405, &[("Allow", ALLOW)]),
             Method::Ack | Method::Bye | Method::Cancel => {}
         }
@@ -301,7 +292,7 @@ impl Stack {
             self.refuse(now, path, request, 491, &[]);
             return;
         }
-        if has_offer && matches!(dialog.phase, Phase::Called { .. }) {
+        if has_offer && matches!(dialog.phase, Phase::Called { .. }) && !dialog.reliable.settled {
             let wait = self.random.below(11).to_string();
             self.refuse(now, path, request, 500, &[("Retry-After", &wait)]);
             return;

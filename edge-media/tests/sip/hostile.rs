@@ -62,7 +62,7 @@ fn every_vector_gets_its_verdict() {
         ("version_7", Some(505)),
         ("unterminated_quote", Some(400)),
         ("required_extension", Some(420)),
-        ("reliable_provisional_required", Some(420)),
+        ("reliable_provisional_required", Some(100)),
         ("unknown_scheme", Some(416)),
         ("unknown_body", Some(415)),
         ("foreign_target", Some(404)),
@@ -84,7 +84,7 @@ fn every_vector_gets_its_verdict() {
 #[test]
 fn refusals_say_what_would_be_accepted() {
     for (name, line) in [
-        ("unknown_method", "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REGISTER"),
+        ("unknown_method", "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, REGISTER"),
         ("required_extension", "Unsupported: teleport"),
         ("unknown_body", "Accept: application/sdp"),
         ("short_session_interval", "Min-SE: 90"),
