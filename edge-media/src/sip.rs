@@ -7,8 +7,8 @@
 //! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
 //! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp` and
 //! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`, `room`; then the [`Stack`] itself: `stack`
-//! (admission and dispatch), `uas`, `reliable`, `within`, `uac`, `early`,
-//! `reinvite`, `registration`, `uplink` (what is kept up with trunks).
+//! (admission and dispatch), `uas`, `reliable`, `within`, `refer`, `uac`, `early`,
+//! `reinvite`, `update`, `registration`, `uplink` (what is kept up with trunks).
 //!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
 
@@ -27,6 +27,7 @@ mod header;
 mod message;
 mod offer_answer;
 mod random;
+mod refer;
 mod registrar;
 mod registration;
 mod reinvite;
@@ -39,6 +40,7 @@ mod transaction;
 mod trunk;
 mod uac;
 mod uas;
+mod update;
 mod uplink;
 mod within;
 

@@ -13,6 +13,10 @@ mod oracle;
 mod races;
 #[path = "sip/reliable.rs"]
 mod reliable;
+#[path = "sip/sessions.rs"]
+mod sessions;
+#[path = "sip/transfers.rs"]
+mod transfers;
 #[path = "sip/trunks.rs"]
 mod trunks;
 #[path = "sip/world.rs"]

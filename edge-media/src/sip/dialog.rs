@@ -17,6 +17,7 @@ use super::random::Random;
 use super::reliable::Reliable;
 use super::transaction::TransactionId;
 use super::trunk::{Credentials, Rel100, SipConfig};
+use super::update::Refresh;
 use super::{DialogKey, Flow, LocalMedia, Transport};
 
 /// Most forks of one INVITE whose 2xx are remembered; a proxy that forks wider is broken.
@@ -195,6 +196,10 @@ pub(super) struct Dialog {
     pub(super) acks: BTreeMap<(u32, String), (Flow, Vec<u8>)>,
     pub(super) session: Option<Session>,
     pub(super) credentials: Option<Credentials>,
+    /// The far end takes UPDATE.
+    pub(super) takes_update: bool,
+    /// An UPDATE of ours that refreshes the session.
+    pub(super) refresh: Option<Refresh>,
     /// What we do about reliable provisional responses.
     pub(super) rel100: Rel100,
     /// Ours, while we are called.
@@ -254,6 +259,8 @@ impl Dialog {
             acks: BTreeMap::new(),
             session: None,
             credentials: None,
+            takes_update: false,
+            refresh: None,
             rel100: Rel100::default(),
             reliable: Reliable::default(),
             early: BTreeMap::new(),
@@ -352,6 +359,7 @@ impl Dialog {
 /// Learns what a response establishes: target, route set, flow.
 pub(super) fn establish(dialog: &mut Dialog, flow: Flow, response: &Response) {
     dialog.refresh_target(&response.head);
+    dialog.learn_methods(&response.head);
     dialog.routes = response.head.addresses("Record-Route").unwrap_or_default();
     dialog.routes.reverse();
     if dialog.flow.transport.may_become(flow.transport) {

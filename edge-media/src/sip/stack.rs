@@ -41,6 +41,8 @@ pub(super) enum Use {
     Invite(DialogKey),
     Reinvite(DialogKey),
     Bye(DialogKey),
+    /// UPDATE that refreshes the session.
+    Update(DialogKey),
     /// CANCEL, or the BYE of a fork: nobody waits for the answer.
     Nothing,
     Register(String),
@@ -348,6 +350,9 @@ impl Stack {
                 Some(Use::Reinvite(key)) => {
                     self.with(key, |stack, dialog| stack.on_reinvite_response(now, flow, dialog, response));
                 }
+                Some(Use::Update(key)) => {
+                    self.with(key, |stack, dialog| stack.on_update_response(now, id, dialog, response));
+                }
                 Some(Use::Bye(key)) if response.status >= 200 => {
                     self.with(key, |_, dialog| dialog.bye = None);
                 }
@@ -404,6 +409,9 @@ impl Stack {
                     Some(Use::Reinvite(key)) => {
                         self.with(key, |stack, dialog| stack.on_reinvite_unanswered(now, dialog));
                     }
+                    Some(Use::Update(key)) => {
+                        self.with(key, |stack, dialog| stack.on_update_unanswered(now, id, dialog));
+                    }
                     Some(Use::Bye(key)) => self.with(key, |_, dialog| dialog.bye = None),
                     Some(Use::Register(user)) => self.on_register_unanswered(now, &user),
                     Some(Use::Uplink(trunk)) => self.on_uplink_silence(now, &trunk),
@@ -417,7 +425,14 @@ impl Stack {
                     Some(Use::Reinvite(key)) => self.with(key, |_, dialog| {
                         dialog.reinvite_transaction = dialog.reinvite_transaction.filter(|open| *open != id);
                     }),
-                    Some(Use::Bye(_) | Use::Nothing | Use::Register(_) | Use::Uplink(_) | Use::Health(_))
+                    Some(
+                        Use::Update(_)
+                        | Use::Bye(_)
+                        | Use::Nothing
+                        | Use::Register(_)
+                        | Use::Uplink(_)
+                        | Use::Health(_),
+                    )
                     | None => {}
                 },
             }

@@ -12,6 +12,7 @@ use super::header::Method;
 use super::message::{Contacts, Request, Response};
 use super::offer_answer::Negotiation;
 use super::random::{hex, mac};
+use super::refer;
 use super::reliable::REL100;
 use super::stack::{DIALOGS_MAX, Stack, Timer};
 use super::transaction::{Received, TransactionId};
@@ -121,6 +122,7 @@ impl Stack {
             Method::Bye | Method::Update => self.refuse(now, path, &request, 481, &[]),
             Method::Known("SUBSCRIBE" | "PUBLISH") => self.refuse(now, path, &request, 489, &[]),
             Method::Known("INFO" | "NOTIFY") => self.refuse(now, path, &request, 481, &[]),
+            Method::Known("REFER") => self.refuse(now, path, &request, 403, &[]),
             Method::Known(_) => self.refuse(now, path, &request, 405, &[("Allow", ALLOW)]),
             Method::Unknown(_) => self.refuse(now, path, &request, 501, &[("Allow", ALLOW)]),
             Method::Ack | Method::Cancel => {}
@@ -310,6 +312,8 @@ impl Stack {
         let can_reliably = ["Supported", "Require"].iter().any(|name| request.head.has_token(name, REL100));
         if !self.is_for_us(request) {
             Some((404, &[]))
+        } else if let Some(status) = refer::replaces(request) {
+            Some((status, &[]))
         } else if self.draining || self.dialogs.len() >= DIALOGS_MAX {
             Some((503, &[("Retry-After", RETRY_AFTER_SECS)]))
         } else if merged {
@@ -355,6 +359,7 @@ impl Stack {
         }
         dialog.rel100 = self.config.rel100(flow.peer);
         dialog.refresh_target(&request.head);
+        dialog.learn_methods(&request.head);
         dialog
     }
 

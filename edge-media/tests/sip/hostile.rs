@@ -156,7 +156,7 @@ fn within_a_dialog_order_is_kept() {
     assert_eq!(send("OPTIONS", 2, "b", "").0, Some(500), "CSeq does not grow");
     assert_eq!(send("UPDATE", 3, "c", "").0, Some(200));
     assert_eq!(send("PRACK", 4, "d", "RAck: 1 1 INVITE\r\n").0, Some(481));
-    assert_eq!(send("REFER", 5, "e", "Refer-To: <sip:a@b>\r\n").0, Some(405));
+    assert_eq!(send("REFER", 5, "e", "Refer-To: <sip:a@b>\r\n").0, Some(603));
     assert_eq!(send("UPDATE", 6, "f", "Session-Expires: 30\r\n").0, Some(422));
     let (bye, text) = send("BYE", 7, "g", "");
     assert!(bye.is_some() && text.contains("SIP/2.0 200") && text.contains("SIP/2.0 487"), "{text}");
