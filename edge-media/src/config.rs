@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::io::tls::Tls;
-use crate::sip::{Rel100, Server};
+use crate::sip::{Rel100, Server, SrtpPolicy};
 
 /// A configuration in which every value has been checked.
 #[derive(Clone, Debug)]
@@ -65,6 +65,8 @@ pub struct Edge {
     pub sip_tcp: Option<SocketAddr>,
     /// SIP over TLS listens here, with these files.
     pub sip_tls: Option<SipTls>,
+    /// Whether audio with phones is encrypted.
+    pub phones_srtp: SrtpPolicy,
     /// The desktop page and the API listen here.
     pub http: SocketAddr,
     /// The address that SDP and Contact advertise.
@@ -127,6 +129,8 @@ pub struct Trunk {
     pub calls_per_s: Option<u32>,
     /// Reliable provisional responses, to it and from it.
     pub rel100: Rel100,
+    /// Whether its audio is encrypted.
+    pub srtp: SrtpPolicy,
     /// What is kept up with it.
     pub uplink: Option<TrunkUplink>,
 }

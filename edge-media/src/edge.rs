@@ -216,9 +216,8 @@ impl Edge {
     /// An edge without calls. `seed` must come from the operating system's random source:
     /// tags, branches, nonces and call ids follow from it.
     pub fn new(config: EdgeConfig, seed: u128) -> Self {
-        let sip_seed = (seed >> 64) as u64;
         Self {
-            sip: Stack::new(config.sip.clone(), sip_seed),
+            sip: Stack::new(config.sip.clone(), seed),
             directory: Directory::new(config.people.clone(), config.queues.clone()),
             config,
             desktops: BTreeSet::new(),

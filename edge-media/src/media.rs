@@ -15,6 +15,7 @@ pub mod latch;
 pub mod measure;
 pub mod mixer;
 pub mod prompt;
+mod quality;
 pub mod rtcp;
 pub mod rtp;
 pub mod rtp_leg;

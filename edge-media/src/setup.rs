@@ -133,6 +133,7 @@ impl Setup {
                 uplinks: self.config.trunks.iter().filter_map(|trunk| uplink(trunk, false)).collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
+                phones_srtp: edge.phones_srtp,
                 ..SipConfig::new(advertised(udp), &edge.public_ip.to_string())
             },
             call_types,
@@ -239,6 +240,7 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
         port: None,
         credentials: None,
         rel100: trunk.rel100,
+        srtp: trunk.srtp,
     }
 }
 

@@ -5,7 +5,7 @@
 //! not the place for who may call whom at what time; it knows trunks, users and secrets.
 //!
 //! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
-//! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp` and
+//! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp`, `sdes` and
 //! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`, `room`; then the [`Stack`] itself: `stack`
 //! (admission and dispatch), `uas`, `reliable`, `within`, `refer`, `uac`, `early`,
 //! `reinvite`, `update`, `registration`, `uplink` (what is kept up with trunks).
@@ -33,6 +33,7 @@ mod registration;
 mod reinvite;
 mod reliable;
 mod room;
+mod sdes;
 mod sdp;
 mod stack;
 mod stream;
@@ -48,6 +49,7 @@ pub use auth::Secret;
 pub use guard::Counters;
 pub use offer_answer::is_reachable;
 pub use room::CallLimits;
+pub use sdes::{KEY_LEN, MasterKey, SALT_LEN, SrtpKeys, SrtpPolicy, Suite};
 pub use stack::Stack;
 pub use trunk::{Credentials, Rel100, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
 pub use uplink::{
@@ -177,6 +179,8 @@ pub struct RemoteMedia {
     pub telephone_event: Option<u8>,
     /// What we may do, after the answer: our own view.
     pub direction: Direction,
+    /// What audio is sealed with; `None` in the clear.
+    pub srtp: Option<SrtpKeys>,
 }
 
 /// Who an INVITE is from.

@@ -13,6 +13,8 @@ mod oracle;
 mod races;
 #[path = "sip/reliable.rs"]
 mod reliable;
+#[path = "sip/secure.rs"]
+mod secure;
 #[path = "sip/sessions.rs"]
 mod sessions;
 #[path = "sip/transfers.rs"]

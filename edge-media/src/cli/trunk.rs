@@ -160,13 +160,13 @@ async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
     let uplink = setup::uplink(trunk, true)
         .map(|uplink| UplinkConfig { options: Some(TEST_MAX * 2), ..uplink })
         .context("nothing is kept up with the trunk")?;
-    let mut seed = [0_u8; 8];
+    let mut seed = [0_u8; 16];
     getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
     let sip = SipConfig {
         uplinks: vec![uplink],
         ..SipConfig::new(SocketAddr::new(local, net.udp_address.port()), &local.to_string())
     };
-    let mut stack = Stack::new(sip, u64::from_be_bytes(seed));
+    let mut stack = Stack::new(sip, u128::from_be_bytes(seed));
     let mut outputs = stack.set_servers(clock.now(), vec![(trunk.name.clone(), servers)]);
     let end = clock.now() + TEST_MAX;
     loop {

@@ -28,6 +28,7 @@ use super::{
     VoiceAgent, within,
 };
 use crate::io::tls::Tls;
+use crate::sip::SrtpPolicy;
 use values::{SecretSource, literal_ip};
 
 /// Longest name of a stack: the service's limit.
@@ -162,6 +163,7 @@ impl<'a> Checker<'a> {
         let public_ip = self.public_ip(&table.public_ip, allow_loopback);
         let public_url = self.public_url(&table.public_url);
         let rtp_ports = self.rtp_ports(table.rtp_ports.as_ref());
+        let phones_srtp = self.srtp(table.phones_srtp.as_ref(), "phones_srtp");
         let (hold_signalling, cancel_while_waiting) = self.hold(table);
         let rtp_timeout_s = self.in_range(
             table.rtp_timeout_s.as_ref(),
@@ -183,6 +185,7 @@ impl<'a> Checker<'a> {
             sip_udp: sip_udp.flatten(),
             sip_tcp: sip_tcp.flatten(),
             sip_tls,
+            phones_srtp: phones_srtp?,
             http: http?,
             public_ip: public_ip?,
             public_url: public_url?,
@@ -244,6 +247,22 @@ impl<'a> Checker<'a> {
             self.refuse(&field.span(), why);
         }
         Some((low, high))
+    }
+
+    /// Whose audio is encrypted: by default that of whoever speaks TLS.
+    fn srtp(&mut self, field: Option<&Spanned<String>>, key: &str) -> Option<SrtpPolicy> {
+        let Some(field) = field else { return Some(SrtpPolicy::default()) };
+        let choices = [
+            ("required", SrtpPolicy::Required),
+            ("preferred", SrtpPolicy::Preferred),
+            ("off", SrtpPolicy::Off),
+        ];
+        let policy = self.choice(Some(field), key, &choices);
+        if matches!(policy, Some(SrtpPolicy::Required | SrtpPolicy::Preferred)) && !self.has_tls {
+            let why = format!("{key} needs [edge] sip_tls: keys for audio are given inside TLS alone");
+            self.refuse(&field.span(), why);
+        }
+        policy
     }
 
     fn hold(&mut self, table: &EdgeTable) -> (Option<HoldSignalling>, bool) {

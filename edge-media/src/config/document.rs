@@ -42,6 +42,7 @@ pub(super) struct EdgeTable {
     pub(super) tls_cert_file: Option<Spanned<PathBuf>>,
     pub(super) tls_key_file: Option<Spanned<PathBuf>>,
     pub(super) tls_ca_file: Option<Spanned<PathBuf>>,
+    pub(super) phones_srtp: Option<Spanned<String>>,
     pub(super) http: Spanned<String>,
     pub(super) public_ip: Spanned<String>,
     pub(super) public_url: Spanned<String>,
@@ -75,6 +76,7 @@ pub(super) struct TrunkTable {
     pub(super) rel100: Option<Spanned<String>>,
     pub(super) calls_max: Option<Spanned<i64>>,
     pub(super) calls_per_s: Option<Spanned<i64>>,
+    pub(super) srtp: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

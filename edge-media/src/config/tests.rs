@@ -603,6 +603,20 @@ fn tls_needs_a_certificate_its_key_and_a_listener() {
         &after(&format!("{listener}tls_cert_file = \"edge.pk\"\ntls_key_file = \"edge.crt\"\n")),
         &["line 7: no certificate in PEM in its file"],
     );
+    for (line, policy) in [("", SrtpPolicy::WithTls), ("phones_srtp = \"off\"\n", SrtpPolicy::Off)] {
+        let config = parse(&after(&format!("{listener}{files}{line}"))).unwrap();
+        assert_eq!(config.edge.phones_srtp, policy);
+    }
+    refused(
+        &after("phones_srtp = \"required\"\n"),
+        &["line 6: phones_srtp needs [edge] sip_tls: keys for audio are given inside TLS alone"],
+    );
+    refused(
+        &after(&format!("{listener}{files}phones_srtp = \"always\"\n")),
+        &["line 9: phones_srtp is \"always\": choose \"required\" or \"preferred\" or \"off\""],
+    );
+    let trunk = with("[[trunk]]\n", "[[trunk]]\nsrtp = \"preferred\"\n");
+    assert!(parse(&trunk).is_err(), "there is no TLS");
     let phone =
         with("user = \"ana\"\npassword_file = \"ana.sip\"", "uri = \"sip:ana@192.0.2.9;transport=tls\"");
     refused(

@@ -13,11 +13,8 @@ use sha1::Sha1;
 use subtle::ConstantTimeEq;
 
 use super::rtp::HEADER_LEN;
+use crate::sip::{KEY_LEN, MasterKey, SALT_LEN, Suite};
 
-/// Bytes of a master key and of a session key.
-pub const KEY_LEN: usize = 16;
-/// Bytes of a master salt and of a session salt.
-pub const SALT_LEN: usize = 14;
 /// Longest tag that a packet grows by.
 pub const TAG_LEN_MAX: usize = 10;
 /// Bytes that an RTCP packet grows by: index and tag, which is never short (RFC 3711 section 3.4).
@@ -34,44 +31,10 @@ const SOURCES_MAX: usize = 4;
 /// Packets that may come late, RFC 3711 section 3.3.2: at least 64.
 const WINDOW: u64 = 64;
 
-/// What was agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Suite {
-    /// AES_CM_128_HMAC_SHA1_80.
-    Sha1Tag80,
-    /// AES_CM_128_HMAC_SHA1_32.
-    Sha1Tag32,
-}
-
-impl Suite {
-    /// Its name in SDP (RFC 4568 section 6.2).
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sha1Tag80 => "AES_CM_128_HMAC_SHA1_80",
-            Self::Sha1Tag32 => "AES_CM_128_HMAC_SHA1_32",
-        }
-    }
-
-    const fn tag_len(self) -> usize {
-        match self {
-            Self::Sha1Tag80 => 10,
-            Self::Sha1Tag32 => 4,
-        }
-    }
-}
-
-/// Key and salt of one direction, as SDES carries them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct MasterKey {
-    /// The key.
-    pub key: [u8; KEY_LEN],
-    /// The salt.
-    pub salt: [u8; SALT_LEN],
-}
-
-impl fmt::Debug for MasterKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MasterKey([redacted])")
+const fn tag_len(suite: Suite) -> usize {
+    match suite {
+        Suite::Sha1Tag80 => 10,
+        Suite::Sha1Tag32 => 4,
     }
 }
 
@@ -185,7 +148,7 @@ impl Srtp {
     pub fn seal<'b>(&mut self, buffer: &'b mut [u8], len: usize) -> Option<&'b [u8]> {
         let (ssrc, sequence, body) = header_of(buffer.get(..len)?)?;
         let index = self.index_of(ssrc, sequence);
-        let tag_len = self.suite.tag_len();
+        let tag_len = tag_len(self.suite);
         let packet = buffer.get_mut(..len + tag_len)?;
         let (sealed, room) = packet.split_at_mut_checked(len)?;
         self.media.apply(ssrc, index, sealed.get_mut(body..)?);
@@ -197,7 +160,7 @@ impl Srtp {
 
     /// Opens a sealed RTP packet in its place and gives it without its tag.
     pub fn open<'b>(&mut self, packet: &'b mut [u8]) -> Result<&'b [u8], SrtpError> {
-        let tag_len = self.suite.tag_len();
+        let tag_len = tag_len(self.suite);
         let len = packet.len().checked_sub(tag_len).ok_or(SrtpError::Length)?;
         let (sealed, tag) = packet.split_at_mut_checked(len).ok_or(SrtpError::Length)?;
         let (ssrc, sequence, body) = header_of(sealed).ok_or(SrtpError::Length)?;

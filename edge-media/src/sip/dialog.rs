@@ -244,7 +244,12 @@ impl Dialog {
             local_cseq: u32::try_from(random.below(1 << 24)).unwrap_or(1),
             remote_cseq: None,
             // Numbers beyond 53 bits are not safe in every peer's parser.
-            negotiation: Negotiation::new(random.below(1 << 53), config.allow_loopback),
+            negotiation: Negotiation::new(
+                random.below(1 << 53),
+                config.allow_loopback,
+                config.keying(flow),
+                random.master_key(),
+            ),
             phase,
             invite: None,
             reinvite_transaction: None,

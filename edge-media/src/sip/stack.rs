@@ -108,7 +108,7 @@ pub struct Stack {
 impl Stack {
     /// A stack. `seed` must come from the operating system's random source outside tests:
     /// branches, tags, Call-IDs and nonces are as unguessable as it is.
-    pub fn new(config: SipConfig, seed: u64) -> Self {
+    pub fn new(config: SipConfig, seed: u128) -> Self {
         let random = Random::new(seed);
         let uplinks = config.uplinks.clone();
         let mut stack = Self {

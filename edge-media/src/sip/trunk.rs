@@ -7,12 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use handoff::pii::Pii;
 use ipnet::IpNet;
 
-use super::Transport;
 use super::auth::Secret;
 use super::dialog::transport_of;
 use super::header::Uri;
 use super::room::CallLimits;
+use super::sdes::{Keying, SrtpPolicy};
 use super::uplink::UplinkConfig;
+use super::{Flow, Transport};
 
 /// A carrier, PBX or other peer that is trusted by its address.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct TrunkConfig {
     pub credentials: Option<Credentials>,
     /// Reliable provisional responses, to it and from it.
     pub rel100: Rel100,
+    /// Whether its audio is encrypted.
+    pub srtp: SrtpPolicy,
 }
 
 /// Whether provisional responses are made to arrive (RFC 3262).
@@ -98,6 +101,8 @@ pub struct SipConfig {
     pub identity: String,
     /// What we ask for as session interval, in seconds (RFC 4028); at least 90.
     pub session_expires_secs: u32,
+    /// Whether audio with peers that are no trunks is encrypted.
+    pub phones_srtp: SrtpPolicy,
     /// Messages a second that one source address may send, if it is no trunk; three times as
     /// many at once. Higher lets a larger office through one NAT, lower sheds a flood sooner.
     pub source_rate: u64,
@@ -121,6 +126,7 @@ impl SipConfig {
             allow_loopback: false,
             identity: "warmbridge".to_owned(),
             session_expires_secs: SESSION_EXPIRES_SECS,
+            phones_srtp: SrtpPolicy::default(),
             source_rate: SOURCE_RATE,
         }
     }
@@ -142,6 +148,11 @@ impl SipConfig {
     /// What is done about reliable provisional responses of an address.
     pub(super) fn rel100(&self, peer: SocketAddr) -> Rel100 {
         self.trunk(peer).map_or_else(Rel100::default, |trunk| trunk.rel100)
+    }
+
+    /// What a dialog over `flow` may agree on about encrypted audio.
+    pub(super) fn keying(&self, flow: Flow) -> Keying {
+        self.trunk(flow.peer).map_or(self.phones_srtp, |trunk| trunk.srtp).over(flow.transport)
     }
 
     /// A user by name.
@@ -208,6 +219,7 @@ mod tests {
             hold_by_reinvite: true,
             credentials: None,
             rel100: Rel100::Off,
+            srtp: SrtpPolicy::default(),
         });
         let name =
             |config: &SipConfig, at: &str| config.trunk(at.parse().unwrap()).map(|trunk| trunk.name.clone());

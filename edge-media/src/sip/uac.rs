@@ -17,6 +17,7 @@ use super::header::{Address, Method, Uri};
 use super::message::{Head, Request, Response};
 use super::offer_answer::is_reachable;
 use super::reliable::REL100;
+use super::sdes::Keying;
 use super::stack::{DIALOGS_MAX, Stack, Timer, Use};
 use super::transaction::TIMEOUT;
 use super::trunk::{Credentials, Rel100};
@@ -47,6 +48,11 @@ impl Stack {
             return;
         }
         let (peer, mut targets) = self.targets(now, &order.to);
+        let known = targets.len();
+        targets.retain(|target| self.config.keying(target.flow) != Keying::Impossible);
+        if targets.len() < known {
+            self.counters.count("srtp_without_tls");
+        }
         targets.reverse();
         let full = self.dialogs.len() >= DIALOGS_MAX;
         let (Some(first), false) = (targets.pop(), full) else {
@@ -163,6 +169,7 @@ impl Stack {
         let Phase::Calling(mut calling) = dialog.phase.clone() else {
             return;
         };
+        dialog.negotiation.moved(self.config.keying(dialog.flow));
         let cseq = calling.request.head.cseq;
         let (flow, mut request) = dialog.request(&self.config, &mut self.random, Method::Invite, Some(cseq));
         request.head.push_address("Contact", &dialog::contact(&self.config, None, flow));

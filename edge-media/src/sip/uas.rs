@@ -10,7 +10,6 @@ use super::auth::{Account, Algorithm, Verdict};
 use super::dialog::{Dialog, Parties, Peer, Phase, Purpose, Role};
 use super::header::Method;
 use super::message::{Contacts, Request, Response};
-use super::offer_answer::Negotiation;
 use super::random::{hex, mac};
 use super::refer;
 use super::reliable::REL100;
@@ -271,10 +270,11 @@ impl Stack {
             return;
         }
         let key = DialogKey(self.next_inbound);
+        let dialog = self.called(key, flow, transaction, &origin, &request);
         let remote = if request.head.body.is_empty() {
             None
         } else {
-            match Negotiation::new(0, self.config.allow_loopback).look(&request.head.body) {
+            match dialog.negotiation.look(&request.head.body) {
                 Ok(remote) => Some(remote),
                 Err(_) => {
                     self.refuse(now, path, &request, 488, &[]);
@@ -283,7 +283,6 @@ impl Stack {
             }
         };
         self.next_inbound += 2;
-        let dialog = self.called(key, flow, transaction, &origin, &request);
         self.by_call.insert((dialog.call_id.clone(), dialog.local_tag().to_owned()), key);
         self.dialogs.insert(key, dialog);
         if let Origin::Trunk(name) = &origin {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use edge_media::sip::{
     Caller, Destination, DialogKey, Direction, Flow, LocalMedia, Rel100, RemoteMedia, Secret, SipCommand,
-    SipConfig, SipEvent, SipOutput, Stack, Transport, TrunkConfig, UserConfig,
+    SipConfig, SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig, UserConfig,
 };
 use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
@@ -454,6 +454,7 @@ fn trunk(name: &str, at: SocketAddr) -> TrunkConfig {
         hold_by_reinvite: true,
         credentials: None,
         rel100: Rel100::default(),
+        srtp: SrtpPolicy::default(),
     }
 }
 

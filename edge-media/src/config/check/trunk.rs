@@ -29,10 +29,20 @@ impl Checker<'_> {
             let calls_max = self.limit(table.calls_max.as_ref(), "calls_max", CALLS_MAX);
             let calls_per_s = self.limit(table.calls_per_s.as_ref(), "calls_per_s", CALLS_PER_S);
             let rel100 = self.choice(table.rel100.as_ref(), "100rel", &REL100);
-            if let (Some(name), Some(call_type), Some(rel100)) =
-                (name, call_type.map_or(Some(None), |given| given.map(Some)), rel100)
+            let srtp = self.srtp(table.srtp.as_ref(), "srtp");
+            if let (Some(name), Some(call_type), Some(rel100), Some(srtp)) =
+                (name, call_type.map_or(Some(None), |given| given.map(Some)), rel100, srtp)
             {
-                trunks.push(Trunk { name, addresses, call_type, calls_max, calls_per_s, rel100, uplink });
+                trunks.push(Trunk {
+                    name,
+                    addresses,
+                    call_type,
+                    calls_max,
+                    calls_per_s,
+                    rel100,
+                    srtp,
+                    uplink,
+                });
             }
         }
         trunks
