@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::io::tls::Tls;
-use crate::sip::{Server, SrtpPolicy};
+use crate::sip::{Rel100, Server, SrtpPolicy};
 
 /// A configuration in which every value has been checked.
 #[derive(Clone, Debug)]
@@ -127,6 +127,8 @@ pub struct Trunk {
     pub calls_max: Option<u32>,
     /// Calls from it that arrive in a second.
     pub calls_per_s: Option<u32>,
+    /// Reliable provisional responses, to it and from it.
+    pub rel100: Rel100,
     /// Whether its audio is encrypted.
     pub srtp: SrtpPolicy,
     /// What is kept up with it.

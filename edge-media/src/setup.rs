@@ -240,6 +240,7 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
         hold_by_reinvite: true,
         port: None,
         credentials: None,
+        rel100: trunk.rel100,
         srtp: trunk.srtp,
     }
 }

@@ -7,7 +7,8 @@
 //! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
 //! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp`, `sdes` and
 //! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`, `room`; then the [`Stack`] itself: `stack`
-//! (admission and dispatch), `uas`, `within`, `uac`, `reinvite`, `registration`, `uplink` (what is kept up with trunks).
+//! (admission and dispatch), `uas`, `reliable`, `within`, `refer`, `uac`, `early`,
+//! `reinvite`, `update`, `registration`, `uplink` (what is kept up with trunks).
 //!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
 
@@ -20,15 +21,18 @@ use handoff::pii::Pii;
 mod auth;
 mod deadlines;
 mod dialog;
+mod early;
 mod guard;
 mod header;
 mod locate;
 mod message;
 mod offer_answer;
 mod random;
+mod refer;
 mod registrar;
 mod registration;
 mod reinvite;
+mod reliable;
 mod room;
 mod sdes;
 mod sdp;
@@ -38,6 +42,7 @@ mod transaction;
 mod trunk;
 mod uac;
 mod uas;
+mod update;
 mod uplink;
 mod within;
 
@@ -48,7 +53,7 @@ pub use offer_answer::is_reachable;
 pub use room::CallLimits;
 pub use sdes::{KEY_LEN, MasterKey, SALT_LEN, SrtpKeys, SrtpPolicy, Suite};
 pub use stack::Stack;
-pub use trunk::{Credentials, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+pub use trunk::{Credentials, Rel100, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
 pub use uplink::{
     Account, EXPIRES_MAX_SECS, LastAnswer, OptionsState, RegistrationPhase, RegistrationState, Server,
     UplinkChange, UplinkConfig, UplinkNews, UplinkState, account_of, advice,
@@ -214,6 +219,8 @@ pub struct Caller {
 pub enum SipCommand {
     /// 180 to an inbound INVITE.
     Ring(DialogKey),
+    /// 183 with our description to an inbound INVITE: an answer, or an offer where it has none.
+    Progress(DialogKey, LocalMedia),
     /// 200 to an inbound INVITE.
     Answer(DialogKey, LocalMedia),
     /// Final refusal of an inbound INVITE.

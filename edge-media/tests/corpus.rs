@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_media::sip::{
-    Flow, SipCommand, SipConfig, SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig,
+    Flow, Rel100, SipCommand, SipConfig, SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig,
 };
 use handoff::clock::Now;
 
@@ -34,6 +34,7 @@ fn stack() -> Stack {
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
+        rel100: Rel100::default(),
         srtp: SrtpPolicy::default(),
     });
     Stack::new(config, 1)

@@ -11,8 +11,14 @@ mod hostile;
 mod oracle;
 #[path = "sip/races.rs"]
 mod races;
+#[path = "sip/reliable.rs"]
+mod reliable;
 #[path = "sip/secure.rs"]
 mod secure;
+#[path = "sip/sessions.rs"]
+mod sessions;
+#[path = "sip/transfers.rs"]
+mod transfers;
 #[path = "sip/trunks.rs"]
 mod trunks;
 #[path = "sip/world.rs"]

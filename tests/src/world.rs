@@ -15,8 +15,8 @@ use edge_media::media::hold::HoldBed;
 use edge_media::media::prompt::{Audio, ClipStore, SpeechKey};
 use edge_media::media::{MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, codec, tone};
 use edge_media::sip::{
-    Caller, Codec, Destination, DialogKey, Flow, Secret, SipCommand, SipConfig, SrtpPolicy, Transport,
-    TrunkConfig, UserConfig,
+    Caller, Codec, Destination, DialogKey, Flow, Rel100, Secret, SipCommand, SipConfig, SrtpPolicy,
+    Transport, TrunkConfig, UserConfig,
 };
 use handoff::call::outcome::LegCause;
 use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor};
@@ -653,6 +653,7 @@ fn trunk(name: &str, network: &str) -> TrunkConfig {
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
+        rel100: Rel100::default(),
         srtp: SrtpPolicy::default(),
     }
 }

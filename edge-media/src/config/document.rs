@@ -73,6 +73,8 @@ pub(super) struct TrunkTable {
     pub(super) expires_s: Option<Spanned<i64>>,
     pub(super) proxies: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) options_s: Option<Spanned<i64>>,
+    #[serde(rename = "100rel")]
+    pub(super) rel100: Option<Spanned<String>>,
     pub(super) calls_max: Option<Spanned<i64>>,
     pub(super) calls_per_s: Option<Spanned<i64>>,
     pub(super) srtp: Option<Spanned<String>>,

@@ -415,10 +415,11 @@ fn a_trunk_that_registers_needs_an_account_and_no_addresses() {
 
     let given = parse(&with(
         "addresses = [\"203.0.113.0/24\"]",
-        "addresses = [\"203.0.113.0/24\"]\noptions_s = 10\nproxies = [\"a.example\", \"192.0.2.1:5080\"]\ncalls_max = 30\ncalls_per_s = 5",
+        "addresses = [\"203.0.113.0/24\"]\noptions_s = 10\nproxies = [\"a.example\", \"192.0.2.1:5080\"]\ncalls_max = 30\ncalls_per_s = 5\n100rel = \"require\"",
     ))
     .unwrap();
     assert_eq!((given.trunks[0].calls_max, given.trunks[0].calls_per_s), (Some(30), Some(5)));
+    assert_eq!([given.trunks[0].rel100, config.trunks[0].rel100], [Rel100::Require, Rel100::Supported]);
     let uplink = given.trunks[0].uplink.as_ref().unwrap();
     assert_eq!((uplink.account.is_none(), uplink.servers.len()), (true, 2));
 }

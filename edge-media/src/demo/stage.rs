@@ -30,7 +30,8 @@ use crate::io::Server;
 use crate::io::clock::Clock;
 use crate::media::prompt::ClipStore;
 use crate::sip::{
-    Caller, Destination, DialogKey, Direction, SipCommand, SipConfig, SipEvent, SrtpPolicy, TrunkConfig,
+    Caller, Destination, DialogKey, Direction, Rel100, SipCommand, SipConfig, SipEvent, SrtpPolicy,
+    TrunkConfig,
 };
 
 /// Nothing in a call takes longer: a machine that answered has 20 s to accept, after the whisper.
@@ -377,6 +378,7 @@ fn outside(own: SocketAddr) -> SipConfig {
         hold_by_reinvite: false,
         port: None,
         credentials: None,
+        rel100: Rel100::default(),
         srtp: SrtpPolicy::default(),
     };
     SipConfig { trunks: vec![edge], allow_loopback: true, ..SipConfig::new(own, &own.ip().to_string()) }

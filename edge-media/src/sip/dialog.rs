@@ -9,12 +9,15 @@ use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
+use super::early::Early;
 use super::header::{Address, Method, Uri, Via};
 use super::message::{Head, Request, Response};
 use super::offer_answer::Negotiation;
 use super::random::Random;
+use super::reliable::Reliable;
 use super::transaction::TransactionId;
-use super::trunk::{Credentials, SipConfig};
+use super::trunk::{Credentials, Rel100, SipConfig};
+use super::update::Refresh;
 use super::{DialogKey, Flow, LocalMedia, Transport};
 
 /// Most forks of one INVITE whose 2xx are remembered; a proxy that forks wider is broken.
@@ -73,8 +76,6 @@ pub(super) struct Calling {
     pub(super) moved_to_tcp: bool,
     /// TCP failed: send it by UDP, whatever its size.
     pub(super) datagram_only: bool,
-    /// SDP of a provisional response, for a 2xx that does not repeat it.
-    pub(super) preview: Option<Vec<u8>>,
 }
 
 impl Calling {
@@ -94,7 +95,6 @@ impl Calling {
             interval_raised: false,
             moved_to_tcp: false,
             datagram_only: false,
-            preview: None,
         }
     }
 }
@@ -196,6 +196,16 @@ pub(super) struct Dialog {
     pub(super) acks: BTreeMap<(u32, String), (Flow, Vec<u8>)>,
     pub(super) session: Option<Session>,
     pub(super) credentials: Option<Credentials>,
+    /// The far end takes UPDATE.
+    pub(super) takes_update: bool,
+    /// An UPDATE of ours that refreshes the session.
+    pub(super) refresh: Option<Refresh>,
+    /// What we do about reliable provisional responses.
+    pub(super) rel100: Rel100,
+    /// Ours, while we are called.
+    pub(super) reliable: Reliable,
+    /// The far ends by To-tag, while we call.
+    pub(super) early: BTreeMap<String, Early>,
 }
 
 /// The identity of a dialog at its start.
@@ -254,6 +264,11 @@ impl Dialog {
             acks: BTreeMap::new(),
             session: None,
             credentials: None,
+            takes_update: false,
+            refresh: None,
+            rel100: Rel100::default(),
+            reliable: Reliable::default(),
+            early: BTreeMap::new(),
         }
     }
 
@@ -343,6 +358,17 @@ impl Dialog {
             Some(peer) => Flow { transport: transport_of(hop), peer, connection: 0 },
             None => self.flow,
         }
+    }
+}
+
+/// Learns what a response establishes: target, route set, flow.
+pub(super) fn establish(dialog: &mut Dialog, flow: Flow, response: &Response) {
+    dialog.refresh_target(&response.head);
+    dialog.learn_methods(&response.head);
+    dialog.routes = response.head.addresses("Record-Route").unwrap_or_default();
+    dialog.routes.reverse();
+    if dialog.flow.transport.may_become(flow.transport) {
+        dialog.flow = flow;
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) enum Use {
     Invite(DialogKey),
     Reinvite(DialogKey),
     Bye(DialogKey),
+    /// UPDATE that refreshes the session.
+    Update(DialogKey),
     /// CANCEL, or the BYE of a fork: nobody waits for the answer.
     Nothing,
     Register(String),
@@ -55,6 +57,8 @@ pub(super) enum Use {
 pub(super) enum Timer {
     /// Send our 2xx again, or give its ACK up.
     Acknowledge(DialogKey),
+    /// Send a reliable provisional response again, or give its PRACK up.
+    Provisional(DialogKey),
     /// Try a re-INVITE again after 491.
     Glare(DialogKey),
     /// A re-INVITE gets no final answer.
@@ -175,7 +179,8 @@ impl Stack {
     #[must_use = "outputs are the only effect a stack has"]
     pub fn command(&mut self, now: Now, command: SipCommand) -> Vec<SipOutput> {
         match command {
-            SipCommand::Ring(key) => self.ring(now, key),
+            SipCommand::Ring(key) => self.progress(now, key, None),
+            SipCommand::Progress(key, local) => self.progress(now, key, Some(local)),
             SipCommand::Answer(key, local) => self.answer(now, key, local),
             SipCommand::Reject(key, status) => self.reject(now, key, status),
             SipCommand::Invite { dialog, to, local, handle } => {
@@ -345,6 +350,9 @@ impl Stack {
                 Some(Use::Reinvite(key)) => {
                     self.with(key, |stack, dialog| stack.on_reinvite_response(now, flow, dialog, response));
                 }
+                Some(Use::Update(key)) => {
+                    self.with(key, |stack, dialog| stack.on_update_response(now, id, dialog, response));
+                }
                 Some(Use::Bye(key)) if response.status >= 200 => {
                     self.with(key, |_, dialog| dialog.bye = None);
                 }
@@ -362,6 +370,7 @@ impl Stack {
     fn on_timer(&mut self, now: Now, timer: Timer) {
         match timer {
             Timer::Acknowledge(key) => self.with(key, |stack, dialog| stack.on_unacknowledged(now, dialog)),
+            Timer::Provisional(key) => self.with(key, |stack, dialog| stack.on_unpracked(now, dialog)),
             Timer::Glare(key) => self.with(key, |stack, dialog| stack.try_reinvite(now, dialog)),
             Timer::Reinvite(key) => self.with(key, |stack, dialog| stack.on_reinvite_stuck(now, dialog)),
             Timer::Session(key) => self.with(key, |stack, dialog| stack.on_session_timer(now, dialog)),
@@ -400,6 +409,9 @@ impl Stack {
                     Some(Use::Reinvite(key)) => {
                         self.with(key, |stack, dialog| stack.on_reinvite_unanswered(now, dialog));
                     }
+                    Some(Use::Update(key)) => {
+                        self.with(key, |stack, dialog| stack.on_update_unanswered(now, id, dialog));
+                    }
                     Some(Use::Bye(key)) => self.with(key, |_, dialog| dialog.bye = None),
                     Some(Use::Register(user)) => self.on_register_unanswered(now, &user),
                     Some(Use::Uplink(trunk)) => self.on_uplink_silence(now, &trunk),
@@ -413,7 +425,14 @@ impl Stack {
                     Some(Use::Reinvite(key)) => self.with(key, |_, dialog| {
                         dialog.reinvite_transaction = dialog.reinvite_transaction.filter(|open| *open != id);
                     }),
-                    Some(Use::Bye(_) | Use::Nothing | Use::Register(_) | Use::Uplink(_) | Use::Health(_))
+                    Some(
+                        Use::Update(_)
+                        | Use::Bye(_)
+                        | Use::Nothing
+                        | Use::Register(_)
+                        | Use::Uplink(_)
+                        | Use::Health(_),
+                    )
                     | None => {}
                 },
             }
@@ -431,6 +450,7 @@ impl Stack {
             self.by_call.remove(&(dialog.call_id.clone(), dialog.local_tag().to_owned()));
             for timer in [
                 Timer::Acknowledge(key),
+                Timer::Provisional(key),
                 Timer::Glare(key),
                 Timer::Reinvite(key),
                 Timer::Session(key),
@@ -451,6 +471,7 @@ impl Stack {
         dialog.cause = cause;
         dialog.wanted = None;
         self.room.ended(dialog.key);
+        self.timers.clear(&Timer::Provisional(dialog.key));
         self.timers.clear(&Timer::Glare(dialog.key));
         self.timers.clear(&Timer::Session(dialog.key));
         self.event(SipEvent::Ended { dialog: dialog.key, cause, status });

@@ -30,8 +30,22 @@ pub struct TrunkConfig {
     pub hold_by_reinvite: bool,
     /// What we answer its challenges with.
     pub credentials: Option<Credentials>,
+    /// Reliable provisional responses, to it and from it.
+    pub rel100: Rel100,
     /// Whether its audio is encrypted.
     pub srtp: SrtpPolicy,
+}
+
+/// Whether provisional responses are made to arrive (RFC 3262).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rel100 {
+    /// Never: a peer that insists gets 420.
+    Off,
+    /// Where the peer asks for it, and for those that agree on media.
+    #[default]
+    Supported,
+    /// Always: a peer that cannot gets 421.
+    Require,
 }
 
 /// A name and secret of ours at somebody else's server.
@@ -131,6 +145,11 @@ impl SipConfig {
         })
     }
 
+    /// What is done about reliable provisional responses of an address.
+    pub(super) fn rel100(&self, peer: SocketAddr) -> Rel100 {
+        self.trunk(peer).map_or_else(Rel100::default, |trunk| trunk.rel100)
+    }
+
     /// What a dialog over `flow` may agree on about encrypted audio.
     pub(super) fn keying(&self, flow: Flow) -> Keying {
         self.trunk(flow.peer).map_or(self.phones_srtp, |trunk| trunk.srtp).over(flow.transport)
@@ -199,6 +218,7 @@ mod tests {
             call_type: None,
             hold_by_reinvite: true,
             credentials: None,
+            rel100: Rel100::Off,
             srtp: SrtpPolicy::default(),
         });
         let name =

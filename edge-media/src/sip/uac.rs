@@ -9,14 +9,18 @@ use handoff::clock::Now;
 use handoff::pii::Pii;
 
 use super::auth::{Challenge, Covered};
-use super::dialog::{self, Calling, Cancel, Dialog, FORKS_MAX, Parties, Peer, Phase, Role, Session, Target};
+use super::dialog::{
+    self, Calling, Cancel, Dialog, FORKS_MAX, Parties, Peer, Phase, Role, Session, Target, establish,
+};
+use super::early;
 use super::header::{Address, Method, Uri};
 use super::message::{Head, Request, Response};
 use super::offer_answer::is_reachable;
+use super::reliable::REL100;
 use super::sdes::Keying;
 use super::stack::{DIALOGS_MAX, Stack, Timer, Use};
 use super::transaction::TIMEOUT;
-use super::trunk::Credentials;
+use super::trunk::{Credentials, Rel100};
 use super::uas::{ALLOW, MIN_SE_SECS, SDP, cause_of};
 use super::{Caller, Destination, DialogKey, Flow, LocalMedia, SipEvent, Transport};
 
@@ -83,6 +87,7 @@ impl Stack {
             Phase::Confirmed,
         );
         dialog.credentials = credentials.clone();
+        dialog.rel100 = self.config.rel100(flow.peer);
         let (_, request) = dialog.request(&self.config, &mut self.random, Method::Invite, None);
         let mut calling = Calling::new(request, order.local);
         calling.targets = targets;
@@ -160,6 +165,7 @@ impl Stack {
         authorization: Option<(&str, String)>,
         interval: (u32, u32),
     ) {
+        early::forget(dialog);
         let Phase::Calling(mut calling) = dialog.phase.clone() else {
             return;
         };
@@ -168,7 +174,14 @@ impl Stack {
         let (flow, mut request) = dialog.request(&self.config, &mut self.random, Method::Invite, Some(cseq));
         request.head.push_address("Contact", &dialog::contact(&self.config, None, flow));
         request.head.push("Allow", ALLOW);
-        request.head.push("Supported", "timer");
+        match dialog.rel100 {
+            Rel100::Off => request.head.push("Supported", "timer"),
+            Rel100::Supported => request.head.push("Supported", "timer, 100rel"),
+            Rel100::Require => {
+                request.head.push("Supported", "timer, 100rel");
+                request.head.push("Require", REL100);
+            }
+        }
         request.head.push("Session-Expires", interval.0.to_string());
         request.head.push("Min-SE", interval.1.to_string());
         if calling.restricted {
@@ -214,10 +227,12 @@ impl Stack {
         };
         if status < 200 {
             calling.provisional = true;
-            if !response.head.body.is_empty() && response.head.content_type().as_deref() == Some(SDP) {
-                calling.preview = Some(response.head.body.clone());
-            }
-            if status > 100 && !std::mem::replace(&mut calling.rang, true) && !dialog.ended {
+            let rings = status > 100 && self.on_progress(now, flow, dialog, response);
+            if let Phase::Calling(calling) = &mut dialog.phase
+                && rings
+                && !std::mem::replace(&mut calling.rang, true)
+                && !dialog.ended
+            {
                 self.event(SipEvent::Ringing(dialog.key));
             }
             self.cancel_if_wanted(now, dialog);
@@ -341,9 +356,12 @@ impl Stack {
             self.on_fork(now, flow, dialog, response, tag);
             return;
         };
+        let early = dialog.early.remove(&tag).unwrap_or_default();
+        dialog.early.clear();
         dialog.remote = response.head.to.clone();
         establish(dialog, flow, response);
         self.ack(dialog, response.head.cseq, tag, Some(&calling.request));
+        let preview = early.confirm(dialog);
         dialog.phase = Phase::Confirmed;
         self.timers.clear(&Timer::Cancelled(dialog.key));
         if dialog.ended {
@@ -352,9 +370,14 @@ impl Stack {
             self.bye(now, dialog);
             return;
         }
-        let body =
-            if response.head.body.is_empty() { calling.preview } else { Some(response.head.body.clone()) };
-        match body.map(|body| dialog.negotiation.accept(&body)) {
+        let body = if response.head.body.is_empty() { preview } else { Some(response.head.body.clone()) };
+        // The first description that arrived reliably is the answer; later ones are none
+        // (RFC 3261 section 13.2.1).
+        let answer = match dialog.negotiation.agreed() {
+            Some(agreed) => Some(Ok(agreed)),
+            None => body.map(|body| dialog.negotiation.accept(&body)),
+        };
+        match answer {
             Some(Ok(remote)) => {
                 self.adopt_session(now, dialog, response);
                 self.event(SipEvent::Answered(dialog.key, remote));
@@ -476,16 +499,6 @@ pub(super) fn cancel_of(invite: &Request) -> Request {
     let routes = invite.head.fields.iter().filter(|(name, _)| name == "Route").cloned().collect();
     let head = Head { method: Method::Cancel, fields: routes, body: Vec::new(), ..invite.head.clone() };
     Request { uri: invite.uri.clone(), max_forwards: Some(70), head }
-}
-
-/// Learns what a 2xx establishes: target, route set, flow.
-fn establish(dialog: &mut Dialog, flow: Flow, response: &Response) {
-    dialog.refresh_target(&response.head);
-    dialog.routes = response.head.addresses("Record-Route").unwrap_or_default();
-    dialog.routes.reverse();
-    if dialog.flow.transport.may_become(flow.transport) {
-        dialog.flow = flow;
-    }
 }
 
 /// A To address: the target without parameters that only routing needs.

@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use edge_media::sip::{
-    Caller, Codec, Destination, DialogKey, Direction, Flow, LocalMedia, Secret, SipCommand, SipConfig,
-    SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig, UserConfig,
+    Caller, Codec, Destination, DialogKey, Direction, Flow, LocalMedia, Rel100, Secret, SipCommand,
+    SipConfig, SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig, UserConfig,
 };
 use handoff::clock::Now;
 use handoff::pii::Pii;
@@ -263,6 +263,7 @@ pub(crate) fn trunk(name: &str, at: &str) -> TrunkConfig {
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
+        rel100: Rel100::default(),
         srtp: SrtpPolicy::default(),
     }
 }

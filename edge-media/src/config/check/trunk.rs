@@ -13,7 +13,7 @@ use super::Checker;
 use super::values::SecretSource;
 use crate::config::document::TrunkTable;
 use crate::config::{Trunk, TrunkAccount, TrunkUplink};
-use crate::sip::{EXPIRES_MAX_SECS, Server, account_of};
+use crate::sip::{EXPIRES_MAX_SECS, Rel100, Server, account_of};
 
 impl Checker<'_> {
     pub(super) fn trunks(&mut self, tables: &[TrunkTable], allow_loopback: bool) -> Vec<Trunk> {
@@ -28,11 +28,21 @@ impl Checker<'_> {
             let addresses = self.addresses(table, allow_loopback, &mut taken);
             let calls_max = self.limit(table.calls_max.as_ref(), "calls_max", CALLS_MAX);
             let calls_per_s = self.limit(table.calls_per_s.as_ref(), "calls_per_s", CALLS_PER_S);
+            let rel100 = self.choice(table.rel100.as_ref(), "100rel", &REL100);
             let srtp = self.srtp(table.srtp.as_ref(), "srtp");
-            if let (Some(name), Some(call_type), Some(srtp)) =
-                (name, call_type.map_or(Some(None), |given| given.map(Some)), srtp)
+            if let (Some(name), Some(call_type), Some(rel100), Some(srtp)) =
+                (name, call_type.map_or(Some(None), |given| given.map(Some)), rel100, srtp)
             {
-                trunks.push(Trunk { name, addresses, call_type, calls_max, calls_per_s, srtp, uplink });
+                trunks.push(Trunk {
+                    name,
+                    addresses,
+                    call_type,
+                    calls_max,
+                    calls_per_s,
+                    rel100,
+                    srtp,
+                    uplink,
+                });
             }
         }
         trunks
@@ -177,6 +187,9 @@ impl Checker<'_> {
     }
 }
 
+/// The first is the default: it asks nothing of a carrier and gives what one may ask.
+const REL100: [(&str, Rel100); 3] =
+    [("supported", Rel100::Supported), ("off", Rel100::Off), ("require", Rel100::Require)];
 /// Nobody is assigned more at once; a shorter prefix is a mistake.
 const PREFIX_MIN_V4: u8 = 8;
 /// The same for IPv6.
