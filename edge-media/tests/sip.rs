@@ -3,6 +3,8 @@
 
 #[path = "sip/calls.rs"]
 mod calls;
+#[path = "sip/defence.rs"]
+mod defence;
 #[path = "sip/grid.rs"]
 mod grid;
 #[path = "sip/hostile.rs"]

@@ -12,7 +12,7 @@ use handoff::clock::Now;
 use super::auth::Authenticator;
 use super::deadlines::Deadlines;
 use super::dialog::{Dialog, Phase};
-use super::guard::{Buckets, Counters};
+use super::guard::{Bans, Buckets, Counters};
 use super::header::Method;
 use super::message::{self, Fault, Message, Request, Response};
 use super::random::Random;
@@ -32,8 +32,12 @@ const STREAMS_MAX: usize = 4_096;
 pub(super) const DIALOGS_MAX: usize = 8_192;
 /// A NAT forgets a UDP flow after 30 s in the worst common case.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
-/// Wrong credentials a minute from one source or for one user before silence.
-const FAILURES_BURST: u64 = 20;
+/// Wrong credentials from one source at once, and a minute afterwards, before it is banned:
+/// several phones behind one address may have an old password.
+const FAILURES_MAX: u64 = 20;
+/// The same for one user of one source, before its attempts are no longer looked at: a phone
+/// that was given a wrong password asks about twice a minute.
+const USER_FAILURES_MAX: u64 = 5;
 
 /// What a client transaction was for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +99,9 @@ pub struct Stack {
     pub(super) uplinks: BTreeMap<String, Uplink>,
     pub(super) uplink_news: Vec<UplinkNews>,
     pub(super) auth: Authenticator,
-    pub(super) failures: Buckets<(IpAddr, String)>,
+    pub(super) failures: Buckets<IpAddr>,
+    pub(super) user_failures: Buckets<(IpAddr, String)>,
+    bans: Bans,
     streams: BTreeMap<Flow, Framer>,
     sources: Buckets<IpAddr>,
     pub(super) tag_key: [u8; 32],
@@ -125,7 +131,9 @@ impl Stack {
             room: Room::new(config.limits.clone()),
             uplinks: BTreeMap::new(),
             uplink_news: Vec::new(),
-            failures: Buckets::new(1, FAILURES_BURST),
+            failures: Buckets::per_minute(FAILURES_MAX, FAILURES_MAX),
+            user_failures: Buckets::per_minute(USER_FAILURES_MAX, USER_FAILURES_MAX),
+            bans: Bans::default(),
             streams: BTreeMap::new(),
             sources: Buckets::new(config.source_rate, config.source_rate.saturating_mul(3)),
             config,
@@ -147,6 +155,13 @@ impl Stack {
             self.counters.count("source_over_rate");
             if flow.transport.is_stream() {
                 // Bytes cannot be left out of a stream; the stream as a whole can.
+                self.close(flow);
+            }
+            return std::mem::take(&mut self.out);
+        }
+        if self.is_banned(now, flow) {
+            self.counters.count("banned_source");
+            if flow.transport.is_stream() {
                 self.close(flow);
             }
             return std::mem::take(&mut self.out);
@@ -313,6 +328,21 @@ impl Stack {
                 }
             }
         }
+    }
+
+    /// Whether a flow's source is not listened to. Whoever has proven who they are, or is in a
+    /// call with us, is heard all the same: others may share or forge their address.
+    fn is_banned(&self, now: Now, flow: Flow) -> bool {
+        self.bans.holds(now, flow.peer.ip().to_canonical())
+            && self.config.trunk(flow.peer).is_none()
+            && !self.registrar.has(flow)
+            && !self.dialogs.values().any(|dialog| dialog.flow.peer == flow.peer)
+    }
+
+    /// Stops listening to a source for a while.
+    pub(super) fn ban(&mut self, now: Now, flow: Flow) {
+        self.counters.count("banned");
+        self.bans.ban(now, flow.peer.ip().to_canonical());
     }
 
     fn close(&mut self, flow: Flow) {

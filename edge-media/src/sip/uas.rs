@@ -60,6 +60,7 @@ impl Stack {
         }
         if trunk.is_none() && is_scanner(&request) {
             self.counters.count("scanner");
+            self.ban(now, flow);
             return;
         }
         if request.head.method == Method::Cancel {
@@ -119,6 +120,8 @@ impl Stack {
                 self.refuse(now, path, &request, if self.draining { 503 } else { 200 }, &fields);
             }
             Method::Bye | Method::Update => self.refuse(now, path, &request, 481, &[]),
+            // A transfer that no call of the sender's asks for.
+            Method::Known("REFER") => self.refuse(now, path, &request, 403, &[]),
             Method::Known("SUBSCRIBE" | "PUBLISH") => self.refuse(now, path, &request, 489, &[]),
             Method::Known("INFO" | "NOTIFY") => self.refuse(now, path, &request, 481, &[]),
             Method::Known("REFER") => self.refuse(now, path, &request, 403, &[]),
@@ -186,8 +189,7 @@ impl Stack {
     ) -> Option<String> {
         let source = flow.peer.ip().to_canonical();
         let claimed = shortened(request.head.from.uri.user_text().unwrap_or_default());
-        let everybody = (source, String::new());
-        if !self.failures.has(now, &everybody) || !self.failures.has(now, &(source, claimed)) {
+        if !self.failures.has(now, &source) || !self.user_failures.has(now, &(source, claimed)) {
             self.counters.count("locked_out");
             return None;
         }
@@ -203,8 +205,14 @@ impl Stack {
             Verdict::Challenge { stale } => stale,
             Verdict::Wrong(user) => {
                 self.counters.count("wrong_credentials");
-                self.failures.take(now, &everybody);
-                self.failures.take(now, &(source, shortened(&user)));
+                self.user_failures.take(now, &(source, shortened(&user)));
+                self.failures.take(now, &source);
+                // Its nonce was made for this source, which has therefore read our challenge:
+                // nobody can have another's address banned.
+                if !self.failures.has(now, &source) {
+                    self.ban(now, flow);
+                    return None;
+                }
                 false
             }
         };
@@ -262,6 +270,11 @@ impl Stack {
             self.refuse(now, path, &request, status, fields);
             return;
         }
+        if self.ringing_from(flow) >= ringing_max(&origin) {
+            self.counters.count("half_open_full");
+            self.refuse(now, path, &request, 503, &[("Retry-After", RETRY_AFTER_SECS)]);
+            return;
+        }
         if let Origin::Trunk(name) = &origin
             && !self.room.admit(now, name)
         {
@@ -292,6 +305,15 @@ impl Stack {
         let (caller, restricted) = caller(&request, matches!(origin, Origin::Trunk(_)));
         let dialled = Pii::new(request.uri.user_text().unwrap_or_default().to_owned());
         self.event(SipEvent::Invited { dialog: key, origin, caller, restricted, dialled, remote });
+    }
+
+    /// Calls of this address that nobody has answered yet.
+    fn ringing_from(&self, flow: Flow) -> usize {
+        let source = flow.peer.ip().to_canonical();
+        let ringing = |dialog: &&Dialog| {
+            matches!(dialog.phase, Phase::Called { .. }) && dialog.flow.peer.ip().to_canonical() == source
+        };
+        self.dialogs.values().filter(ringing).count()
     }
 
     /// What stands against a new INVITE of a known sender.
@@ -477,6 +499,15 @@ fn unacceptable(request: &Request, rel100: Rel100) -> Option<(u16, Vec<(&'static
     None
 }
 
+/// Most unanswered calls of one address. No one address fills the table of dialogs, and a
+/// person's phone has a handful of lines.
+const fn ringing_max(origin: &Origin) -> usize {
+    match origin {
+        Origin::Trunk(_) => DIALOGS_MAX / 8,
+        Origin::User(_) => 16,
+    }
+}
+
 fn is_scanner(request: &Request) -> bool {
     let agent = request.head.field("User-Agent").unwrap_or_default().to_ascii_lowercase();
     SCANNERS.iter().any(|scanner| agent.contains(scanner))
@@ -501,7 +532,14 @@ fn caller(request: &Request, trusted: bool) -> (Option<Pii<String>>, bool) {
     let asserted = request.head.addresses("P-Asserted-Identity").unwrap_or_default();
     let asserted = asserted.iter().filter(|_| trusted).find_map(|address| address.uri.user_text());
     let user = asserted.or_else(|| from.uri.user_text()).filter(|user| !user.is_empty());
-    (user.map(|user| Pii::new(user.to_owned())), false)
+    (user.map(|user| Pii::new(number(user).to_owned())), false)
+}
+
+/// A telephone number without its parameters, of which carriers write the verdict of their
+/// verification there (RFC 3261 section 19.1.6); a name as it is.
+fn number(user: &str) -> &str {
+    let is_number = user.starts_with(|first: char| first == '+' || first.is_ascii_digit());
+    if is_number { user.split(';').next().unwrap_or(user) } else { user }
 }
 
 /// A user name as the lock-out table keeps it: names of a peer's choosing must not fill it.
