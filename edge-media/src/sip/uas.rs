@@ -124,7 +124,6 @@ impl Stack {
             Method::Known("REFER") => self.refuse(now, path, &request, 403, &[]),
             Method::Known("SUBSCRIBE" | "PUBLISH") => self.refuse(now, path, &request, 489, &[]),
             Method::Known("INFO" | "NOTIFY") => self.refuse(now, path, &request, 481, &[]),
-            Method::Known("REFER") => self.refuse(now, path, &request, 403, &[]),
             Method::Known(_) => self.refuse(now, path, &request, 405, &[("Allow", ALLOW)]),
             Method::Unknown(_) => self.refuse(now, path, &request, 501, &[("Allow", ALLOW)]),
             Method::Ack | Method::Cancel => {}

@@ -209,8 +209,11 @@ fn media_to_where_nobody_can_want_it_is_refused_before_it_is_a_call() {
 const CLAIMS: &str = "P-Asserted-Identity: <sip:+1999;verstat=TN-Validation-Passed@planted.example>\r\n\
     X-Plivo-Stir-Verification: Verified-planted\r\nUser-to-User: 706c616e746564;encoding=hex\r\n\
     Diversion: <sip:planted@x>;reason=unconditional\r\nHistory-Info: <sip:planted@x>;index=1\r\n\
-    Referred-By: <sip:planted@x>\r\nReplaces: planted@x;to-tag=1;from-tag=2\r\n\
+    Referred-By: <sip:planted@x>\r\n\
     X-Warmbridge-Handoff: planted\r\nX-Edge-Call-Id: planted\r\nIdentity: planted\r\n";
+
+/// To take the place of a call; that is refused to everybody.
+const REPLACES: &str = "Replaces: planted@x;to-tag=1;from-tag=2\r\n";
 
 #[test]
 fn what_only_a_trunk_may_claim_is_not_believed_of_anybody_else_and_never_passed_on() {
@@ -221,7 +224,7 @@ fn what_only_a_trunk_may_claim_is_not_believed_of_anybody_else_and_never_passed_
     let outside = stack.receive(
         world.now,
         udp(STRANGER),
-        request("INVITE", "eve@evil.example", 1, CLAIMS, "").as_bytes(),
+        request("INVITE", "eve@evil.example", 1, &format!("{CLAIMS}{REPLACES}"), "").as_bytes(),
     );
     assert_eq!(status(&outside), Some(403));
     assert!(outside.iter().all(|output| matches!(output, SipOutput::Send(..))), "no event, so no call");
@@ -241,6 +244,9 @@ fn what_only_a_trunk_may_claim_is_not_believed_of_anybody_else_and_never_passed_
         panic!("{told:?}")
     };
     assert_eq!((user.as_str(), caller.as_ref().map(|name| name.expose().as_str())), ("ann", Some("ann")));
+    let replacing = format!("{REPLACES}{CLAIMS}{TYPE}");
+    world.inject(EDGE, CARRIER, request("INVITE", "a@planted.example", 8, &replacing, SDP).as_bytes());
+    assert!(world.take(EDGE).is_empty(), "nobody takes a running call over");
     // A trunk is believed the number, and what it said goes no further all the same.
     let invite = request("INVITE", "a@planted.example", 9, &format!("{CLAIMS}{TYPE}"), SDP);
     world.inject(EDGE, CARRIER, invite.as_bytes());
