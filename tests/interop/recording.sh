@@ -77,11 +77,11 @@ assert json.loads(decoded(one["protected"])) == {"alg": "EdDSA"}
 open(f"{out}/signer.der", "wb").write(base64.b64decode(one["header"]["x5c"][0]))
 open(f"{out}/signature", "wb").write(decoded(one["signature"]))
 open(f"{out}/input", "w").write(one["protected"] + "." + signed["payload"])
-open(f"{out}/forged", "w").write(one["protected"] + "." + signed["payload"].swapcase())
+open(f"{out}/resigned", "w").write(one["protected"] + "." + signed["payload"].swapcase())
 PY
   openssl x509 -inform DER -in "$OUT/signer.der" -noout -pubkey >"$OUT/signer.pub" &&
     openssl pkeyutl -verify -rawin -pubin -inkey "$OUT/signer.pub" -sigfile "$OUT/signature" -in "$OUT/input" &&
-    ! openssl pkeyutl -verify -rawin -pubin -inkey "$OUT/signer.pub" -sigfile "$OUT/signature" -in "$OUT/forged"
+    ! openssl pkeyutl -verify -rawin -pubin -inkey "$OUT/signer.pub" -sigfile "$OUT/signature" -in "$OUT/resigned"
 }
 rows() {
   python3 - "$OUT/feed.jsonl" "$OUT/later.jsonl" <<'PY'
