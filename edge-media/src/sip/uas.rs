@@ -60,7 +60,10 @@ impl Stack {
         }
         if trunk.is_none() && is_scanner(&request) {
             self.counters.count("scanner");
-            self.ban(now, flow);
+            // One forged datagram would otherwise silence whoever owns the address.
+            if flow.transport.is_stream() {
+                self.ban(now, flow);
+            }
             return;
         }
         if request.head.method == Method::Cancel {
