@@ -63,8 +63,14 @@ pub struct Edge {
     pub sip_udp: Option<SocketAddr>,
     /// SIP over TCP listens here.
     pub sip_tcp: Option<SocketAddr>,
-    /// SIP over TLS listens here, with these files.
-    pub sip_tls: Option<SipTls>,
+    /// SIP over TLS listens here.
+    pub sip_tls: Option<SocketAddr>,
+    /// SIP over WebSocket listens here.
+    pub sip_ws: Option<SocketAddr>,
+    /// The same inside TLS listens here.
+    pub sip_wss: Option<SocketAddr>,
+    /// The edge's certificate, and whom it trusts.
+    pub tls: Option<Tls>,
     /// Whether audio with phones is encrypted.
     pub phones_srtp: SrtpPolicy,
     /// The desktop page and the API listen here.
@@ -93,15 +99,6 @@ pub struct Edge {
     pub disclosure: String,
     /// Record the legs.
     pub recording: bool,
-}
-
-/// A TLS listener and what it shows.
-#[derive(Clone, Debug)]
-pub struct SipTls {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its certificate, and whom it trusts.
-    pub tls: Tls,
 }
 
 /// How the caller's trunk learns of hold.

@@ -50,7 +50,7 @@ use crate::io::held::{Came, Held, Waits, came};
 use crate::io::http::events::{EventLog, Told};
 use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::{MediaCounters, MediaHandle};
-use crate::io::net::{Listeners, Net, NetEvent};
+use crate::io::net::{Listeners, Net, NetCounters, NetEvent};
 use crate::io::recording::{RECORDINGS, Recorder, RecordingQueue};
 use crate::io::spool::Spool;
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
@@ -195,8 +195,14 @@ impl Server {
         .context("the recorder cannot start")?;
         media.record_to(&recorder);
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
-        let tls = config.edge.sip_tls.as_ref().map(|tls| (tls.address, tls.tls.clone()));
-        let listeners = Listeners { udp, tcp: config.edge.sip_tcp, tls };
+        let listeners = Listeners {
+            udp,
+            tcp: config.edge.sip_tcp,
+            tls: config.edge.sip_tls,
+            ws: config.edge.sip_ws,
+            wss: config.edge.sip_wss,
+            certificate: config.edge.tls.clone(),
+        };
         let (net, net_events) = Net::bind(listeners).await.context("SIP cannot listen")?;
         let listener = TcpListener::bind(config.edge.http).await.context("HTTP cannot listen")?;
         let http = listener.local_addr()?;
@@ -211,8 +217,8 @@ impl Server {
                 // Also when the sender is dropped.
                 let _ = stopped.await;
             }));
-        let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
-        let edge = Edge::new(setup.edge(sip, sip_tcp, net.tls_address), seed()?);
+        let (sip, sip_tcp) = (net.bound.udp, net.bound.tcp);
+        let edge = Edge::new(setup.edge(net.bound), seed()?);
         let (orders, order_queue) = mpsc::channel(16);
         // Ends by itself when the configuration's sender is gone.
         tokio::spawn(names::keep(watched.clone(), clock, orders.clone()));
@@ -408,6 +414,7 @@ struct Shell {
 struct Counted {
     edge: EdgeCounters,
     sip: crate::sip::Counters,
+    net: NetCounters,
     media: MediaCounters,
 }
 
@@ -436,10 +443,8 @@ impl Shell {
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
                         self.spool.reload(Arc::clone(&setup.functions));
-                        self.net.renew(self.config.borrow().edge.sip_tls.as_ref().map(|sip| sip.tls.clone()));
-                        let config =
-                            setup.edge(self.net.udp_address, self.net.tcp_address, self.net.tls_address);
-                        self.step(EdgeInput::Reload(Box::new(config)));
+                        self.net.renew(self.config.borrow().edge.tls.clone());
+                        self.step(EdgeInput::Reload(Box::new(setup.edge(self.net.bound))));
                         self.reloaded.notify_one();
                         match Dialer::new(&self.config.borrow().voice_agent) {
                             Ok(dialer) => self.dialer = dialer,
@@ -480,10 +485,11 @@ impl Shell {
         let counted = Counted {
             edge: self.edge.counters(),
             sip: self.edge.sip_counters().clone(),
+            net: self.net.counters(),
             media: MediaCounters { tick_lateness_max_us: 0, ..media },
         };
         if counted != self.told {
-            info!(edge = ?counted.edge, sip = ?counted.sip, ?media, "counted so far");
+            info!(edge = ?counted.edge, sip = ?counted.sip, net = ?counted.net, ?media, "counted so far");
             self.told = counted;
         }
     }

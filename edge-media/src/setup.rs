@@ -20,6 +20,7 @@ use crate::config::{Config, Grant, HoldSignalling, Phone, WebhookMode};
 use crate::edge::EdgeConfig;
 use crate::edge::directory::{Dial, Members, Person};
 use crate::io::media::MediaConfig;
+use crate::io::net::Bound;
 use crate::sip::{
     Account, CallLimits, Credentials, Destination as SipDestination, SipConfig, TrunkConfig, UplinkConfig,
     UserConfig,
@@ -114,7 +115,7 @@ impl Setup {
     }
 
     /// The router's configuration, now that the sockets are bound.
-    pub fn edge(&self, udp: SocketAddr, tcp: Option<SocketAddr>, tls: Option<SocketAddr>) -> EdgeConfig {
+    pub fn edge(&self, bound: Bound) -> EdgeConfig {
         let edge = &self.config.edge;
         let advertised = |bound: SocketAddr| SocketAddr::new(edge.public_ip, bound.port());
         let call_types: BTreeMap<String, String> = self
@@ -127,15 +128,17 @@ impl Setup {
             rules: Arc::clone(&self.rules),
             media_ip: edge.public_ip,
             sip: SipConfig {
-                advertised_tcp: tcp.map(advertised),
-                advertised_tls: tls.map(advertised),
+                advertised_tcp: bound.tcp.map(advertised),
+                advertised_tls: bound.tls.map(advertised),
+                advertised_ws: bound.ws.map(advertised),
+                advertised_wss: bound.wss.map(advertised),
                 trunks: self.config.trunks.iter().map(trunk).collect(),
                 limits: self.config.trunks.iter().filter_map(limits).collect(),
                 uplinks: self.config.trunks.iter().filter_map(|trunk| uplink(trunk, false)).collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
                 phones_srtp: edge.phones_srtp,
-                ..SipConfig::new(advertised(udp), &edge.public_ip.to_string())
+                ..SipConfig::new(advertised(bound.udp), &edge.public_ip.to_string())
             },
             call_types,
             people: self.people.clone(),

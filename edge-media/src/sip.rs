@@ -49,6 +49,7 @@ mod within;
 pub use auth::Secret;
 pub use guard::Counters;
 pub use locate::{Naptr, Srv, in_order, is_located, service_name};
+pub use message::MESSAGE_BYTES_MAX;
 pub use offer_answer::is_reachable;
 pub use room::CallLimits;
 pub use sdes::{KEY_LEN, MasterKey, SALT_LEN, SrtpKeys, SrtpPolicy, Suite};
@@ -65,9 +66,9 @@ pub fn host_of(uri: &str) -> Option<String> {
     header::Uri::parse(uri).filter(|uri| uri.is_sip() && !uri.has_headers).map(|uri| uri.host)
 }
 
-/// Whether a `sip:` URI is to be reached over TLS.
-pub fn wants_tls(uri: &str) -> bool {
-    header::Uri::parse(uri).is_some_and(|uri| dialog::transport_of(&uri) == Transport::Tls)
+/// How a `sip:` URI is to be reached. `None` where it cannot be read.
+pub fn dialled_over(uri: &str) -> Option<Transport> {
+    header::Uri::parse(uri).map(|uri| dialog::transport_of(&uri))
 }
 
 /// How bytes travel.
@@ -79,14 +80,28 @@ pub enum Transport {
     Tcp,
     /// The same inside TLS.
     Tls,
+    /// A WebSocket that the far end opened: one message a frame (RFC 7118).
+    Ws,
+    /// The same inside TLS.
+    Wss,
 }
 
 impl Transport {
-    /// Whether messages are framed by their length and lost by no network.
+    /// Whether messages travel on a connection, so that no network loses them and whoever sends
+    /// them has shown that their address is theirs.
     pub const fn is_stream(self) -> bool {
         match self {
             Self::Udp => false,
-            Self::Tcp | Self::Tls => true,
+            Self::Tcp | Self::Tls | Self::Ws | Self::Wss => true,
+        }
+    }
+
+    /// Whether the far end alone can open a connection: who is behind a browser has no address
+    /// that could be dialled (RFC 7118 section 5.2).
+    pub const fn is_opened_by_peer(self) -> bool {
+        match self {
+            Self::Udp | Self::Tcp | Self::Tls => false,
+            Self::Ws | Self::Wss => true,
         }
     }
 
@@ -94,8 +109,12 @@ impl Transport {
     /// but never out of TLS.
     const fn may_become(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Udp, _) | (Self::Tcp, Self::Tcp | Self::Tls) | (Self::Tls, Self::Tls) => true,
-            (Self::Tcp | Self::Tls, Self::Udp) | (Self::Tls, Self::Tcp) => false,
+            (Self::Udp, _)
+            | (Self::Tcp, Self::Tcp | Self::Tls)
+            | (Self::Tls, Self::Tls)
+            | (Self::Ws, Self::Ws | Self::Wss)
+            | (Self::Wss, Self::Wss) => true,
+            (Self::Tcp | Self::Tls | Self::Ws | Self::Wss, _) => false,
         }
     }
 
@@ -105,6 +124,8 @@ impl Transport {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
             Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
         }
     }
 
@@ -114,6 +135,8 @@ impl Transport {
             Self::Udp => None,
             Self::Tcp => Some("tcp"),
             Self::Tls => Some("tls"),
+            // One parameter for both: the scheme says which (RFC 7118 section 5.5.1).
+            Self::Ws | Self::Wss => Some("ws"),
         }
     }
 }
@@ -121,10 +144,11 @@ impl Transport {
 /// Where bytes came from and answers go to. `connection` names one TCP connection for its
 /// life (the shell counts them up from 1); 0 for UDP. A `Send` over TCP with connection 0
 /// means that none is known: the shell uses one it has to that peer or connects, and reports
-/// a failure with `connection_closed` and the same flow.
+/// a failure with `connection_closed` and the same flow. A WebSocket is never connected to: a
+/// `Send` to one that is gone is reported as such a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
-    /// UDP, TCP or TLS.
+    /// How.
     pub transport: Transport,
     /// The far end.
     pub peer: SocketAddr,

@@ -1,6 +1,8 @@
 //! The SIP stack from outside: whole calls, races, hostile input, and a second opinion on
 //! what it emits. One test binary, because linking is what takes the time.
 
+#[path = "sip/browser.rs"]
+mod browser;
 #[path = "sip/calls.rs"]
 mod calls;
 #[path = "sip/defence.rs"]

@@ -262,6 +262,20 @@ CONF
   BARESIP_PID=$STARTED
 }
 
+# certificates: an authority, ca.pem, and a certificate of it for the edge's address.
+certificates() {
+  at edge sh -c "cd '$WORK' && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=interop-ca \\
+    -keyout ca.key -out ca.pem" >"$WORK/openssl.log" 2>&1 || failed "no authority could be made"
+  certificate edge "IP:$EDGE_IP"
+}
+
+# certificate NAME SAN: a certificate of the authority for this name or address.
+certificate() {
+  at edge sh -c "cd '$WORK' && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=$1' -keyout '$1.key' -out '$1.csr' &&
+    printf 'subjectAltName=%s' '$2' >san && openssl x509 -req -in '$1.csr' -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out '$1.pem'" \
+    >>"$WORK/openssl.log" 2>&1 || failed "no certificate could be made for $1"
+}
+
 # start_human ACCEPT_AFTER [RING]: the human agent behind a fixed address: a page that takes the
 # call so many seconds after it is shown, and a phone that is answered after so many seconds of
 # ringing and speaks 1000 Hz.
@@ -274,30 +288,51 @@ start_human() {
   wait_for 10 grep -q ready "$WORK/human.jsonl" || failed "the human's phone does not start"
 }
 
+# start_softphone ACCOUNT LISTENS: the human agent at a baresip, who presses 1 after the whisper.
+start_softphone() {
+  start agent desktop python3 "$HERE/desktop.py" "$EDGE_IP" 8080 "$PAGE_TOKEN" "$WORK/desktop.jsonl"
+  tone 1000 120 "$WORK/tone1000.wav"
+  start_baresip phone "$WORK/phone" "$2" "$1" "$WORK/tone1000.wav"
+  HUMAN_PIDS=("$BARESIP_PID")
+  start phone person python3 "$HERE/softphone.py" 4444 "$WORK/person.jsonl" --ring "$RING" --listen 8 --press 1
+  if wait_for 15 grep -q '200 OK' "$WORK/baresip-phone.log"; then ok "the human's softphone registers"; else failed "the human's softphone does not register"; fi
+}
+
+# start_browser URL CA_FILE: the human agent at a phone as a browser has one, who takes the call on
+# the page 8 s after the answer.
+start_browser() {
+  start agent desktop python3 "$HERE/desktop.py" "$EDGE_IP" 8080 "$PAGE_TOKEN" "$WORK/desktop.jsonl" "$((RING + 8))"
+  start phone human-rtp python3 "$HERE/rtp_peer.py" "$PHONE_IP" 41000 1000 "$WORK/human.wav" "$WORK/human.json"
+  HUMAN_PIDS=("$STARTED")
+  start phone browser python3 "$HERE/ws_phone.py" "$1" "$2" "$PHONE_IP" dana "$PASSWORD" 41000 "$WORK/browser.jsonl" "$RING" 60
+  HUMAN_PIDS+=("$STARTED")
+  if wait_for 10 grep -q registered "$WORK/browser.jsonl"; then ok "the human's browser registers"; else failed "the human's browser does not register"; fi
+}
+
 # softphones CALLER DIALS HUMAN [CALLER_LISTENS HUMAN_LISTENS]: one whole warm transfer between two
 # softphones with these accounts: the caller says 450 Hz and dials DIALS, the human 1000 Hz, takes
 # RING seconds to answer (after 9 the caller is on hold), hears the whisper for 8 s and presses 1.
+# A human whose account is a URL of a WebSocket is at a browser, which trusts CA_FILE.
 # Further words for the caller's program are in CALLER_DOES. What both heard is judged by ear: of
 # the caller on its wire, because baresip keeps nothing of what it hears after a hold, or at the
 # softphone where CALLER_HEARD says so.
 RING=9
+CA_FILE=-
 CALLER_DOES=()
 CALLER_HEARD=wire
 softphones() {
-  local caller=$1 dials=$2 human=$3 agent phone tap at_caller=$WORK/tap.wav at_human
+  local caller=$1 dials=$2 human=$3 agent tap at_caller=$WORK/tap.wav at_human=$WORK/human.wav
   start edge tap python3 "$HERE/wiretap.py" to-carrier "$WORK/tap.wav" "$WORK/tap.json" "$PUBLIC_IP"
   tap=$STARTED
   start agent voice-agent python3 "$HERE/voice_agent.py" "$AGENT_IP" 8765 "$WORK/agent.wav" "$WORK/agent.jsonl" --talk 3 --transfer
   agent=$STARTED
   start agent crm python3 "$HERE/crm.py" "$AGENT_IP" 8766 "$CRM_SECRET" "$WORK/crm.jsonl"
-  start agent desktop python3 "$HERE/desktop.py" "$EDGE_IP" 8080 "$PAGE_TOKEN" "$WORK/desktop.jsonl"
   listens "$AGENT_IP" 8765
   listens "$AGENT_IP" 8766
-  tone 1000 120 "$WORK/tone1000.wav"
-  start_baresip phone "$WORK/phone" "${5:-$PHONE_IP}" "$human" "$WORK/tone1000.wav"
-  phone=$BARESIP_PID
-  start phone person python3 "$HERE/softphone.py" 4444 "$WORK/person.jsonl" --ring "$RING" --listen 8 --press 1
-  if wait_for 15 grep -q '200 OK' "$WORK/baresip-phone.log"; then ok "the human's softphone registers"; else failed "the human's softphone does not register"; fi
+  case $human in
+    ws*) start_browser "$human" "$CA_FILE" ;;
+    *) start_softphone "$human" "${5:-$PHONE_IP}" ;;
+  esac
   tone 450 120 "$WORK/tone450.wav"
   start_baresip carrier "$WORK/carrier" "${4:-$CARRIER_IP}" "$caller" "$WORK/tone450.wav"
   caller=$BARESIP_PID
@@ -305,11 +340,11 @@ softphones() {
   if wait_for 60 grep -q CALL_CLOSED "$WORK/caller.jsonl"; then ok "the caller hangs up"; else failed "the call does not end"; fi
   expect "the record tells of a completed transfer" recorded
   stop "$caller"
-  stop "$phone"
+  for human in "${HUMAN_PIDS[@]}"; do stop "$human"; done
   stop "$agent"
   stop "$tap"
   [ "$CALLER_HEARD" = wire ] || at_caller=$(heard_by carrier)
-  at_human=$(heard_by phone)
+  [ -e "$at_human" ] || at_human=$(heard_by phone)
   expect "the caller heard the voice agent" python3 "$HERE/ears.py" hears "$at_caller" 650 2
   expect "the caller heard the human" python3 "$HERE/ears.py" hears "$at_caller" 1000 3
   expect "the human heard the caller" python3 "$HERE/ears.py" hears "$at_human" 450 3

@@ -53,6 +53,7 @@ class Phone:
     def __init__(self, ip, port, edge, number=None, audio_port=None):
         self.ip, self.port, self.edge, self.number = ip, port, edge, number
         self.audio_port = audio_port
+        self.transport = "UDP"
         self.log = []
         self.changed = asyncio.Event()
         self.call = None
@@ -68,6 +69,10 @@ class Phone:
             self.rtp, _ = await loop.create_datagram_endpoint(lambda: Udp(self._rtp), local_addr=(self.ip, 0))
             self.rtp_port = self.rtp.get_extra_info("sockname")[1]
             self.talk = asyncio.create_task(self._talk())
+
+    def names(self):
+        """What its Via and its Contact say."""
+        return f"{self.ip}:{self.port}", f"<sip:{self.number or 'desk'}@{self.ip}:{self.port}>"
 
     def stop(self):
         self.sip.close()
@@ -111,23 +116,24 @@ class Phone:
 
     def _request(self, method, cseq, body=""):
         call = self.call
+        sent_by, contact = self.names()
         return self._send(
             f"{method} {call['target']} SIP/2.0",
             [
-                f"Via: SIP/2.0/UDP {self.ip}:{self.port};rport;branch=z9hG4bK{secrets.token_hex(8)}",
+                f"Via: SIP/2.0/{self.transport} {sent_by};rport;branch=z9hG4bK{secrets.token_hex(8)}",
                 "Max-Forwards: 70",
                 f"From: {call['local']}",
                 f"To: {call['remote']}",
                 f"Call-ID: {call['id']}",
                 f"CSeq: {cseq} {method}",
-                f"Contact: <sip:{self.number or 'desk'}@{self.ip}:{self.port}>",
+                f"Contact: {contact}",
             ],
             body,
         )
 
     def _answer(self, fields, status, body="", tag=""):
         copied = [f"{key}: {value}" for key, value in fields if key.lower() in ("via", "from", "call-id", "cseq")]
-        contact = f"Contact: <sip:{self.number or 'desk'}@{self.ip}:{self.port}>"
+        contact = f"Contact: {self.names()[1]}"
         self._send(f"SIP/2.0 {status}", [*copied, f"To: {get(fields, 'to')}{tag}", contact], body)
 
     def dial(self):

@@ -5,11 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 set_up
 
-# An authority, and a certificate for the edge's address.
-at edge sh -c "cd '$WORK' && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=interop-ca \\
-  -keyout ca.key -out ca.pem && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=edge -keyout edge.key -out edge.csr &&
-  printf 'subjectAltName=IP:%s' '$EDGE_IP' >san && openssl x509 -req -in edge.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out edge.pem" \
-  >"$WORK/openssl.log" 2>&1 || failed "no certificate could be made"
+certificates
 EDGE_LINES="sip_tls = \"$EDGE_IP:5061\"
 tls_cert_file = \"$WORK/edge.pem\"
 tls_key_file = \"$WORK/edge.key\"

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # One whole warm transfer on each of the ways that SIP and RTP may take, all at the same time,
 # each in namespaces of its own: TCP; IPv6; a proxy in the middle that stays in the route; a
-# softphone behind a NAT; a carrier that holds and resumes during the whisper. Two softphones
-# talk, and what each heard is judged by ear.
+# softphone behind a NAT; a carrier that holds and resumes during the whisper; a human whose phone
+# is a page in a browser, on a WebSocket, bare and inside TLS. Two phones talk, and what each heard
+# is judged by ear.
 #
 #   ways.sh          all of them
 #   ways.sh WAY      one
-WAYS="tcp ipv6 proxy nat held"
+WAYS="tcp ipv6 proxy nat held ws wss"
 if [ $# -eq 0 ]; then
   out=$(mktemp -d "${OUT:-/tmp}/ways.XXXXXX")
   trap 'rm -rf "$out"' EXIT
@@ -138,6 +139,45 @@ did = [line["action"][0] for line in lines if line["what"] == "does"]
 print(", ".join(did))
 assert did == ["dial", "hold", "resume", "hangup"], did
 PY
+}
+
+# browser URL: the human's phone is a page, and what it saw of the edge.
+browser() {
+  start_edge
+  listens "$EDGE_IP" "${1##*:}"
+  softphones "$caller" "$dials" "$1"
+  expect "every request to the browser came over its own connection" grep -o "via SIP/2.0/[^;]*" "$WORK/browser.jsonl"
+  expect "it was called, taken from hold to hang-up and pinged" sh -c "grep -q 'BYE' '$WORK/browser.jsonl' && grep -o 'pings [1-9]' '$WORK/browser.jsonl'"
+  expect "whoever speaks no SIP is refused" sh -c "ip netns exec '$NET-phone' python3 - $2 <<'PY'
+import asyncio, ssl, sys
+from urllib.parse import urlsplit
+
+import ws
+
+url, authority = urlsplit(sys.argv[1]), sys.argv[2]
+context = ssl.create_default_context(cafile=authority) if url.scheme == 'wss' else None
+try:
+    asyncio.run(ws.connect(url.hostname, url.port, '/', ('mqtt',), context))
+except ws.Closed as error:
+    assert ' 400 ' in str(error), error
+    print(error)
+PY"
+}
+
+ws() {
+  EDGE_LINES="sip_ws = \"$EDGE_IP:7080\""
+  browser "ws://$EDGE_IP:7080" "ws://$EDGE_IP:7080 -"
+}
+
+# Audio in the clear: this phone has no keys for it.
+wss() {
+  certificates
+  CA_FILE=$WORK/ca.pem
+  EDGE_LINES="sip_wss = \"$EDGE_IP:7443\"
+tls_cert_file = \"$WORK/edge.pem\"
+tls_key_file = \"$WORK/edge.key\"
+phones_srtp = \"off\""
+  browser "wss://$EDGE_IP:7443" "wss://$EDGE_IP:7443 $CA_FILE"
 }
 
 case " $WAYS " in *" $1 "*) ;; *) failed "there is no way $1; there are: $WAYS"; exit 1 ;; esac

@@ -18,6 +18,7 @@ class Closed(Exception):
 class Socket:
     def __init__(self, reader, writer, masks):
         self.reader, self.writer, self.masks = reader, writer, masks
+        self.pings = 0
 
     async def send(self, text):
         await self._frame(TEXT, text.encode() if isinstance(text, str) else text)
@@ -65,6 +66,7 @@ class Socket:
                 payload = bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
             opcode = first & 0x0F
             if opcode == PING:
+                self.pings += 1
                 await self._frame(PONG, payload)
             elif opcode == CLOSE:
                 raise Closed(payload[:2].hex())
@@ -107,9 +109,9 @@ async def accept(reader, writer):
     return Socket(reader, writer, masks=False)
 
 
-async def connect(host, port, path, protocols=()):
-    """The client's side of the handshake."""
-    reader, writer = await asyncio.open_connection(host, port)
+async def connect(host, port, path, protocols=(), tls=None):
+    """The client's side of the handshake, inside TLS where there is a context for it."""
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     key = base64.b64encode(os.urandom(16)).decode()
     offered = f"Sec-WebSocket-Protocol: {', '.join(protocols)}\r\n" if protocols else ""
     writer.write(
@@ -120,4 +122,6 @@ async def connect(host, port, path, protocols=()):
     status, fields = await _head(reader)
     if " 101 " not in status or fields.get("sec-websocket-accept") != _accept(key):
         raise Closed(status)
+    if protocols and fields.get("sec-websocket-protocol") not in protocols:
+        raise Closed(f"the subprotocol is {fields.get('sec-websocket-protocol')}")
     return Socket(reader, writer, masks=True)

@@ -57,7 +57,12 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sdp_types", &["edge-media/src/sip/sdp.rs"]),
     (
         "tokio_tungstenite",
-        &["edge-media/src/io/stream.rs", "edge-media/src/io/stream/", "edge-media/src/demo/"],
+        &[
+            "edge-media/src/io/stream.rs",
+            "edge-media/src/io/stream/",
+            "edge-media/src/io/net/ws.rs",
+            "edge-media/src/demo/",
+        ],
     ),
     ("rustls_native_certs", &["edge-media/src/io/stream.rs", "edge-media/src/io/tls.rs"]),
     ("tokio_rustls", &["edge-media/src/io/tls.rs"]),
@@ -81,6 +86,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         "futures_util",
         &[
             "edge-media/src/io/names.rs",
+            "edge-media/src/io/net/ws.rs",
             "edge-media/src/io/stream/",
             "edge-media/src/io/http/events.rs",
             "edge-media/src/demo/",

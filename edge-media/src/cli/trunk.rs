@@ -155,7 +155,7 @@ async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
         return Ok(shown(clock.moment(), &trunk.name, state.as_ref()));
     };
     let local = local_address(config, *first)?;
-    let listeners = Listeners { udp: SocketAddr::new(local, 0), tcp: None, tls: None };
+    let listeners = Listeners::of_udp(SocketAddr::new(local, 0));
     let (mut net, mut events) = Net::bind(listeners).await.context("no port can be bound")?;
     let uplink = setup::uplink(trunk, true)
         .map(|uplink| UplinkConfig { options: Some(TEST_MAX * 2), ..uplink })
@@ -164,7 +164,7 @@ async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
     getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
     let sip = SipConfig {
         uplinks: vec![uplink],
-        ..SipConfig::new(SocketAddr::new(local, net.udp_address.port()), &local.to_string())
+        ..SipConfig::new(SocketAddr::new(local, net.bound.udp.port()), &local.to_string())
     };
     let mut stack = Stack::new(sip, u128::from_be_bytes(seed));
     let mut outputs = stack.set_servers(clock.now(), vec![(trunk.name.clone(), servers)]);

@@ -24,13 +24,15 @@ use super::document::{
     AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, PollyTable, VoiceAgentTable,
 };
 use super::{
-    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Polly, Problem, Secret, SipTls,
+    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Polly, Problem, Secret,
     VoiceAgent, within,
 };
 use crate::io::tls::Tls;
 use crate::sip::SrtpPolicy;
 use values::{NAME_LEN_MAX, SecretSource, is_language_tag, literal_ip};
 
+/// The key of phones, which may come over WebSockets as well.
+const PHONES_SRTP: &str = "phones_srtp";
 /// Longest name of a stack: the service's limit.
 const STACK_LEN_MAX: usize = 128;
 /// What Polly calls its engines.
@@ -50,11 +52,21 @@ pub(super) struct Checker<'a> {
     in_cloud: bool,
     /// SIP is spoken over TLS.
     has_tls: bool,
+    /// Phones have a way in that is TLS: that one, or WebSockets inside TLS.
+    has_secure_phones: bool,
 }
 
 impl<'a> Checker<'a> {
     pub(super) const fn new(text: &'a str, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
-        Self { text, read, problems: Vec::new(), warnings: Vec::new(), in_cloud: false, has_tls: false }
+        Self {
+            text,
+            read,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            in_cloud: false,
+            has_tls: false,
+            has_secure_phones: false,
+        }
     }
 
     /// The configuration, or everything that is wrong with it, in the order of the file.
@@ -67,6 +79,7 @@ impl<'a> Checker<'a> {
 
         self.in_cloud = document.aws.is_some();
         self.has_tls = document.edge.sip_tls.is_some();
+        self.has_secure_phones = self.has_tls || document.edge.sip_wss.is_some();
         let loopback = document.edge.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
         let edge = self.edge(&document.edge);
         let trunks = self.trunks(&document.trunk, loopback);
@@ -107,17 +120,16 @@ impl<'a> Checker<'a> {
     }
 
     /// A listener for TLS has a certificate and a key that can be read.
-    fn sip_tls(&mut self, table: &EdgeTable) -> Option<SipTls> {
-        let Some(field) = &table.sip_tls else {
+    fn tls(&mut self, table: &EdgeTable) -> Option<Tls> {
+        let Some(listener) = table.sip_tls.as_ref().or(table.sip_wss.as_ref()) else {
             let files = [&table.tls_cert_file, &table.tls_key_file, &table.tls_ca_file];
             if let Some(file) = files.into_iter().flatten().next() {
-                self.refuse(&file.span(), "a file for TLS without sip_tls: nothing would listen");
+                self.refuse(&file.span(), "a file for TLS without sip_tls or sip_wss: nothing would listen");
             }
             return None;
         };
-        let address = self.parsed::<SocketAddr>(field, "sip_tls");
         let (Some(cert), Some(key)) = (&table.tls_cert_file, &table.tls_key_file) else {
-            self.refuse(&field.span(), "sip_tls needs tls_cert_file and tls_key_file");
+            self.refuse(&listener.span(), "sip_tls and sip_wss need tls_cert_file and tls_key_file");
             return None;
         };
         let mut texts = Vec::new();
@@ -132,7 +144,7 @@ impl<'a> Checker<'a> {
         }
         let [cert_text, key_text, roots @ ..] = texts.as_slice() else { return None };
         match Tls::of_pem(cert_text, key_text, roots.first().map(String::as_str)) {
-            Ok(tls) => Some(SipTls { address: address?, tls }),
+            Ok(tls) => Some(tls),
             Err(error) => {
                 self.refuse(&cert.span(), error.to_string());
                 None
@@ -140,22 +152,29 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// Where one of SIP's listeners is, where there is one.
+    fn listener(&mut self, field: Option<&Spanned<String>>, key: &str) -> Option<SocketAddr> {
+        field.and_then(|field| self.parsed::<SocketAddr>(field, key))
+    }
+
     fn edge(&mut self, table: &EdgeTable) -> Option<Edge> {
         let id = self.parsed(&table.id, "id");
         let tenant = self.parsed(&table.tenant, "tenant");
-        let sip_udp = table.sip_udp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_udp"));
-        let sip_tcp = table.sip_tcp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_tcp"));
-        let sip_tls = self.sip_tls(table);
+        let sip_udp = self.listener(table.sip_udp.as_ref(), "sip_udp");
+        let sip_tcp = self.listener(table.sip_tcp.as_ref(), "sip_tcp");
+        let sip_tls = self.listener(table.sip_tls.as_ref(), "sip_tls");
+        let sip_ws = self.listener(table.sip_ws.as_ref(), "sip_ws");
+        let sip_wss = self.listener(table.sip_wss.as_ref(), "sip_wss");
+        let tls = self.tls(table);
         let http = self.parsed::<SocketAddr>(&table.http, "http");
-        if sip_udp.is_none() {
+        if table.sip_udp.is_none() {
             self.refuse(
                 &table.id.span(),
                 "[edge] needs sip_udp: phones are dialled over it (sip_tcp is beside it)",
             );
         }
         let allow_loopback = table.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
-        let secure = sip_tls.as_ref().map(|tls| tls.address);
-        let listeners = [sip_udp.flatten(), sip_tcp.flatten(), secure, http];
+        let listeners = [sip_udp, sip_tcp, sip_tls, sip_ws, sip_wss, http];
         let open = listeners.iter().flatten().find(|address| !address.ip().is_loopback());
         if let (Some(allow), true, Some(open)) = (&table.allow_loopback, allow_loopback, open) {
             let why =
@@ -169,7 +188,7 @@ impl<'a> Checker<'a> {
         let public_ip = self.public_ip(&table.public_ip, allow_loopback);
         let public_url = self.public_url(&table.public_url);
         let rtp_ports = self.rtp_ports(table.rtp_ports.as_ref());
-        let phones_srtp = self.srtp(table.phones_srtp.as_ref(), "phones_srtp");
+        let phones_srtp = self.srtp(table.phones_srtp.as_ref(), PHONES_SRTP);
         let (hold_signalling, cancel_while_waiting) = self.hold(table);
         let rtp_timeout_s = self.in_range(
             table.rtp_timeout_s.as_ref(),
@@ -188,9 +207,12 @@ impl<'a> Checker<'a> {
         Some(Edge {
             id: id?,
             tenant: tenant?,
-            sip_udp: sip_udp.flatten(),
-            sip_tcp: sip_tcp.flatten(),
+            sip_udp,
+            sip_tcp,
             sip_tls,
+            sip_ws,
+            sip_wss,
+            tls,
             phones_srtp: phones_srtp?,
             http: http?,
             public_ip: public_ip?,
@@ -257,6 +279,11 @@ impl<'a> Checker<'a> {
 
     /// Whose audio is encrypted: by default that of whoever speaks TLS.
     fn srtp(&mut self, field: Option<&Spanned<String>>, key: &str) -> Option<SrtpPolicy> {
+        let (secure, listener) = if key == PHONES_SRTP {
+            (self.has_secure_phones, "sip_tls or sip_wss")
+        } else {
+            (self.has_tls, "sip_tls")
+        };
         let Some(field) = field else { return Some(SrtpPolicy::default()) };
         let choices = [
             ("required", SrtpPolicy::Required),
@@ -264,8 +291,8 @@ impl<'a> Checker<'a> {
             ("off", SrtpPolicy::Off),
         ];
         let policy = self.choice(Some(field), key, &choices);
-        if matches!(policy, Some(SrtpPolicy::Required | SrtpPolicy::Preferred)) && !self.has_tls {
-            let why = format!("{key} needs [edge] sip_tls: keys for audio are given inside TLS alone");
+        if matches!(policy, Some(SrtpPolicy::Required | SrtpPolicy::Preferred)) && !secure {
+            let why = format!("{key} needs [edge] {listener}: keys for audio are given inside TLS alone");
             self.refuse(&field.span(), why);
         }
         policy

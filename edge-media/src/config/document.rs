@@ -40,6 +40,8 @@ pub(super) struct EdgeTable {
     pub(super) sip_udp: Option<Spanned<String>>,
     pub(super) sip_tcp: Option<Spanned<String>>,
     pub(super) sip_tls: Option<Spanned<String>>,
+    pub(super) sip_ws: Option<Spanned<String>>,
+    pub(super) sip_wss: Option<Spanned<String>>,
     pub(super) tls_cert_file: Option<Spanned<PathBuf>>,
     pub(super) tls_key_file: Option<Spanned<PathBuf>>,
     pub(super) tls_ca_file: Option<Spanned<PathBuf>>,

@@ -634,9 +634,9 @@ fn tls_needs_a_certificate_its_key_and_a_listener() {
     let listener = "sip_tls = \"127.0.0.1:5061\"\n";
     let files = "tls_cert_file = \"edge.crt\"\ntls_key_file = \"edge.pk\"\n";
     let config = parse(&after(&format!("{listener}{files}"))).unwrap();
-    assert_eq!(config.edge.sip_tls.map(|tls| tls.address.port()), Some(5_061));
-    refused(&after(listener), &["line 6: sip_tls needs tls_cert_file and tls_key_file"]);
-    refused(&after(files), &["line 6: a file for TLS without sip_tls: nothing would listen"]);
+    assert_eq!(config.edge.sip_tls.map(|address| address.port()), Some(5_061));
+    refused(&after(listener), &["line 6: sip_tls and sip_wss need tls_cert_file and tls_key_file"]);
+    refused(&after(files), &["line 6: a file for TLS without sip_tls or sip_wss: nothing would listen"]);
     refused(
         &after(&format!("{listener}tls_cert_file = \"edge.pk\"\ntls_key_file = \"edge.crt\"\n")),
         &["line 7: no certificate in PEM in its file"],
@@ -647,12 +647,19 @@ fn tls_needs_a_certificate_its_key_and_a_listener() {
     }
     refused(
         &after("phones_srtp = \"required\"\n"),
-        &["line 6: phones_srtp needs [edge] sip_tls: keys for audio are given inside TLS alone"],
+        &["line 6: phones_srtp needs [edge] sip_tls or sip_wss: keys for audio are given inside TLS alone"],
     );
     refused(
         &after(&format!("{listener}{files}phones_srtp = \"always\"\n")),
         &["line 9: phones_srtp is \"always\": choose \"required\" or \"preferred\" or \"off\""],
     );
+    let wss = after(&format!("sip_wss = \"127.0.0.1:7443\"\n{files}phones_srtp = \"required\"\n"));
+    assert_eq!(parse(&wss).unwrap().edge.sip_wss.map(|address| address.port()), Some(7_443));
+    refused(
+        &after("sip_wss = \"127.0.0.1:7443\"\n"),
+        &["line 6: sip_tls and sip_wss need tls_cert_file and tls_key_file"],
+    );
+    assert!(parse(&after("sip_ws = \"127.0.0.1:7080\"\n")).unwrap().edge.sip_ws.is_some());
     let trunk = with("[[trunk]]\n", "[[trunk]]\nsrtp = \"preferred\"\n");
     assert!(parse(&trunk).is_err(), "there is no TLS");
     let phone =
@@ -660,5 +667,11 @@ fn tls_needs_a_certificate_its_key_and_a_listener() {
     refused(
         &phone,
         &["line 17: transport=tls needs [edge] sip_tls: the edge would have no certificate to show"],
+    );
+    refused(
+        &phone.replace("transport=tls", "transport=ws"),
+        &[
+            "line 17: a phone on a WebSocket cannot be dialled: give it user and password_file, and it registers",
+        ],
     );
 }

@@ -1,6 +1,10 @@
-//! SIP's sockets: one UDP socket, one TCP and one TLS listener. Bytes go to the edge as they come,
-//! bytes from the edge go out as they are; this module knows nothing of SIP. TCP
-//! connections are numbered, bounded in count and idle time, and never block the loop.
+//! SIP's sockets: one UDP socket, and listeners for TCP, TLS, WebSockets and WebSockets inside
+//! TLS. Bytes go to the edge as they come, bytes from the edge go out as they are; this module
+//! knows nothing of SIP. Connections are numbered, bounded in count and idle time, and never
+//! block the loop. `door` lets them in, `ws` carries those of browsers.
+
+mod door;
+mod ws;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,26 +12,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use crate::io::tls::{Tls, TlsStream};
 use crate::sip::{Flow, Transport};
+use door::Door;
+pub use door::NetCounters;
 
-/// Connections at most. Each costs a task and a buffer; a trunk needs a handful.
+/// Connections of one listener at most. Each costs a task and a buffer; a trunk needs a handful.
 const CONNECTIONS_MAX: usize = 1_024;
 
-/// Of these, at most so many from one address, or one stranger who says nothing would keep
-/// every trunk and phone out. Phones of a whole office may share an address.
-const CONNECTIONS_PER_ADDRESS_MAX: usize = CONNECTIONS_MAX / 4;
-
-/// Who connects speaks first (RFC 3261 section 18), and at once: a connection without a first
-/// byte for this long is a scanner's.
-const FIRST_BYTE_MAX: Duration = Duration::from_secs(15);
-
-/// A handshake takes two round trips; who needs longer holds a place for nothing.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Connections that are remembered: those of four listeners.
+const OPEN_MAX: usize = 4 * CONNECTIONS_MAX;
 
 /// Messages waiting to be written to one connection. A peer that reads so slowly is cut off.
 const WRITES_MAX: usize = 64;
@@ -44,9 +42,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(4);
 pub enum NetEvent {
     /// Bytes came.
     Bytes(Flow, Vec<u8>),
-    /// A TCP connection ended.
+    /// A connection ended, or could not be made.
     Closed(Flow),
-    /// A TCP connection was opened or accepted; answers may use it.
+    /// A connection was accepted; answers may use it.
     Opened(Flow, mpsc::Sender<Vec<u8>>),
 }
 
@@ -61,12 +59,24 @@ pub struct Net {
     tasks: Vec<tokio::task::JoinHandle<()>>,
     tls: watch::Sender<Option<Tls>>,
     names: BTreeMap<IpAddr, Vec<String>>,
-    /// Where UDP is bound.
-    pub udp_address: SocketAddr,
-    /// Where TCP listens, if it does.
-    pub tcp_address: Option<SocketAddr>,
-    /// Where TLS listens, if it does.
-    pub tls_address: Option<SocketAddr>,
+    refused: Arc<door::Refused>,
+    /// Where all of them are bound.
+    pub bound: Bound,
+}
+
+/// Where SIP's sockets are bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// For datagrams.
+    pub udp: SocketAddr,
+    /// For TCP, if it listens.
+    pub tcp: Option<SocketAddr>,
+    /// For TLS, if it listens.
+    pub tls: Option<SocketAddr>,
+    /// For WebSockets, if it listens.
+    pub ws: Option<SocketAddr>,
+    /// For WebSockets inside TLS, if it listens.
+    pub wss: Option<SocketAddr>,
 }
 
 /// A connection, and where to put what it is to carry.
@@ -79,48 +89,74 @@ pub struct Listeners {
     pub udp: SocketAddr,
     /// For TCP.
     pub tcp: Option<SocketAddr>,
-    /// For TLS, with the edge's certificate.
-    pub tls: Option<(SocketAddr, Tls)>,
+    /// For TLS.
+    pub tls: Option<SocketAddr>,
+    /// For WebSockets.
+    pub ws: Option<SocketAddr>,
+    /// For WebSockets inside TLS.
+    pub wss: Option<SocketAddr>,
+    /// The edge's certificate, and whom it trusts.
+    pub certificate: Option<Tls>,
+}
+
+impl Listeners {
+    /// For datagrams alone.
+    pub const fn of_udp(udp: SocketAddr) -> Self {
+        Self { udp, tcp: None, tls: None, ws: None, wss: None, certificate: None }
+    }
 }
 
 impl Net {
     /// Binds all. Events arrive on the returned channel, which is bounded: when the loop
     /// is behind, the kernel's socket buffers fill next, and then the network drops.
     pub async fn bind(listeners: Listeners) -> std::io::Result<(Self, mpsc::Receiver<NetEvent>)> {
-        let Listeners { udp, tcp, tls } = listeners;
         let (events, receiver) = mpsc::channel(4_096);
-        let udp = Arc::new(UdpSocket::bind(udp).await?);
-        let udp_address = udp.local_addr()?;
+        let udp = Arc::new(UdpSocket::bind(listeners.udp).await?);
+        let bound = Bound { udp: udp.local_addr()?, tcp: None, tls: None, ws: None, wss: None };
         let mut net = Self {
             udp: Arc::clone(&udp),
             connections: BTreeMap::new(),
             events: events.clone(),
             next_connection: Arc::new(std::sync::atomic::AtomicU64::new(1)),
             tasks: Vec::new(),
-            tls: watch::Sender::new(tls.as_ref().map(|(_, tls)| tls.clone())),
+            tls: watch::Sender::new(listeners.certificate),
             names: BTreeMap::new(),
-            udp_address,
-            tcp_address: None,
-            tls_address: None,
+            refused: Arc::default(),
+            bound,
         };
-        net.tasks.push(tokio::spawn(read_datagrams(udp, events.clone())));
-        if let Some(tcp) = tcp {
-            let listener = TcpListener::bind(tcp).await?;
-            net.tcp_address = Some(listener.local_addr()?);
-            let door = Door { listener, next: Arc::clone(&net.next_connection), tls: None };
-            net.tasks.push(tokio::spawn(accept(door, events.clone())));
-        }
-        if let Some((address, _)) = tls {
-            let listener = TcpListener::bind(address).await?;
-            net.tls_address = Some(listener.local_addr()?);
-            let tls = Some(net.tls.subscribe());
-            let door = Door { listener, next: Arc::clone(&net.next_connection), tls };
-            net.tasks.push(tokio::spawn(accept(door, events)));
-        }
+        net.tasks.push(tokio::spawn(read_datagrams(udp, events)));
+        net.bound.tcp = net.listen(Transport::Tcp, listeners.tcp).await?;
+        net.bound.tls = net.listen(Transport::Tls, listeners.tls).await?;
+        net.bound.ws = net.listen(Transport::Ws, listeners.ws).await?;
+        net.bound.wss = net.listen(Transport::Wss, listeners.wss).await?;
         Ok((net, receiver))
     }
 
-    /// Sends bytes on a flow. For TCP without a live connection to the peer, connects first.
+    async fn listen(
+        &mut self,
+        transport: Transport,
+        at: Option<SocketAddr>,
+    ) -> std::io::Result<Option<SocketAddr>> {
+        let Some(at) = at else { return Ok(None) };
+        let door = Door {
+            listener: tokio::net::TcpListener::bind(at).await?,
+            transport,
+            next: Arc::clone(&self.next_connection),
+            tls: self.tls.subscribe(),
+            refused: Arc::clone(&self.refused),
+            events: self.events.clone(),
+        };
+        let bound = door.listener.local_addr()?;
+        self.tasks.push(tokio::spawn(door.accept()));
+        Ok(Some(bound))
+    }
+
+    /// Who was refused before SIP began.
+    pub fn counters(&self) -> NetCounters {
+        self.refused.counted()
+    }
+
+    /// Sends bytes on a flow. For TCP and TLS without a live connection to the peer, connects first.
     /// Never blocks: what cannot be sent is lost, and SIP's timers notice.
     pub fn send(&mut self, flow: Flow, bytes: Vec<u8>) {
         match flow.transport {
@@ -129,12 +165,15 @@ impl Net {
                     debug!(kind = ?error.kind(), "a datagram could not be sent");
                 }
             }
-            Transport::Tcp | Transport::Tls => {
-                if let Some((_, writer)) = self.connections.get(&place(flow)) {
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                if let Some(writer) = self.open(flow) {
                     if writer.try_send(bytes).is_err() {
                         warn!(connection = flow.connection, "a peer reads too slowly: connection dropped");
                         self.connections.remove(&place(flow));
                     }
+                } else if flow.transport.is_opened_by_peer() {
+                    // A queue that is full loses it, and SIP's timers notice.
+                    let _ = self.events.try_send(NetEvent::Closed(flow));
                 } else {
                     self.connect(flow.transport, flow.peer, bytes);
                 }
@@ -144,12 +183,22 @@ impl Net {
 
     /// Closes a connection.
     pub fn close(&mut self, flow: Flow) {
-        self.connections.remove(&place(flow));
+        if self.open(flow).is_some() {
+            self.connections.remove(&place(flow));
+        }
+    }
+
+    /// Where to put what a flow is to carry. The place of a WebSocket that is gone may be
+    /// somebody else's by now: an address and port behind a NAT are used again.
+    fn open(&self, flow: Flow) -> Option<&mpsc::Sender<Vec<u8>>> {
+        let (live, writer) = self.connections.get(&place(flow))?;
+        let same = live.connection == flow.connection || !flow.transport.is_opened_by_peer();
+        same.then_some(writer)
     }
 
     /// Remembers an opened connection. Must be called for each [`NetEvent::Opened`].
     pub fn opened(&mut self, flow: Flow, writer: mpsc::Sender<Vec<u8>>) {
-        if self.connections.len() < CONNECTIONS_MAX {
+        if self.connections.len() < OPEN_MAX {
             self.connections.insert(place(flow), (flow, writer));
         }
     }
@@ -257,70 +306,6 @@ async fn read_datagrams(socket: Arc<UdpSocket>, events: mpsc::Sender<NetEvent>) 
     }
 }
 
-/// A listener, and what its connections go through first.
-struct Door {
-    listener: TcpListener,
-    next: Arc<std::sync::atomic::AtomicU64>,
-    tls: Option<watch::Receiver<Option<Tls>>>,
-}
-
-async fn accept(door: Door, events: mpsc::Sender<NetEvent>) {
-    let open = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
-    let mut places = Places::default();
-    loop {
-        let Ok((stream, peer)) = door.listener.accept().await else {
-            // Descriptors are used up: wait for some to come back.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let Ok(permit) = Arc::clone(&open).try_acquire_owned() else { continue };
-        let Some(place) = places.take(peer.ip().to_canonical()) else {
-            debug!("one address has too many connections: refused");
-            continue;
-        };
-        let connection = door.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let (writer, writes) = mpsc::channel(WRITES_MAX);
-        let events = events.clone();
-        let tls = door.tls.as_ref().map(|tls| tls.borrow().clone());
-        tokio::spawn(async move {
-            let _held = (permit, place);
-            match tls {
-                None => {
-                    let flow = Flow { transport: Transport::Tcp, peer, connection };
-                    if events.send(NetEvent::Opened(flow, writer)).await.is_ok() {
-                        carry_stream(stream, flow, FIRST_BYTE_MAX, writes, events).await;
-                    }
-                }
-                Some(tls) => {
-                    let Some(tls) = tls else { return };
-                    let flow = Flow { transport: Transport::Tls, peer, connection };
-                    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await else {
-                        debug!("a TLS handshake failed or took too long");
-                        return;
-                    };
-                    if events.send(NetEvent::Opened(flow, writer)).await.is_ok() {
-                        carry_stream(stream, flow, FIRST_BYTE_MAX, writes, events).await;
-                    }
-                }
-            }
-        });
-    }
-}
-
-/// Who holds how many of the accepted connections.
-#[derive(Debug, Default)]
-struct Places(BTreeMap<IpAddr, Arc<()>>);
-
-impl Places {
-    /// A place that is given back by dropping it; `None` where the address has its share.
-    fn take(&mut self, address: IpAddr) -> Option<Arc<()>> {
-        self.0.retain(|_, held| Arc::strong_count(held) > 1);
-        let held = self.0.entry(address).or_default();
-        // One of the count is the table's own.
-        (Arc::strong_count(held) <= CONNECTIONS_PER_ADDRESS_MAX).then(|| Arc::clone(held))
-    }
-}
-
 async fn carry_stream(
     stream: impl AsyncRead + AsyncWrite,
     flow: Flow,
@@ -367,30 +352,18 @@ async fn carry_stream(
 mod tests {
     use std::net::Ipv4Addr;
 
+    use tokio::net::TcpListener;
+
+    use super::door::CONNECTIONS_PER_ADDRESS_MAX;
     use super::*;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-    #[test]
-    fn one_address_has_a_share_of_the_places_and_gets_it_back() {
-        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let mut places = Places::default();
-        let mut held: Vec<_> = (0..CONNECTIONS_PER_ADDRESS_MAX).map_while(|_| places.take(one)).collect();
-        assert_eq!(held.len(), CONNECTIONS_PER_ADDRESS_MAX);
-        assert!(places.take(one).is_none());
-        assert!(places.take(other).is_some());
-        held.pop();
-        assert!(places.take(one).is_some());
-        held.clear();
-        let _last = places.take(other);
-        assert_eq!(places.0.len(), 1, "who holds nothing is forgotten");
-    }
-
     #[tokio::test]
     async fn the_next_connection_of_a_full_address_is_closed_and_a_message_on_an_old_one_still_comes() {
         let (net, mut events) =
-            Net::bind(Listeners { udp: LOOPBACK, tcp: Some(LOOPBACK), tls: None }).await.unwrap();
-        let to = net.tcp_address.unwrap();
+            Net::bind(Listeners { tcp: Some(LOOPBACK), ..Listeners::of_udp(LOOPBACK) }).await.unwrap();
+        let to = net.bound.tcp.unwrap();
         let mut open = Vec::new();
         let mut kept = Vec::new();
         for _ in 0..CONNECTIONS_PER_ADDRESS_MAX {
@@ -409,11 +382,14 @@ mod tests {
 
     async fn secured(roots: Option<&str>) -> (Net, mpsc::Receiver<NetEvent>) {
         let tls = Tls::of_pem(CERTIFICATE, KEY, roots).unwrap();
-        Net::bind(Listeners { udp: LOOPBACK, tcp: None, tls: Some((LOOPBACK, tls)) }).await.unwrap()
+        let certificate = Some(tls);
+        Net::bind(Listeners { tls: Some(LOOPBACK), certificate, ..Listeners::of_udp(LOOPBACK) })
+            .await
+            .unwrap()
     }
 
     fn secure(net: &Net) -> Flow {
-        Flow { transport: Transport::Tls, peer: net.tls_address.unwrap(), connection: 0 }
+        Flow { transport: Transport::Tls, peer: net.bound.tls.unwrap(), connection: 0 }
     }
 
     #[tokio::test]
@@ -428,7 +404,7 @@ mod tests {
         far.send(flow, b"200".to_vec());
         let came = at_near.recv().await;
         assert!(
-            matches!(came, Some(NetEvent::Bytes(from, bytes)) if bytes == b"200" && from.peer == far.tls_address.unwrap())
+            matches!(came, Some(NetEvent::Bytes(from, bytes)) if bytes == b"200" && from.peer == far.bound.tls.unwrap())
         );
     }
 
@@ -475,7 +451,7 @@ mod tests {
     #[tokio::test]
     async fn clear_text_on_the_tls_port_reaches_nobody() {
         let (net, mut events) = secured(None).await;
-        let mut stranger = TcpStream::connect(net.tls_address.unwrap()).await.unwrap();
+        let mut stranger = TcpStream::connect(net.bound.tls.unwrap()).await.unwrap();
         stranger.write_all(b"OPTIONS sip:edge SIP/2.0\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
         // An alert, or nothing: never SIP.

@@ -377,6 +377,8 @@ pub(super) fn transport_of(uri: &Uri) -> Transport {
     match uri.transport.as_deref() {
         Some("tcp") => Transport::Tcp,
         Some("tls") => Transport::Tls,
+        Some("ws") => Transport::Ws,
+        Some("wss") => Transport::Wss,
         Some(_) | None => Transport::Udp,
     }
 }
@@ -387,6 +389,8 @@ pub(super) fn own_address(config: &SipConfig, transport: Transport) -> std::net:
         Transport::Udp => config.advertised,
         Transport::Tcp => config.advertised_tcp.unwrap_or(config.advertised),
         Transport::Tls => config.advertised_tls.unwrap_or(config.advertised),
+        Transport::Ws => config.advertised_ws.unwrap_or(config.advertised),
+        Transport::Wss => config.advertised_wss.unwrap_or(config.advertised),
     }
 }
 

@@ -12,7 +12,7 @@ use sipx_sip as wire;
 use super::header::{Address, Method, PROTOCOL, Uri, Via, is_token};
 
 /// Largest message, in bytes: what a UDP datagram can carry at all.
-pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Most header fields. A long Via chain has about seventy.
 const HEADERS_MAX: usize = 256;
 /// Longest header field, folding included.

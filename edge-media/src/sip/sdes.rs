@@ -140,10 +140,11 @@ impl SrtpPolicy {
     /// What it means for a dialog over `transport`.
     pub(super) const fn over(self, transport: Transport) -> Keying {
         match (self, transport) {
-            (Self::WithTls | Self::Required, Transport::Tls) => Keying::Required,
-            (Self::Preferred, Transport::Tls) => Keying::Preferred,
-            (Self::Required, Transport::Udp | Transport::Tcp) => Keying::Impossible,
-            (Self::Off, _) | (Self::WithTls | Self::Preferred, Transport::Udp | Transport::Tcp) => {
+            (Self::WithTls | Self::Required, Transport::Tls | Transport::Wss) => Keying::Required,
+            (Self::Preferred, Transport::Tls | Transport::Wss) => Keying::Preferred,
+            (Self::Required, Transport::Udp | Transport::Tcp | Transport::Ws) => Keying::Impossible,
+            (Self::Off, _)
+            | (Self::WithTls | Self::Preferred, Transport::Udp | Transport::Tcp | Transport::Ws) => {
                 Keying::Clear
             }
         }
@@ -202,13 +203,15 @@ mod tests {
     #[test]
     fn keys_travel_inside_tls_alone() {
         for policy in [SrtpPolicy::WithTls, SrtpPolicy::Off, SrtpPolicy::Preferred, SrtpPolicy::Required] {
-            for transport in [Transport::Udp, Transport::Tcp] {
+            for transport in [Transport::Udp, Transport::Tcp, Transport::Ws] {
                 let keying = policy.over(transport);
                 assert!(matches!(keying, Keying::Clear | Keying::Impossible), "{policy:?}");
                 assert_eq!(keying == Keying::Impossible, policy == SrtpPolicy::Required);
             }
         }
-        assert_eq!(SrtpPolicy::default().over(Transport::Tls), Keying::Required);
-        assert_eq!(SrtpPolicy::Off.over(Transport::Tls), Keying::Clear);
+        for transport in [Transport::Tls, Transport::Wss] {
+            assert_eq!(SrtpPolicy::default().over(transport), Keying::Required);
+            assert_eq!(SrtpPolicy::Off.over(transport), Keying::Clear);
+        }
     }
 }

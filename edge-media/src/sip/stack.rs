@@ -32,6 +32,9 @@ const STREAMS_MAX: usize = 4_096;
 pub(super) const DIALOGS_MAX: usize = 8_192;
 /// A NAT forgets a UDP flow after 30 s in the worst common case.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// Keep-alive of whoever opened a connection, and the answer to it (RFC 5626 section 4.4.1).
+const PING: &[u8] = b"\r\n\r\n";
+const PONG: &[u8] = b"\r\n";
 /// Wrong credentials from one source at once, and a minute afterwards, before it is banned:
 /// several phones behind one address may have an old password.
 const FAILURES_MAX: u64 = 20;
@@ -169,6 +172,7 @@ impl Stack {
         match flow.transport {
             Transport::Udp => self.on_datagram(now, flow, bytes),
             Transport::Tcp | Transport::Tls => self.on_stream(now, flow, bytes),
+            Transport::Ws | Transport::Wss => self.on_frame(now, flow, bytes),
         }
         std::mem::take(&mut self.out)
     }
@@ -300,6 +304,19 @@ impl Stack {
         self.on_message(now, flow, bytes);
     }
 
+    /// One message of a WebSocket: its borders are those of the SIP message (RFC 7118 section
+    /// 5.2), so that a broken one spoils no other.
+    fn on_frame(&mut self, now: Now, flow: Flow, bytes: &[u8]) {
+        if bytes.len() > message::MESSAGE_BYTES_MAX {
+            self.counters.count("message_too_large");
+            self.close(flow);
+        } else if bytes == PING {
+            self.out.push(SipOutput::Send(flow, PONG.to_vec()));
+        } else if !bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+            self.on_message(now, flow, bytes);
+        }
+    }
+
     fn on_stream(&mut self, now: Now, flow: Flow, bytes: &[u8]) {
         if !self.streams.contains_key(&flow) && self.streams.len() >= STREAMS_MAX {
             self.counters.count("streams_full");
@@ -318,7 +335,7 @@ impl Stack {
         for item in framed {
             match item {
                 Framed::Message(bytes) => self.on_message(now, flow, &bytes),
-                Framed::Ping => self.out.push(SipOutput::Send(flow, b"\r\n".to_vec())),
+                Framed::Ping => self.out.push(SipOutput::Send(flow, PONG.to_vec())),
                 Framed::Broken(bytes) => {
                     self.counters.count("stream_framing");
                     if let Some(answer) = message::refuse_unframed(&bytes, flow.peer) {
@@ -419,7 +436,7 @@ impl Stack {
                 if !flows.is_empty() {
                     self.timers.set(Timer::KeepAlive, now + KEEP_ALIVE);
                 }
-                self.out.extend(flows.into_iter().map(|flow| SipOutput::Send(flow, b"\r\n\r\n".to_vec())));
+                self.out.extend(flows.into_iter().map(|flow| SipOutput::Send(flow, PING.to_vec())));
             }
             Timer::Register(user) => self.send_register(now, &user),
             Timer::Uplink(trunk) => self.on_uplink_due(now, &trunk),

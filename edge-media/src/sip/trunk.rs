@@ -79,6 +79,10 @@ pub struct SipConfig {
     pub advertised_tcp: Option<SocketAddr>,
     /// Our TLS address as peers see it, where TLS is listened on.
     pub advertised_tls: Option<SocketAddr>,
+    /// Our WebSocket address as peers see it, where WebSockets are listened for.
+    pub advertised_ws: Option<SocketAddr>,
+    /// The same inside TLS.
+    pub advertised_wss: Option<SocketAddr>,
     /// The digest realm, and the domain of our own From and of the users.
     pub realm: String,
     /// Other hosts that a Request-URI may name and mean us.
@@ -115,6 +119,8 @@ impl SipConfig {
             advertised,
             advertised_tcp: None,
             advertised_tls: None,
+            advertised_ws: None,
+            advertised_wss: None,
             realm: realm.to_owned(),
             domains: Vec::new(),
             trunks: Vec::new(),
@@ -168,7 +174,13 @@ impl SipConfig {
     /// Whether `host` means us.
     pub(super) fn is_ours(&self, host: &str) -> bool {
         let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
-        let advertised = [Some(self.advertised), self.advertised_tcp, self.advertised_tls];
+        let advertised = [
+            Some(self.advertised),
+            self.advertised_tcp,
+            self.advertised_tls,
+            self.advertised_ws,
+            self.advertised_wss,
+        ];
         host.eq_ignore_ascii_case(&self.realm)
             || self.domains.iter().any(|domain| domain.eq_ignore_ascii_case(host))
             || advertised.into_iter().flatten().any(|address| Some(address.ip().to_canonical()) == ip)

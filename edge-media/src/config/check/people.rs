@@ -14,6 +14,7 @@ use super::Checker;
 use super::values::SecretSource;
 use crate::config::document::{AgentTable, QueueTable, WebhookTable};
 use crate::config::{Agent, FixedPhone, Phone, Queue};
+use crate::sip::Transport;
 
 impl Checker<'_> {
     pub(super) fn agents(&mut self, tables: &[AgentTable]) -> Vec<Agent> {
@@ -164,8 +165,14 @@ impl Checker<'_> {
             self.refuse(&field.span(), why);
             return None;
         };
-        if crate::sip::wants_tls(uri) && !self.has_tls {
+        let over = crate::sip::dialled_over(uri);
+        if over == Some(Transport::Tls) && !self.has_tls {
             let why = "transport=tls needs [edge] sip_tls: the edge would have no certificate to show";
+            self.refuse(&field.span(), why);
+        }
+        if over.is_some_and(Transport::is_opened_by_peer) {
+            let why =
+                "a phone on a WebSocket cannot be dialled: give it user and password_file, and it registers";
             self.refuse(&field.span(), why);
         }
         Some(FixedPhone { uri: Pii::new(uri.clone()), host, line: self.line(&field.span()) })
