@@ -120,6 +120,8 @@ pub struct Trunk {
     pub addresses: Vec<IpNet>,
     /// The type of its calls, for routing rules.
     pub call_type: Option<String>,
+    /// The name that its certificate must show.
+    pub certificate: Option<String>,
     /// Calls from it at once.
     pub calls_max: Option<u32>,
     /// Calls from it that arrive in a second.

@@ -27,8 +27,8 @@ use handoff::signal::Signal;
 use crate::edge::directory::{Directory, Members, Person, Staffing};
 use crate::media::{Carrier, MediaCommand, MediaEvent, Port, StreamKey};
 use crate::sip::{
-    DialogKey, Direction, Flow, LocalMedia, Origin, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput,
-    Stack, UplinkNews, UplinkState,
+    CertificateFault, DialogKey, Direction, Flow, LocalMedia, Origin, RemoteMedia, SipCommand, SipConfig,
+    SipEvent, SipOutput, Stack, UplinkNews, UplinkState,
 };
 
 /// Ports held ready ahead of use. A call takes two (caller and human agent); the shell
@@ -65,10 +65,19 @@ pub struct EdgeConfig {
 
 /// What reaches the edge.
 pub enum EdgeInput {
-    /// One UDP datagram, or bytes of one TCP connection.
+    /// One UDP datagram, bytes of one TCP connection, or one frame of a WebSocket.
     Bytes(Flow, Vec<u8>),
-    /// A TCP connection ended.
+    /// A connection ended.
     ConnectionClosed(Flow),
+    /// The far end of a connection has shown a certificate, which was verified.
+    Vouched {
+        /// The connection.
+        flow: Flow,
+        /// The names in the certificate.
+        names: Vec<String>,
+        /// We dialled, and one of them is the name that was dialled.
+        dialled: bool,
+    },
     /// The media plane reports.
     Media(MediaEvent),
     /// The voice agent's link is open.
@@ -249,6 +258,10 @@ impl Edge {
                 let outputs = self.sip.connection_closed(at.now, flow);
                 self.carry_sip(at, outputs, &mut out);
             }
+            EdgeInput::Vouched { flow, names, dialled } => {
+                let outputs = self.sip.vouched(flow, names, dialled);
+                self.carry_sip(at, outputs, &mut out);
+            }
             EdgeInput::Media(event) => {
                 // The report happened a moment ago on the media thread; timers and figures
                 // follow its own clock.
@@ -398,6 +411,11 @@ impl Edge {
     /// What changed with trunks since the last time this was called, for the log.
     pub fn take_trunk_news(&mut self) -> Vec<UplinkNews> {
         self.sip.take_uplink_news()
+    }
+
+    /// Whose certificates were not taken since this was asked last.
+    pub fn take_certificate_faults(&mut self) -> Vec<CertificateFault> {
+        self.sip.take_certificate_faults()
     }
 
     /// Counters of the SIP stack.

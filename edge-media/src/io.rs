@@ -57,7 +57,7 @@ use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
-use crate::sip::{UplinkChange, UplinkNews, advice};
+use crate::sip::{CertificateFault, UplinkChange, UplinkNews, advice};
 
 /// The loop answers within this time or is taken for standing: it never works longer at once.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -364,6 +364,20 @@ fn tell_trunk(news: &UplinkNews) {
     }
 }
 
+/// Tells who was refused for a certificate that is good, and not the one that was wanted.
+fn tell_certificate(fault: &CertificateFault) {
+    match fault {
+        CertificateFault::Lacking { trunk } => warn!(
+            trunk,
+            "a connection from the trunk's address does not show the trunk's certificate: refused"
+        ),
+        CertificateFault::Unknown { names } => warn!(
+            ?names,
+            "a connection shows a certificate that is no trunk's: refused; see certificate of [[trunk]]"
+        ),
+    }
+}
+
 /// The door's ends of a stream's queues.
 type StreamEnds = (mpsc::Sender<StreamIn>, mpsc::Receiver<StreamOut>);
 
@@ -540,6 +554,7 @@ impl Shell {
         let outputs = self.edge.handle(self.clock.moment(), input);
         self.take(outputs);
         self.edge.take_trunk_news().iter().for_each(tell_trunk);
+        self.edge.take_certificate_faults().iter().for_each(tell_certificate);
     }
 
     /// Facts go to the spool; what stands behind one waits for its commit, except media and
@@ -691,6 +706,9 @@ impl Shell {
         match event {
             NetEvent::Bytes(flow, bytes) => self.step(EdgeInput::Bytes(flow, bytes)),
             NetEvent::Opened(flow, writer) => self.net.opened(flow, writer),
+            NetEvent::Vouched { flow, names, dialled } => {
+                self.step(EdgeInput::Vouched { flow, names, dialled });
+            }
             NetEvent::Closed(flow) => {
                 self.net.closed(flow);
                 self.step(EdgeInput::ConnectionClosed(flow));

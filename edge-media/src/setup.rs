@@ -241,6 +241,7 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
         addresses: trunk.addresses.clone(),
         call_type: trunk.call_type.clone(),
         hold_by_reinvite: true,
+        certificate: trunk.certificate.clone(),
         port: None,
         credentials: None,
         rel100: trunk.rel100,

@@ -54,7 +54,9 @@ pub use offer_answer::is_reachable;
 pub use room::CallLimits;
 pub use sdes::{KEY_LEN, MasterKey, SALT_LEN, SrtpKeys, SrtpPolicy, Suite};
 pub use stack::Stack;
-pub use trunk::{Credentials, Rel100, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+pub use trunk::{
+    CertificateFault, Credentials, Rel100, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig,
+};
 pub use uplink::{
     Account, EXPIRES_MAX_SECS, LastAnswer, OptionsState, RegistrationPhase, RegistrationState, Server,
     UplinkChange, UplinkConfig, UplinkNews, UplinkState, account_of, advice,

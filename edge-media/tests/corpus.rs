@@ -30,6 +30,7 @@ fn stack() -> Stack {
     config.trunks.push(TrunkConfig {
         name: "open".to_owned(),
         addresses: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
+        certificate: None,
         port: None,
         call_type: None,
         hold_by_reinvite: true,

@@ -2,12 +2,13 @@
 # One whole warm transfer on each of the ways that SIP and RTP may take, all at the same time,
 # each in namespaces of its own: TCP; IPv6; a proxy in the middle that stays in the route; a
 # softphone behind a NAT; a carrier that holds and resumes during the whisper; a human whose phone
-# is a page in a browser, on a WebSocket, bare and inside TLS. Two phones talk, and what each heard
+# is a page in a browser, on a WebSocket, bare and inside TLS; a carrier that is known by its
+# certificate and by nothing else. Two phones talk, and what each heard
 # is judged by ear.
 #
 #   ways.sh          all of them
 #   ways.sh WAY      one
-WAYS="tcp ipv6 proxy nat held ws wss"
+WAYS="tcp ipv6 proxy nat held ws wss certified"
 if [ $# -eq 0 ]; then
   out=$(mktemp -d "${OUT:-/tmp}/ways.XXXXXX")
   trap 'rm -rf "$out"' EXIT
@@ -178,6 +179,42 @@ tls_cert_file = \"$WORK/edge.pem\"
 tls_key_file = \"$WORK/edge.key\"
 phones_srtp = \"off\""
   browser "wss://$EDGE_IP:7443" "wss://$EDGE_IP:7443 $CA_FILE"
+}
+
+# becomes WHAT STATUS [CERTIFICATE]: what becomes of an INVITE over TLS with this certificate.
+becomes() {
+  expect "$1" sh -c "said=\$(ip netns exec '$NET-carrier' python3 '$HERE/tls_caller.py' '$EDGE_IP' 5061 '$WORK/ca.pem' ${3:+'$WORK/$3.pem' '$WORK/$3.key'}); echo \"\$said\"; [ \"\$said\" = '$2' ]"
+}
+
+# The trunk has no address: its certificate is all that it is known by.
+certified() {
+  certificates
+  certificate carrier DNS:sip.carrier.example
+  certificate other DNS:sip.other.example
+  at edge openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=stranger \
+    -addext basicConstraints=CA:FALSE -addext subjectAltName=DNS:sip.carrier.example -keyout "$WORK/stranger.key" -out "$WORK/stranger.pem" >>"$WORK/openssl.log" 2>&1
+  cat "$WORK/carrier.key" "$WORK/carrier.pem" >"$WORK/both.pem"
+  EDGE_LINES="sip_tls = \"$EDGE_IP:5061\"
+tls_cert_file = \"$WORK/edge.pem\"
+tls_key_file = \"$WORK/edge.key\"
+tls_ca_file = \"$WORK/ca.pem\"
+tls_client_ca_file = \"$WORK/ca.pem\""
+  TRUNK_LINES='certificate = "sip.carrier.example"'
+  BARESIP_LINES="sip_certificate $WORK/both.pem
+sip_cafile $WORK/ca.pem
+sip_verify_server yes
+module srtp.so"
+  start_edge
+  listens "$EDGE_IP" 5061
+  becomes "who shows no certificate is a stranger" 403
+  becomes "who shows that of somebody else is refused" closed other
+  becomes "who vouches for themselves is refused" closed stranger
+  CALLER_HEARD=softphone RING=4
+  softphones "<sip:$CALLER@$CARRIER_IP:5061;transport=tls>;regint=0;mediaenc=srtp-mand;$PLAIN" "sip:$DIALLED@$EDGE_IP:5061" "$human"
+  expect "the log says whose certificate was not the trunk's" grep -o '"sip.other.example"' "$WORK/edge.log"
+  expect "and that one was not vouched for" grep -o 'UnknownIssuer' "$WORK/edge.log"
+  stop "$EDGE_PID"
+  expect "both were counted" sh -c "grep -q '\"certificate_of_nobody\": 1' '$WORK/edge.log' && grep -o ' certificate: 1' '$WORK/edge.log'"
 }
 
 case " $WAYS " in *" $1 "*) ;; *) failed "there is no way $1; there are: $WAYS"; exit 1 ;; esac

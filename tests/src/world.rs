@@ -649,6 +649,7 @@ fn trunk(name: &str, network: &str) -> TrunkConfig {
     TrunkConfig {
         name: name.to_owned(),
         addresses: vec![network.parse().expect("a valid network")],
+        certificate: None,
         port: None,
         call_type: None,
         hold_by_reinvite: true,

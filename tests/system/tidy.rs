@@ -66,6 +66,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("rustls_native_certs", &["edge-media/src/io/stream.rs", "edge-media/src/io/tls.rs"]),
     ("tokio_rustls", &["edge-media/src/io/tls.rs"]),
+    ("webpki", &["edge-media/src/io/tls.rs"]),
     ("hickory_resolver", &["edge-media/src/io/dns.rs"]),
     ("aes", &["edge-media/src/media/srtp.rs"]),
     ("ctr", &["edge-media/src/media/srtp.rs"]),

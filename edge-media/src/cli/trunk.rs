@@ -184,7 +184,7 @@ async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
         outputs = tokio::select! {
             event = events.recv() => match event {
                 Some(NetEvent::Bytes(flow, bytes)) => stack.receive(clock.now(), flow, &bytes),
-                Some(NetEvent::Opened(..) | NetEvent::Closed(_)) | None => Vec::new(),
+                Some(NetEvent::Opened(..) | NetEvent::Vouched { .. } | NetEvent::Closed(_)) | None => Vec::new(),
             },
             () = tokio::time::sleep(wait) => stack.handle_timeout(clock.now()),
         };

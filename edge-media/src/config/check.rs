@@ -27,7 +27,7 @@ use super::{
     Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Polly, Problem, Secret,
     VoiceAgent, within,
 };
-use crate::io::tls::Tls;
+use crate::io::tls::{Pem, Tls, TlsError};
 use crate::sip::SrtpPolicy;
 use values::{NAME_LEN_MAX, SecretSource, is_language_tag, literal_ip};
 
@@ -54,6 +54,8 @@ pub(super) struct Checker<'a> {
     has_tls: bool,
     /// Phones have a way in that is TLS: that one, or WebSockets inside TLS.
     has_secure_phones: bool,
+    /// There are authorities that vouch for trunks.
+    knows_certificates: bool,
 }
 
 impl<'a> Checker<'a> {
@@ -66,6 +68,7 @@ impl<'a> Checker<'a> {
             in_cloud: false,
             has_tls: false,
             has_secure_phones: false,
+            knows_certificates: false,
         }
     }
 
@@ -79,6 +82,7 @@ impl<'a> Checker<'a> {
 
         self.in_cloud = document.aws.is_some();
         self.has_tls = document.edge.sip_tls.is_some();
+        self.knows_certificates = document.edge.tls_client_ca_file.is_some();
         self.has_secure_phones = self.has_tls || document.edge.sip_wss.is_some();
         let loopback = document.edge.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
         let edge = self.edge(&document.edge);
@@ -122,7 +126,8 @@ impl<'a> Checker<'a> {
     /// A listener for TLS has a certificate and a key that can be read.
     fn tls(&mut self, table: &EdgeTable) -> Option<Tls> {
         let Some(listener) = table.sip_tls.as_ref().or(table.sip_wss.as_ref()) else {
-            let files = [&table.tls_cert_file, &table.tls_key_file, &table.tls_ca_file];
+            let files =
+                [&table.tls_cert_file, &table.tls_key_file, &table.tls_ca_file, &table.tls_client_ca_file];
             if let Some(file) = files.into_iter().flatten().next() {
                 self.refuse(&file.span(), "a file for TLS without sip_tls or sip_wss: nothing would listen");
             }
@@ -132,24 +137,58 @@ impl<'a> Checker<'a> {
             self.refuse(&listener.span(), "sip_tls and sip_wss need tls_cert_file and tls_key_file");
             return None;
         };
-        let mut texts = Vec::new();
-        for file in [Some(cert), Some(key), table.tls_ca_file.as_ref()].into_iter().flatten() {
-            match (self.read)(file.get_ref()) {
-                Ok(text) => texts.push(text),
-                Err(error) => {
-                    self.refuse(&file.span(), format!("{}: {error}", file.get_ref().display()));
-                    return None;
-                }
+        let clients_required = self.client_certificates(table)?;
+        let files = [Some(cert), Some(key), table.tls_ca_file.as_ref(), table.tls_client_ca_file.as_ref()];
+        let mut texts: [Option<String>; 4] = Default::default();
+        for (file, text) in files.into_iter().zip(&mut texts) {
+            if let Some(file) = file {
+                *text = Some(self.text_of(file)?);
             }
         }
-        let [cert_text, key_text, roots @ ..] = texts.as_slice() else { return None };
-        match Tls::of_pem(cert_text, key_text, roots.first().map(String::as_str)) {
+        let [certificate, key, roots, clients] = &texts;
+        let pem = Pem {
+            certificate: certificate.as_deref()?,
+            key: key.as_deref()?,
+            roots: roots.as_deref(),
+            clients: clients.as_deref(),
+            clients_required,
+        };
+        match Tls::of_pem(pem) {
             Ok(tls) => Some(tls),
             Err(error) => {
-                self.refuse(&cert.span(), error.to_string());
+                let place = match error {
+                    TlsError::Clients(_) => table.tls_client_ca_file.as_ref().unwrap_or(cert),
+                    TlsError::Missing(_) | TlsError::Unusable(_) => cert,
+                };
+                self.refuse(&place.span(), error.to_string());
                 None
             }
         }
+    }
+
+    fn text_of(&mut self, file: &Spanned<PathBuf>) -> Option<String> {
+        match (self.read)(file.get_ref()) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.refuse(&file.span(), format!("{}: {error}", file.get_ref().display()));
+                None
+            }
+        }
+    }
+
+    /// Whether everybody who connects over TLS shows a certificate.
+    fn client_certificates(&mut self, table: &EdgeTable) -> Option<bool> {
+        let choices = [("optional", false), ("required", true)];
+        let required = self.choice(table.tls_client_certificate.as_ref(), "tls_client_certificate", &choices);
+        if let (Some(field), None) = (&table.tls_client_certificate, &table.tls_client_ca_file) {
+            let why = "tls_client_certificate needs tls_client_ca_file: nobody could vouch for one";
+            self.refuse(&field.span(), why);
+        }
+        if let (Some(file), None) = (&table.tls_client_ca_file, &table.sip_tls) {
+            let why = "tls_client_ca_file needs sip_tls: browsers are not asked for certificates";
+            self.refuse(&file.span(), why);
+        }
+        required
     }
 
     /// Where one of SIP's listeners is, where there is one.

@@ -45,6 +45,8 @@ pub(super) struct EdgeTable {
     pub(super) tls_cert_file: Option<Spanned<PathBuf>>,
     pub(super) tls_key_file: Option<Spanned<PathBuf>>,
     pub(super) tls_ca_file: Option<Spanned<PathBuf>>,
+    pub(super) tls_client_ca_file: Option<Spanned<PathBuf>>,
+    pub(super) tls_client_certificate: Option<Spanned<String>>,
     pub(super) phones_srtp: Option<Spanned<String>>,
     pub(super) http: Spanned<String>,
     pub(super) public_ip: Spanned<String>,
@@ -67,6 +69,7 @@ pub(super) struct EdgeTable {
 pub(super) struct TrunkTable {
     pub(super) name: Spanned<String>,
     pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) certificate: Option<Spanned<String>>,
     pub(super) call_type: Option<Spanned<String>>,
     pub(super) register: Option<Spanned<String>>,
     pub(super) auth_user: Option<Spanned<String>>,

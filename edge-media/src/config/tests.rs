@@ -434,7 +434,7 @@ fn what_is_wrong_with_a_registration_is_named() {
                 "line 13: calls_per_s is 1001: 1 to 1000 allowed",
             ],
         ),
-        ("", vec!["line 10: a trunk needs addresses, or register"]),
+        ("", vec!["line 10: a trunk needs addresses, certificate or register"]),
         (
             "register = \"sip:reg.example\"\npassword_file = \"x.sip\"",
             vec!["line 11: register is not like \"sip:user@registrar.example\""],
@@ -660,6 +660,32 @@ fn tls_needs_a_certificate_its_key_and_a_listener() {
         &["line 6: sip_tls and sip_wss need tls_cert_file and tls_key_file"],
     );
     assert!(parse(&after("sip_ws = \"127.0.0.1:7080\"\n")).unwrap().edge.sip_ws.is_some());
+    let authorities = "tls_client_ca_file = \"edge.crt\"\n";
+    let asking = format!("{listener}{files}{authorities}");
+    for line in ["", "tls_client_certificate = \"optional\"\n", "tls_client_certificate = \"required\"\n"] {
+        assert!(parse(&after(&format!("{asking}{line}"))).unwrap().edge.tls.is_some(), "{line}");
+    }
+    let by_name = after(&asking).replacen(
+        "addresses = [\"203.0.113.0/24\"]",
+        "certificate = \"sip.carrier.example\"",
+        1,
+    );
+    assert_eq!(parse(&by_name).unwrap().trunks[0].certificate.as_deref(), Some("sip.carrier.example"));
+    for name in ["", "carrier", "*.carrier.example", "sip:carrier.example", "carrier..example"] {
+        assert!(parse(&by_name.replace("sip.carrier.example", name)).is_err(), "{name}");
+    }
+    refused(
+        &by_name.replace(authorities, ""),
+        &["line 14: certificate needs [edge] sip_tls and tls_client_ca_file: nobody would be asked for one"],
+    );
+    refused(
+        &after(&format!("{listener}{files}tls_client_certificate = \"required\"\n")),
+        &["line 9: tls_client_certificate needs tls_client_ca_file: nobody could vouch for one"],
+    );
+    refused(
+        &after(&asking.replace("sip_tls", "sip_wss")),
+        &["line 9: tls_client_ca_file needs sip_tls: browsers are not asked for certificates"],
+    );
     let trunk = with("[[trunk]]\n", "[[trunk]]\nsrtp = \"preferred\"\n");
     assert!(parse(&trunk).is_err(), "there is no TLS");
     let phone =

@@ -376,6 +376,7 @@ fn outside(own: SocketAddr) -> SipConfig {
         addresses: vec![IpNet::from(IpAddr::V4(Ipv4Addr::LOCALHOST))],
         call_type: None,
         hold_by_reinvite: false,
+        certificate: None,
         port: None,
         credentials: None,
         rel100: Rel100::default(),

@@ -11,6 +11,9 @@ impl fmt::Debug for EdgeInput {
         match self {
             Self::Bytes(flow, bytes) => write!(f, "Bytes({flow:?}, {} bytes)", bytes.len()),
             Self::ConnectionClosed(flow) => f.debug_tuple("ConnectionClosed").field(flow).finish(),
+            Self::Vouched { flow, names, dialled } => {
+                f.debug_tuple("Vouched").field(flow).field(names).field(dialled).finish()
+            }
             Self::Media(event) => f.debug_tuple("Media").field(event).finish(),
             Self::DoorOpened(stream) => f.debug_tuple("DoorOpened").field(stream).finish(),
             Self::DoorSignal(stream, signal) => {

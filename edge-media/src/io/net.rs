@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use crate::io::tls::{Tls, TlsStream};
+use crate::io::tls::{self, Tls, TlsStream};
 use crate::sip::{Flow, Transport};
 use door::Door;
 pub use door::NetCounters;
@@ -46,6 +46,16 @@ pub enum NetEvent {
     Closed(Flow),
     /// A connection was accepted; answers may use it.
     Opened(Flow, mpsc::Sender<Vec<u8>>),
+    /// The far end of a connection has shown a certificate, which was verified. Comes before
+    /// its first byte.
+    Vouched {
+        /// The connection.
+        flow: Flow,
+        /// The names in the certificate.
+        names: Vec<String>,
+        /// We dialled, and one of them is the name that was dialled.
+        dialled: bool,
+    },
 }
 
 /// The sockets and the open connections.
@@ -236,7 +246,12 @@ impl Net {
         tokio::spawn(async move {
             match tokio::time::timeout(CONNECT_MAX, dial(transport, peer, tls, &names)).await {
                 Ok(Ok(Stream::Plain(stream))) => carry_stream(stream, flow, IDLE_MAX, writes, events).await,
-                Ok(Ok(Stream::Tls(stream))) => carry_stream(stream, flow, IDLE_MAX, writes, events).await,
+                Ok(Ok(Stream::Tls(stream))) => {
+                    let vouched = NetEvent::Vouched { flow, names: tls::names(&stream), dialled: true };
+                    if events.send(vouched).await.is_ok() {
+                        carry_stream(stream, flow, IDLE_MAX, writes, events).await;
+                    }
+                }
                 Ok(Err(error)) => {
                     debug!(kind = ?error.kind(), "a connection could not be made");
                     let _ = events.send(NetEvent::Closed(flow)).await;
@@ -356,6 +371,7 @@ mod tests {
 
     use super::door::CONNECTIONS_PER_ADDRESS_MAX;
     use super::*;
+    use crate::io::tls::Pem;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -379,13 +395,26 @@ mod tests {
     const CERTIFICATE: &str = include_str!("../../tests/data/tls/edge.pem");
     const KEY: &str = include_str!("../../tests/data/tls/edge.key");
     const ROOTS: &str = include_str!("../../tests/data/tls/ca.pem");
+    const CARRIERS: &str = include_str!("../../tests/data/tls/carriers.pem");
+    const CARRIER: (&str, &str) =
+        (include_str!("../../tests/data/tls/carrier.pem"), include_str!("../../tests/data/tls/carrier.key"));
 
-    async fn secured(roots: Option<&str>) -> (Net, mpsc::Receiver<NetEvent>) {
-        let tls = Tls::of_pem(CERTIFICATE, KEY, roots).unwrap();
-        let certificate = Some(tls);
+    async fn listening(pem: Pem<'_>) -> (Net, mpsc::Receiver<NetEvent>) {
+        let certificate = Some(Tls::of_pem(pem).unwrap());
         Net::bind(Listeners { tls: Some(LOOPBACK), certificate, ..Listeners::of_udp(LOOPBACK) })
             .await
             .unwrap()
+    }
+
+    async fn secured(roots: Option<&str>) -> (Net, mpsc::Receiver<NetEvent>) {
+        listening(Pem { certificate: CERTIFICATE, key: KEY, roots, ..Pem::default() }).await
+    }
+
+    /// An edge that takes certificates of carriers.
+    async fn asking(clients_required: bool) -> (Net, mpsc::Receiver<NetEvent>) {
+        let clients = Some(CARRIERS);
+        listening(Pem { certificate: CERTIFICATE, key: KEY, clients, clients_required, ..Pem::default() })
+            .await
     }
 
     fn secure(net: &Net) -> Flow {
@@ -402,6 +431,10 @@ mod tests {
         far.opened(flow, writer);
         assert!(matches!(at_far.recv().await, Some(NetEvent::Bytes(_, bytes)) if bytes == b"OPTIONS"));
         far.send(flow, b"200".to_vec());
+        let vouched = at_near.recv().await;
+        assert!(
+            matches!(vouched, Some(NetEvent::Vouched { names, dialled: true, .. }) if names == ["edge.example"])
+        );
         let came = at_near.recv().await;
         assert!(
             matches!(came, Some(NetEvent::Bytes(from, bytes)) if bytes == b"200" && from.peer == far.bound.tls.unwrap())
@@ -427,6 +460,57 @@ mod tests {
                 assert!(at_far.try_recv().is_err(), "{name:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_carrier_shows_its_certificate_to_who_asks_and_its_names_come_before_its_first_byte() {
+        let (certificate, key) = CARRIER;
+        for clients_required in [false, true] {
+            let (far, mut at_far) = asking(clients_required).await;
+            let roots = Some(ROOTS);
+            let (mut near, _at_near) = listening(Pem { certificate, key, roots, ..Pem::default() }).await;
+            near.send(secure(&far), b"OPTIONS".to_vec());
+            let Some(NetEvent::Opened(flow, _writer)) = at_far.recv().await else { panic!("opened first") };
+            let Some(NetEvent::Vouched { flow: of, names, dialled: false }) = at_far.recv().await else {
+                panic!("then vouched for")
+            };
+            assert_eq!(of, flow);
+            // Those of hosts, and of a domain; who is somebody's user at a domain is not it.
+            assert_eq!(names, ["carrier.example", "sip.carrier.example"]);
+            assert!(matches!(at_far.recv().await, Some(NetEvent::Bytes(_, bytes)) if bytes == b"OPTIONS"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_here_vouches_for_is_not_shown_and_none_is_enough_for_a_phone() {
+        for (clients_required, taken) in [(false, true), (true, false)] {
+            let (far, mut at_far) = asking(clients_required).await;
+            // Its certificate is of another authority than those that are asked for.
+            let (mut near, mut at_near) = secured(Some(ROOTS)).await;
+            near.send(secure(&far), b"OPTIONS".to_vec());
+            if taken {
+                let Some(NetEvent::Opened(_, _writer)) = at_far.recv().await else { panic!("opened first") };
+                assert!(matches!(at_far.recv().await, Some(NetEvent::Bytes(..))), "nothing is vouched for");
+            } else {
+                while !matches!(at_near.recv().await, Some(NetEvent::Closed(_)) | None) {}
+                assert!(at_far.try_recv().is_err());
+                assert_eq!(far.counters().certificate, 1);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_another_authority_ends_the_handshake_and_is_counted() {
+        let (far, mut at_far) = asking(false).await;
+        let to = far.bound.tls.unwrap();
+        let shown = tls::tests::shows_whatever_is_asked(CERTIFICATE, KEY, ROOTS);
+        let mut stream = shown.connect("edge.example", TcpStream::connect(to).await.unwrap()).await.unwrap();
+        let _ = stream.write_all(b"OPTIONS").await;
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard).await;
+        assert!(heard.is_empty());
+        assert!(at_far.try_recv().is_err());
+        assert_eq!(far.counters(), NetCounters { certificate: 1, ..NetCounters::default() });
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use super::registration::Registration;
 use super::room::{CallLimits, Room};
 use super::stream::{Framed, Framer};
 use super::transaction::{Progress, TIMEOUT, TransactionId, Transactions};
-use super::trunk::{SipConfig, TrunkConfig, UserConfig};
+use super::trunk::{CertificateFault, SipConfig, TrunkConfig, UserConfig};
 use super::uac::Order;
 use super::uplink::{Uplink, UplinkConfig, UplinkNews};
 use super::{DialogKey, Flow, SipCommand, SipEvent, SipOutput, Transport};
@@ -32,6 +32,10 @@ const STREAMS_MAX: usize = 4_096;
 pub(super) const DIALOGS_MAX: usize = 8_192;
 /// A NAT forgets a UDP flow after 30 s in the worst common case.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// Names of one certificate that are looked at: a trunk's has a handful.
+const NAMES_MAX: usize = 32;
+/// Faults of certificates that wait to be told of; they are taken after each input.
+const CERTIFICATE_FAULTS_MAX: usize = 16;
 /// Keep-alive of whoever opened a connection, and the answer to it (RFC 5626 section 4.4.1).
 const PING: &[u8] = b"\r\n\r\n";
 const PONG: &[u8] = b"\r\n";
@@ -101,6 +105,7 @@ pub struct Stack {
     pub(super) room: Room,
     pub(super) uplinks: BTreeMap<String, Uplink>,
     pub(super) uplink_news: Vec<UplinkNews>,
+    certificate_faults: Vec<CertificateFault>,
     pub(super) auth: Authenticator,
     pub(super) failures: Buckets<IpAddr>,
     pub(super) user_failures: Buckets<(IpAddr, String)>,
@@ -134,6 +139,7 @@ impl Stack {
             room: Room::new(config.limits.clone()),
             uplinks: BTreeMap::new(),
             uplink_news: Vec::new(),
+            certificate_faults: Vec::new(),
             failures: Buckets::per_minute(FAILURES_MAX, FAILURES_MAX),
             user_failures: Buckets::per_minute(USER_FAILURES_MAX, USER_FAILURES_MAX),
             bans: Bans::default(),
@@ -153,8 +159,11 @@ impl Stack {
     /// Takes one datagram, or the next bytes of a stream.
     #[must_use = "outputs are the only effect a stack has"]
     pub fn receive(&mut self, now: Now, flow: Flow, bytes: &[u8]) -> Vec<SipOutput> {
+        if self.refuses_uncertified(flow) {
+            return std::mem::take(&mut self.out);
+        }
         let source = flow.peer.ip().to_canonical();
-        if self.config.trunk(flow.peer).is_none() && !self.sources.take(now, &source) {
+        if self.config.trunk(flow).is_none() && !self.sources.take(now, &source) {
             self.counters.count("source_over_rate");
             if flow.transport.is_stream() {
                 // Bytes cannot be left out of a stream; the stream as a whole can.
@@ -177,10 +186,25 @@ impl Stack {
         std::mem::take(&mut self.out)
     }
 
+    /// The far end of a connection has shown a certificate with these names, and somebody has
+    /// verified it; where we `dialled`, also that it has the name that was dialled. Comes before
+    /// the first byte of the connection.
+    #[must_use = "outputs are the only effect a stack has"]
+    pub fn vouched(&mut self, flow: Flow, names: Vec<String>, dialled: bool) -> Vec<SipOutput> {
+        self.vouch(flow, names, dialled);
+        std::mem::take(&mut self.out)
+    }
+
+    /// Whose certificates were not taken since this was asked last.
+    pub fn take_certificate_faults(&mut self) -> Vec<CertificateFault> {
+        std::mem::take(&mut self.certificate_faults)
+    }
+
     /// A connection is gone, or could not be made (then with the flow of the `Send`).
     #[must_use = "outputs are the only effect a stack has"]
     pub fn connection_closed(&mut self, now: Now, flow: Flow) -> Vec<SipOutput> {
         self.streams.remove(&flow);
+        self.config.vouched.remove(&flow);
         self.timers.clear(&Timer::Stream(flow));
         for user in self.registrar.connection_closed(flow) {
             self.tell_registered(user);
@@ -351,7 +375,7 @@ impl Stack {
     /// call with us, is heard all the same: others may share or forge their address.
     fn is_banned(&self, now: Now, flow: Flow) -> bool {
         self.bans.holds(now, flow.peer.ip().to_canonical())
-            && self.config.trunk(flow.peer).is_none()
+            && self.config.trunk(flow).is_none()
             && !self.registrar.has(flow)
             && !self.dialogs.values().any(|dialog| dialog.flow.peer == flow.peer)
     }
@@ -360,6 +384,43 @@ impl Stack {
     pub(super) fn ban(&mut self, now: Now, flow: Flow) {
         self.counters.count("banned");
         self.bans.ban(now, flow.peer.ip().to_canonical());
+    }
+
+    fn vouch(&mut self, flow: Flow, mut names: Vec<String>, dialled: bool) {
+        names.truncate(NAMES_MAX);
+        if self.config.vouched.len() >= STREAMS_MAX {
+            self.counters.count("streams_full");
+            self.close(flow);
+            return;
+        }
+        self.config.vouched.insert(flow, names.clone());
+        // Phones show no certificate to whom they dial, so this is a trunk's, and of none here.
+        if !dialled && self.config.trunk(flow).is_none() {
+            self.counters.count("certificate_of_nobody");
+            self.blame(CertificateFault::Unknown { names });
+            self.close(flow);
+        }
+    }
+
+    /// Whether a connection comes from where a trunk is, without the trunk's certificate: then
+    /// it is closed. A datagram proves nothing about its sender, and is a stranger's.
+    fn refuses_uncertified(&mut self, flow: Flow) -> bool {
+        if !flow.transport.is_stream() || self.registrar.has(flow) {
+            return false;
+        }
+        let Some(trunk) = self.config.lacking(flow).map(|trunk| trunk.name.clone()) else {
+            return false;
+        };
+        self.counters.count("trunk_without_certificate");
+        self.blame(CertificateFault::Lacking { trunk });
+        self.close(flow);
+        true
+    }
+
+    fn blame(&mut self, fault: CertificateFault) {
+        if self.certificate_faults.len() < CERTIFICATE_FAULTS_MAX {
+            self.certificate_faults.push(fault);
+        }
     }
 
     fn close(&mut self, flow: Flow) {

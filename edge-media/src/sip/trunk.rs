@@ -1,7 +1,9 @@
-//! Who is who: the configuration of the stack, and which trunk a source address belongs to.
-//! A trunk is known by its address and by nothing else; a user proves a secret. Nothing in a
-//! message can make its sender a trunk.
+//! Who is who: the configuration of the stack, and which trunk a connection or a source address
+//! belongs to. A trunk is known by its address, by a name that its certificate shows (RFC 5922),
+//! or by both; a user proves a secret. Nothing in a message can make its sender a trunk, and no
+//! certificate is judged here: whoever owns the connections says which names one has proven.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use handoff::pii::Pii;
@@ -15,13 +17,15 @@ use super::sdes::{Keying, SrtpPolicy};
 use super::uplink::UplinkConfig;
 use super::{Flow, Transport};
 
-/// A carrier, PBX or other peer that is trusted by its address.
+/// A carrier, PBX or other peer that is trusted by its address or its certificate.
 #[derive(Clone, Debug)]
 pub struct TrunkConfig {
     /// Its name in [`Origin`](super::Origin).
     pub name: String,
     /// Where it sends from.
     pub addresses: Vec<IpNet>,
+    /// The name that its certificate shows: without it on its connection, nobody is this trunk.
+    pub certificate: Option<String>,
     /// The one source port that is it, where several peers share an address: demo and tests.
     pub port: Option<u16>,
     /// What kind of call its calls are, for the policy; the stack only carries it.
@@ -34,6 +38,36 @@ pub struct TrunkConfig {
     pub rel100: Rel100,
     /// Whether its audio is encrypted.
     pub srtp: SrtpPolicy,
+}
+
+impl TrunkConfig {
+    /// Whether one of these is the name it must show. A name with a wildcard is nobody's
+    /// (RFC 5922 section 7.2).
+    fn is_named(&self, names: &[String]) -> bool {
+        let wanted = self.certificate.as_deref();
+        wanted.is_some_and(|wanted| names.iter().any(|name| name.eq_ignore_ascii_case(wanted)))
+    }
+
+    /// Whether it sends from there; one with a certificate may leave its addresses out.
+    fn may_be_at(&self, source: SocketAddr) -> bool {
+        let ip = source.ip().to_canonical();
+        self.addresses.is_empty() || self.addresses.iter().any(|network| network.contains(&ip))
+    }
+}
+
+/// Why the far end of a connection was not taken for the trunk that it may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateFault {
+    /// It is where this trunk is, and does not show the trunk's certificate.
+    Lacking {
+        /// The trunk.
+        trunk: String,
+    },
+    /// It shows a certificate that is good, and no trunk's.
+    Unknown {
+        /// The names in it.
+        names: Vec<String>,
+    },
 }
 
 /// Whether provisional responses are made to arrive (RFC 3262).
@@ -97,6 +131,8 @@ pub struct SipConfig {
     pub uplinks: Vec<UplinkConfig>,
     /// Addresses that a trunk without a list of its own is known by: those of its servers.
     pub targets: Vec<(String, IpAddr)>,
+    /// Names that the certificates of open connections show. Kept by the stack, and empty at first.
+    pub vouched: BTreeMap<Flow, Vec<String>>,
     /// Names that a fixed URI may use, already resolved: nothing here asks DNS.
     pub hosts: Vec<(String, SocketAddr)>,
     /// Accept media and targets on 127.0.0.0/8 and ::1: demo and tests.
@@ -128,6 +164,7 @@ impl SipConfig {
             limits: Vec::new(),
             uplinks: Vec::new(),
             targets: Vec::new(),
+            vouched: BTreeMap::new(),
             hosts: Vec::new(),
             allow_loopback: false,
             identity: "warmbridge".to_owned(),
@@ -137,8 +174,28 @@ impl SipConfig {
         }
     }
 
-    /// The trunk of a source address.
-    pub(super) fn trunk(&self, source: SocketAddr) -> Option<&TrunkConfig> {
+    /// The trunk at the far end of a flow: one that has shown what it must show.
+    pub(super) fn trunk(&self, flow: Flow) -> Option<&TrunkConfig> {
+        let shown = || {
+            let names = self.vouched.get(&flow)?;
+            self.trunks.iter().find(|trunk| trunk.is_named(names) && trunk.may_be_at(flow.peer))
+        };
+        shown().or_else(|| self.trunk_at(flow.peer).filter(|trunk| trunk.certificate.is_none()))
+    }
+
+    /// Whether a flow comes from an address of a trunk whose certificate it lacks.
+    pub(super) fn lacking(&self, flow: Flow) -> Option<&TrunkConfig> {
+        let expected = self.trunk_at(flow.peer).filter(|trunk| trunk.certificate.is_some())?;
+        self.trunk(flow).is_none().then_some(expected)
+    }
+
+    /// How the far end is to be dealt with, whether it has proven anything or is yet to be asked.
+    fn profile(&self, flow: Flow) -> Option<&TrunkConfig> {
+        self.trunk(flow).or_else(|| self.trunk_at(flow.peer))
+    }
+
+    /// The trunk of an address, whatever its connection shows.
+    fn trunk_at(&self, source: SocketAddr) -> Option<&TrunkConfig> {
         let (source, port) = (source.ip().to_canonical(), source.port());
         let listed = self.trunks.iter().find(|trunk| {
             trunk.port.is_none_or(|only| only == port)
@@ -151,14 +208,19 @@ impl SipConfig {
         })
     }
 
-    /// What is done about reliable provisional responses of an address.
-    pub(super) fn rel100(&self, peer: SocketAddr) -> Rel100 {
-        self.trunk(peer).map_or_else(Rel100::default, |trunk| trunk.rel100)
+    /// What challenges of the far end of a flow that we dial are answered with.
+    pub(super) fn credentials(&self, flow: Flow) -> Option<Credentials> {
+        self.profile(flow).and_then(|trunk| trunk.credentials.clone())
+    }
+
+    /// What is done about reliable provisional responses on a flow.
+    pub(super) fn rel100(&self, flow: Flow) -> Rel100 {
+        self.profile(flow).map_or_else(Rel100::default, |trunk| trunk.rel100)
     }
 
     /// What a dialog over `flow` may agree on about encrypted audio.
     pub(super) fn keying(&self, flow: Flow) -> Keying {
-        self.trunk(flow.peer).map_or(self.phones_srtp, |trunk| trunk.srtp).over(flow.transport)
+        self.profile(flow).map_or(self.phones_srtp, |trunk| trunk.srtp).over(flow.transport)
     }
 
     /// A user by name.
@@ -226,6 +288,7 @@ mod tests {
         config.trunks.push(TrunkConfig {
             name: "carrier".to_owned(),
             addresses: vec!["192.0.2.0/24".parse().unwrap()],
+            certificate: None,
             port: None,
             call_type: None,
             hold_by_reinvite: true,
@@ -233,8 +296,10 @@ mod tests {
             rel100: Rel100::Off,
             srtp: SrtpPolicy::default(),
         });
-        let name =
-            |config: &SipConfig, at: &str| config.trunk(at.parse().unwrap()).map(|trunk| trunk.name.clone());
+        let name = |config: &SipConfig, at: &str| {
+            let flow = Flow { transport: Transport::Udp, peer: at.parse().unwrap(), connection: 0 };
+            config.trunk(flow).map(|trunk| trunk.name.clone())
+        };
         assert_eq!(name(&config, "192.0.2.7:5060").as_deref(), Some("carrier"));
         assert_eq!(name(&config, "[::ffff:192.0.2.7]:5060").as_deref(), Some("carrier"));
         assert_eq!(name(&config, "203.0.113.7:5060"), None);
@@ -243,6 +308,45 @@ mod tests {
         assert_eq!(name(&config, "192.0.2.7:5060"), None);
         assert_eq!(name(&config, "192.0.2.7:5080").as_deref(), Some("carrier"));
         assert!(!config.is_ours("127.0.0.1") && !config.is_ours("other.example"));
+    }
+
+    #[test]
+    fn a_trunk_with_a_certificate_is_known_by_it_and_where_it_has_addresses_by_both() {
+        let mut config = SipConfig::new("198.51.100.1:5060".parse().unwrap(), "edge.example");
+        let trunk = |name: &str, addresses: &[&str]| TrunkConfig {
+            name: name.to_owned(),
+            addresses: addresses.iter().map(|network| network.parse().unwrap()).collect(),
+            certificate: Some(format!("sip.{name}.example")),
+            port: None,
+            call_type: None,
+            hold_by_reinvite: true,
+            credentials: None,
+            rel100: Rel100::Off,
+            srtp: SrtpPolicy::default(),
+        };
+        config.trunks = vec![trunk("anywhere", &[]), trunk("somewhere", &["192.0.2.0/24"])];
+        for (at, names, is, lacks) in [
+            ("203.0.113.7:1", &["SIP.anywhere.example"] as &[&str], Some("anywhere"), None),
+            ("203.0.113.7:1", &["x.example", "sip.anywhere.example"], Some("anywhere"), None),
+            ("192.0.2.7:1", &["sip.somewhere.example"], Some("somewhere"), None),
+            ("192.0.2.7:1", &["sip.anywhere.example"], Some("anywhere"), None),
+            ("203.0.113.7:1", &["sip.somewhere.example"], None, None),
+            ("203.0.113.7:1", &["*.anywhere.example"], None, None),
+            ("203.0.113.7:1", &[], None, None),
+            ("192.0.2.7:1", &[], None, Some("somewhere")),
+            ("192.0.2.7:1", &["sip.nobody.example"], None, Some("somewhere")),
+        ] {
+            let flow = Flow { transport: Transport::Tls, peer: at.parse().unwrap(), connection: 3 };
+            config.vouched.clear();
+            config.vouched.insert(flow, names.iter().map(|name| (*name).to_owned()).collect());
+            let found = |trunk: Option<&TrunkConfig>| trunk.map(|trunk| trunk.name.clone());
+            assert_eq!(found(config.trunk(flow)).as_deref(), is, "{at} {names:?}");
+            assert_eq!(found(config.lacking(flow)).as_deref(), lacks, "{at} {names:?}");
+            let other = Flow { connection: 4, ..flow };
+            assert_eq!(found(config.trunk(other)), None, "a certificate vouches for its connection alone");
+            let bare = Flow { transport: Transport::Udp, connection: 0, ..flow };
+            assert_eq!(found(config.trunk(bare)), None, "and for no datagram");
+        }
     }
 
     #[test]

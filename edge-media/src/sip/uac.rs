@@ -60,8 +60,7 @@ impl Stack {
             self.event(SipEvent::Ended { dialog: key, cause: LegCause::Unreachable, status: None });
             return;
         };
-        let trunk = self.config.trunk(first.flow.peer);
-        let credentials = order.credentials.or_else(|| trunk.and_then(|trunk| trunk.credentials.clone()));
+        let credentials = order.credentials.or_else(|| self.config.credentials(first.flow));
         let own = self.own_identity(order.from.as_ref());
         // A handle is for the human agent's own phone; it names nobody, but it is theirs.
         let handle = order.handle.filter(|handle| {
@@ -87,7 +86,7 @@ impl Stack {
             Phase::Confirmed,
         );
         dialog.credentials = credentials.clone();
-        dialog.rel100 = self.config.rel100(flow.peer);
+        dialog.rel100 = self.config.rel100(flow);
         let (_, request) = dialog.request(&self.config, &mut self.random, Method::Invite, None);
         let mut calling = Calling::new(request, order.local);
         calling.targets = targets;

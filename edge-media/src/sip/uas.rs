@@ -49,7 +49,7 @@ impl Stack {
             self.on_ack(now, &request);
             return;
         }
-        let trunk = self.config.trunk(flow.peer).map(|trunk| trunk.name.clone());
+        let trunk = self.config.trunk(flow).map(|trunk| trunk.name.clone());
         let known = self.transactions.find_server(&request).is_some();
         let key = self.find_dialog(&request);
         let cancels = self.transactions.find_cancelled(&request);
@@ -79,7 +79,7 @@ impl Stack {
         } else {
             Path::Stateless { flow, size }
         };
-        if let Some((status, fields)) = unacceptable(&request, self.config.rel100(flow.peer)) {
+        if let Some((status, fields)) = unacceptable(&request, self.config.rel100(flow)) {
             let fields: Vec<(&'static str, &str)> =
                 fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             self.refuse(now, path, &request, status, &fields);
@@ -343,7 +343,7 @@ impl Stack {
             Some((482, &[]))
         } else if bad_contact {
             Some((400, &[]))
-        } else if self.config.rel100(flow.peer) == Rel100::Require && !can_reliably {
+        } else if self.config.rel100(flow) == Rel100::Require && !can_reliably {
             Some((421, &[("Require", REL100)]))
         } else if session_interval(request).is_some_and(|secs| secs < MIN_SE_SECS) {
             Some((422, &[("Min-SE", "90")]))
@@ -380,7 +380,7 @@ impl Stack {
             let trunk = self.config.trunks.iter().find(|trunk| trunk.name == *name);
             dialog.credentials = trunk.and_then(|trunk| trunk.credentials.clone());
         }
-        dialog.rel100 = self.config.rel100(flow.peer);
+        dialog.rel100 = self.config.rel100(flow);
         dialog.refresh_target(&request.head);
         dialog.learn_methods(&request.head);
         dialog

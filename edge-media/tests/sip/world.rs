@@ -259,6 +259,7 @@ pub(crate) fn trunk(name: &str, at: &str) -> TrunkConfig {
     TrunkConfig {
         name: name.to_owned(),
         addresses: vec![ip.into()],
+        certificate: None,
         port: None,
         call_type: None,
         hold_by_reinvite: true,

@@ -120,6 +120,7 @@ impl Rig {
         match (step.word(0), Party::named(step.word(1))) {
             ("udp", Some(party)) => self.receive(party, Transport::Udp, 0, step.bytes),
             ("tcp", Some(party)) => self.receive(party, Transport::Tcp, step.number(2, 9).max(1), step.bytes),
+            ("ws", Some(party)) => self.receive(party, Transport::Ws, step.number(2, 9).max(1), step.bytes),
             ("closed", Some(party)) => {
                 let connection = step.number(2, 9).max(1);
                 let flow = Flow { transport: Transport::Tcp, peer: party.address(), connection };
@@ -231,8 +232,8 @@ impl Rig {
         let calls =
             outputs.iter().filter(|output| matches!(output, SipOutput::Event(SipEvent::Invited { .. })));
         let calls = calls.count();
-        if transport == Transport::Udp {
-            assert!(calls <= 1, "one datagram, one call");
+        if matches!(transport, Transport::Udp | Transport::Ws) {
+            assert!(calls <= 1, "one datagram, one call; one frame, one call");
             assert!(calls == 0 || starts_as_invite(&bytes), "no call is opened by what is no INVITE");
         }
         // Retransmissions aside, a message is answered, acknowledged or passed on; a stream may
@@ -449,6 +450,7 @@ fn trunk(name: &str, at: SocketAddr) -> TrunkConfig {
     TrunkConfig {
         name: name.to_owned(),
         addresses: vec![at.ip().into()],
+        certificate: None,
         port: None,
         call_type: None,
         hold_by_reinvite: true,

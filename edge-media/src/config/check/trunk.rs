@@ -1,6 +1,6 @@
 //! `[[trunk]]`: whose calls are taken, and what is kept up with the carrier. A trunk is known
-//! by its addresses; one that registers may leave them out and is then known by those of its
-//! servers. Nothing is resolved here.
+//! by its addresses, by the name in its certificate, or by both; one that registers may leave
+//! the addresses out and is then known by those of its servers. Nothing is resolved here.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -19,9 +19,14 @@ impl Checker<'_> {
     pub(super) fn trunks(&mut self, tables: &[TrunkTable], allow_loopback: bool) -> Vec<Trunk> {
         let mut names = BTreeSet::new();
         let mut taken: Vec<(IpNet, String)> = Vec::new();
+        let mut certificates = BTreeSet::new();
         let mut trunks = Vec::new();
         for table in tables {
             self.unique(&mut names, &table.name, "trunk");
+            if let Some(field) = &table.certificate {
+                self.unique(&mut certificates, field, "certificate");
+            }
+            let certificate = self.certificate(table);
             let name = self.name(Some(&table.name), "name", "");
             let call_type = table.call_type.as_ref().map(|field| self.name(Some(field), "call_type", ""));
             let uplink = self.uplink(table);
@@ -36,6 +41,7 @@ impl Checker<'_> {
                 trunks.push(Trunk {
                     name,
                     addresses,
+                    certificate,
                     call_type,
                     calls_max,
                     calls_per_s,
@@ -46,6 +52,24 @@ impl Checker<'_> {
             }
         }
         trunks
+    }
+
+    /// The name that the trunk's certificate must show: one host or domain, whole.
+    fn certificate(&mut self, table: &TrunkTable) -> Option<String> {
+        let field = table.certificate.as_ref()?;
+        let name = field.get_ref();
+        let label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        if name.len() > CERTIFICATE_LEN_MAX || !name.contains('.') || !name.split('.').all(label) {
+            self.refuse(&field.span(), "certificate is a whole name such as \"sip.carrier.example\"");
+        }
+        if !self.knows_certificates {
+            let why =
+                "certificate needs [edge] sip_tls and tls_client_ca_file: nobody would be asked for one";
+            self.refuse(&field.span(), why);
+        }
+        Some(name.clone())
     }
 
     /// A limit that there may be.
@@ -70,8 +94,8 @@ impl Checker<'_> {
             Some(given) if given.get_ref().is_empty() => {
                 self.refuse(&given.span(), "a trunk without addresses could never call");
             }
-            None if table.register.is_none() => {
-                self.refuse(&table.name.span(), "a trunk needs addresses, or register");
+            None if table.register.is_none() && table.certificate.is_none() => {
+                self.refuse(&table.name.span(), "a trunk needs addresses, certificate or register");
             }
             Some(_) | None => {}
         }
@@ -190,6 +214,8 @@ impl Checker<'_> {
 /// The first is the default: it asks nothing of a carrier and gives what one may ask.
 const REL100: [(&str, Rel100); 3] =
     [("supported", Rel100::Supported), ("off", Rel100::Off), ("require", Rel100::Require)];
+/// The longest name of a host (RFC 1035).
+const CERTIFICATE_LEN_MAX: usize = 253;
 /// Nobody is assigned more at once; a shorter prefix is a mistake.
 const PREFIX_MIN_V4: u8 = 8;
 /// The same for IPv6.

@@ -4,17 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tracing::debug;
+use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use super::{CONNECTIONS_MAX, NetEvent, WRITES_MAX, carry_stream, ws};
-use crate::io::tls::{Tls, TlsStream};
+use crate::io::tls::{Tls, TlsStream, certificate_fault, names};
 use crate::sip::{Flow, Transport};
 
 /// Of all connections, at most so many from one address, or one stranger who says nothing would
@@ -36,6 +37,9 @@ pub struct NetCounters {
     pub no_place: u64,
     /// TLS failed.
     pub tls: u64,
+    /// Their certificate is not vouched for, is out of its time, or is missing where all must
+    /// have one.
+    pub certificate: u64,
     /// What came was no upgrade to a WebSocket that speaks SIP.
     pub upgrade: u64,
     /// A handshake was not over in time.
@@ -47,6 +51,8 @@ pub struct NetCounters {
 pub(super) struct Refused {
     no_place: AtomicU64,
     tls: AtomicU64,
+    certificate: AtomicU64,
+    told: Mutex<Option<Instant>>,
     upgrade: AtomicU64,
     too_slow: AtomicU64,
 }
@@ -57,11 +63,35 @@ impl Refused {
         NetCounters {
             no_place: of(&self.no_place),
             tls: of(&self.tls),
+            certificate: of(&self.certificate),
             upgrade: of(&self.upgrade),
             too_slow: of(&self.too_slow),
         }
     }
+
+    /// A handshake failed. A bad certificate is told of, because somebody wants to talk to us and
+    /// cannot; not each time, because anybody can show one.
+    fn handshake(&self, error: &std::io::Error) {
+        let Some(fault) = certificate_fault(error) else {
+            debug!(%error, "a TLS handshake failed");
+            return count(&self.tls);
+        };
+        count(&self.certificate);
+        let now = Instant::now();
+        if let Ok(mut told) = self.told.lock()
+            && told.is_none_or(|at| now.duration_since(at) >= TELL_EVERY)
+        {
+            *told = Some(now);
+            warn!(
+                fault,
+                "a certificate is not accepted: see tls_client_ca_file, and the far end's certificate"
+            );
+        }
+    }
 }
+
+/// Between two lines of the log about bad certificates.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// One more of them.
 fn count(counter: &AtomicU64) {
@@ -128,52 +158,61 @@ impl Guest {
     /// The handshakes, and then what the connection carries, to its end.
     async fn welcome(self) {
         let Self { stream, flow, tls, refused, events } = self;
-        let by = tokio::time::Instant::now() + HANDSHAKE_MAX;
-        match flow.transport {
-            Transport::Udp | Transport::Tcp => carry(stream, flow, events).await,
-            Transport::Ws => upgrade(stream, flow, by, &refused, events).await,
-            Transport::Tls => {
-                if let Some(stream) = secure(tls, stream, by, &refused).await {
-                    carry(stream, flow, events).await;
+        let by = Instant::now() + HANDSHAKE_MAX;
+        match (flow.transport, tls) {
+            (Transport::Udp | Transport::Tcp, _) => carry(stream, flow, Vec::new(), events).await,
+            (Transport::Ws, _) => upgrade(stream, flow, by, &refused, events).await,
+            (Transport::Tls, Some(tls)) => {
+                if let Some(stream) = secure(tls.accept(stream), by, &refused).await {
+                    let names = names(&stream);
+                    carry(stream, flow, names, events).await;
                 }
             }
-            Transport::Wss => {
-                if let Some(stream) = secure(tls, stream, by, &refused).await {
+            (Transport::Wss, Some(tls)) => {
+                if let Some(stream) = secure(tls.accept_browser(stream), by, &refused).await {
                     upgrade(stream, flow, by, &refused, events).await;
                 }
             }
+            // A reload took the certificate away.
+            (Transport::Tls | Transport::Wss, None) => {}
         }
     }
 }
 
 async fn secure(
-    tls: Option<Tls>,
-    stream: TcpStream,
-    by: tokio::time::Instant,
+    handshake: impl Future<Output = std::io::Result<TlsStream>>,
+    by: Instant,
     refused: &Refused,
 ) -> Option<TlsStream> {
-    match tokio::time::timeout_at(by, tls?.accept(stream)).await {
+    match tokio::time::timeout_at(by, handshake).await {
         Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(error)) => {
-            debug!(%error, "a TLS handshake failed");
-            count(&refused.tls);
-        }
+        Ok(Err(error)) => refused.handshake(&error),
         Err(_) => count(&refused.too_slow),
     }
     None
 }
 
-async fn carry(stream: impl AsyncRead + AsyncWrite, flow: Flow, events: mpsc::Sender<NetEvent>) {
+/// What a connection carries, once its certificate is told of, if there is one.
+async fn carry(
+    stream: impl AsyncRead + AsyncWrite,
+    flow: Flow,
+    names: Vec<String>,
+    events: mpsc::Sender<NetEvent>,
+) {
     let (writer, writes) = mpsc::channel(WRITES_MAX);
-    if events.send(NetEvent::Opened(flow, writer)).await.is_ok() {
-        carry_stream(stream, flow, FIRST_BYTE_MAX, writes, events).await;
+    if events.send(NetEvent::Opened(flow, writer)).await.is_err() {
+        return;
     }
+    if !names.is_empty() && events.send(NetEvent::Vouched { flow, names, dialled: false }).await.is_err() {
+        return;
+    }
+    carry_stream(stream, flow, FIRST_BYTE_MAX, writes, events).await;
 }
 
 async fn upgrade(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     flow: Flow,
-    by: tokio::time::Instant,
+    by: Instant,
     refused: &Refused,
     events: mpsc::Sender<NetEvent>,
 ) {
