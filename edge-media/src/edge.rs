@@ -413,6 +413,11 @@ impl Edge {
         self.sip.take_uplink_news()
     }
 
+    /// Whether a trunk's registrar has yet to answer that it forgot this edge.
+    pub fn is_leaving(&self) -> bool {
+        self.sip.is_leaving()
+    }
+
     /// Whose certificates were not taken since this was asked last.
     pub fn take_certificate_faults(&mut self) -> Vec<CertificateFault> {
         self.sip.take_certificate_faults()

@@ -358,6 +358,10 @@ fn tell_trunk(news: &UplinkNews) {
         UplinkChange::Failed(status) => {
             warn!(trunk, status, "the trunk is not registered, and is tried again: {}", advice(status));
         }
+        UplinkChange::Left => info!(trunk, "the trunk's registration is taken back"),
+        UplinkChange::NotLeft(status) => {
+            warn!(trunk, status, "the trunk's registration is not taken back: it ends by itself");
+        }
         UplinkChange::Stopped => {
             warn!(trunk, "the trunk refuses the registration, and is not asked again: {}", advice(Some(403)));
         }
@@ -483,6 +487,7 @@ impl Shell {
                 _ = tell.tick() => self.tell_counted(),
             }
             if self.edge.standings().next().is_none()
+                && !self.edge.is_leaving()
                 && let Some(done) = self.drained.take()
             {
                 let _ = done.send(());

@@ -269,7 +269,8 @@ pub enum SipCommand {
     /// End the dialog by what its state needs: CANCEL, BYE, or a refusal. `Ended` is told at
     /// once with this cause; what is left to do on the wire goes on without the edge.
     HangUp(DialogKey, LegCause),
-    /// Answer new calls with 503 and `Retry-After` from now on.
+    /// Answer new calls with 503 and `Retry-After` from now on, and take back what trunks'
+    /// registrars have of us.
     Drain,
     /// A new outbound INVITE on behalf of somebody: what a carrier or a softphone does.
     Dial {

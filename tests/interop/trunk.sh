@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A carrier trunk that the edge finds by NAPTR and SRV and registers with, against Kamailio as
 # registrar and proxy: MD5, then, after Kamailio was gone for a while, SHA-256; what `warmbridge
-# trunk` says in each state; and a call from Kamailio to the registered contact.
+# trunk` says in each state; a call from Kamailio to the registered contact; and the end of the
+# registration with that of the edge.
 . "$(dirname "$0")/lib.sh"
 set_up
 
@@ -40,7 +41,7 @@ request_route {
   if (is_method("OPTIONS") && !has_totag()) { sl_send_reply("200", "OK"); exit; }
   if (is_method("REGISTER")) {
     if (!pv_www_authenticate("\$fd", "$TRUNK_PASSWORD", "0")) { www_challenge("\$fd", "1"); exit; }
-    xlog("L_NOTICE", "accepted: \$hdr(Authorization)\n");
+    xlog("L_NOTICE", "accepted: \$hdr(Authorization) for \$hdr(Expires) s\n");
     save("location");
     exit;
   }
@@ -126,5 +127,9 @@ if wait "$sipp"; then ok "a call through Kamailio ends with its BYE"; else faile
 stop "$rtp"
 expect "the caller heard the voice agent" python3 "$HERE/ears.py" hears "$WORK/caller.wav" 650 2
 expect "the call is in the trail" sh -c "'$BINARY' audit list --json --data '$WORK/data' | grep -c chain"
+# Whoever stops is forgotten by the carrier first.
+stop "$EDGE_PID"
+expect "an edge that stops takes its registration back" grep -o "the trunk's registration is taken back" "$WORK/edge.log"
+expect "and Kamailio heard it" grep -o 'for 0 s' "$WORK/kamailio-SHA-256.log"
 expect "no password is in the edge's log" sh -c "! grep -nE '$TRUNK_PASSWORD|$OPERATOR' '$WORK/edge.log'"
 finish

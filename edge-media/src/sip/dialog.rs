@@ -44,6 +44,8 @@ pub(super) enum Peer {
 pub(super) struct Target {
     pub(super) uri: Uri,
     pub(super) flow: Flow,
+    /// What it is reached through.
+    pub(super) routes: Vec<Address>,
 }
 
 /// Whether and how far an INVITE was taken back.

@@ -18,6 +18,9 @@ pub(super) const EXPIRES_MIN_SECS: u32 = 60;
 /// Longer ones are shortened, so that a dead phone is forgotten within the hour.
 const EXPIRES_MAX_SECS: u32 = 3_600;
 
+/// Most proxies between us and a phone that a registration may name (RFC 3327).
+const PATH_MAX: usize = 8;
+
 /// One contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
@@ -25,6 +28,8 @@ pub(super) struct Binding {
     pub(super) contact: Uri,
     /// How it registered, and so how it is reached: a NAT lets nothing else through.
     pub(super) flow: Flow,
+    /// The proxies on the way, nearest to us first (RFC 3327): routes of what is sent there.
+    pub(super) path: Vec<Address>,
     expires_at: Now,
     identity: Identity,
     call_id: String,
@@ -66,7 +71,7 @@ impl Registrar {
     ) -> Result<(), Refusal> {
         let refuse = |status| Err(Refusal { status });
         let default = request.head.number("Expires").unwrap_or(EXPIRES_MAX_SECS);
-        let Some(contacts) = request.head.contacts() else {
+        let (Some(contacts), Some(path)) = (request.head.contacts(), path(request)) else {
             return refuse(400);
         };
         let mut bindings = self.users.get(user).cloned().unwrap_or_default();
@@ -110,6 +115,7 @@ impl Registrar {
             bindings.push(Binding {
                 contact: contact.uri,
                 flow,
+                path: path.clone(),
                 expires_at: now + Duration::from_secs(expires.min(EXPIRES_MAX_SECS).into()),
                 identity,
                 call_id: request.head.call_id.clone(),
@@ -196,6 +202,14 @@ impl Binding {
     }
 }
 
+/// The proxies that a registration came through and wants to be reached by. `None` where they
+/// cannot be read, or are too many.
+fn path(request: &Request) -> Option<Vec<Address>> {
+    let path = request.head.addresses("Path")?;
+    let sound = path.len() <= PATH_MAX && path.iter().all(|hop| hop.uri.is_sip() && !hop.uri.has_headers);
+    sound.then_some(path)
+}
+
 fn identity(contact: &Address) -> Identity {
     match contact.param("+sip.instance").flatten() {
         Some(instance) => {
@@ -271,6 +285,31 @@ mod tests {
             register(&mut registrar, 0, cseq, &lines).unwrap();
         }
         assert_eq!(contacts(&registrar, 1), ["sip:a@new"]);
+    }
+
+    #[test]
+    fn the_way_of_a_registration_is_kept_with_it_and_one_that_makes_no_sense_is_refused() {
+        let mut registrar = Registrar::default();
+        let lines = "Path: <sip:p1@proxy.example;lr>, <sip:p2.example;lr>\r\nContact: <sip:a@h>\r\n";
+        register(&mut registrar, 0, 1, lines).unwrap();
+        let hops = |registrar: &Registrar| -> Vec<String> {
+            let bindings = registrar.bindings(Now::from_millis(1), "ann");
+            bindings.into_iter().flat_map(|binding| binding.path).map(|hop| hop.uri.text).collect()
+        };
+        assert_eq!(hops(&registrar), ["sip:p1@proxy.example;lr", "sip:p2.example;lr"]);
+        let many = "Path: <sip:p.example;lr>\r\n".repeat(PATH_MAX + 1);
+        for bad in [
+            "Path: nowhere\r\n",
+            "Path: <tel:+15555550142>\r\n",
+            "Path: <sip:p.example;lr?Route=x>\r\n",
+            many.as_str(),
+        ] {
+            let lines = format!("{bad}Contact: <sip:a@h>\r\n");
+            assert_eq!(register(&mut registrar, 2, 2, &lines), Err(400), "{bad}");
+        }
+        assert_eq!(hops(&registrar).len(), 2);
+        register(&mut registrar, 3, 3, "Contact: <sip:a@h>\r\n").unwrap();
+        assert_eq!(hops(&registrar), Vec::<String>::new(), "each registration says its own way");
     }
 
     #[test]

@@ -22,6 +22,8 @@ use super::{Flow, SipEvent, Transport};
 const RETRY_MIN: Duration = Duration::from_secs(30);
 /// Longest wait after a failed registration.
 const RETRY_MAX: Duration = Duration::from_secs(1_800);
+/// The option of RFC 3327: whoever lists it knows the header of its name.
+pub(super) const PATH: &str = "path";
 /// Most registrations of ours: a softphone has one.
 const REGISTRATIONS_MAX: usize = 64;
 
@@ -69,6 +71,11 @@ impl Stack {
         match self.registrar.apply(now, &user, flow, request) {
             Ok(()) => {
                 let mut response = request.response(200, Some(&self.random.token()));
+                if request.head.has_token("Supported", PATH) {
+                    for hop in request.head.addresses("Path").unwrap_or_default() {
+                        response.head.push_address("Path", &hop);
+                    }
+                }
                 for binding in self.registrar.bindings(now, &user) {
                     response.head.push_address("Contact", &binding.contact(now));
                 }

@@ -236,7 +236,10 @@ impl Stack {
             }
             SipCommand::Reinvite(key, local) => self.reinvite(now, key, local),
             SipCommand::HangUp(key, cause) => self.hang_up(now, key, cause),
-            SipCommand::Drain => self.draining = true,
+            SipCommand::Drain => {
+                self.draining = true;
+                self.leave_uplinks(now);
+            }
             SipCommand::Register { user, password, registrar, domain, expires_secs } => {
                 self.register(now, user, password, registrar, domain, expires_secs);
             }

@@ -85,6 +85,7 @@ impl Stack {
             parties,
             Phase::Confirmed,
         );
+        dialog.routes = first.routes;
         dialog.credentials = credentials.clone();
         dialog.rel100 = self.config.rel100(flow);
         let (_, request) = dialog.request(&self.config, &mut self.random, Method::Invite, None);
@@ -117,7 +118,7 @@ impl Stack {
                 let bindings = self.registrar.bindings(now, name);
                 let mut targets: Vec<Target> = bindings
                     .into_iter()
-                    .map(|binding| Target { uri: binding.contact, flow: binding.flow })
+                    .map(|binding| Target { uri: binding.contact, flow: binding.flow, routes: binding.path })
                     .collect();
                 let fixed = self.config.user(name).and_then(|user| user.uri.as_ref());
                 if targets.is_empty() {
@@ -134,7 +135,7 @@ impl Stack {
         let peer = self.config.resolve(&uri)?;
         let reachable = is_reachable(peer.ip(), self.config.allow_loopback);
         let flow = Flow { transport: dialog::transport_of(&uri), peer, connection: 0 };
-        reachable.then_some(Target { uri, flow })
+        reachable.then_some(Target { uri, flow, routes: Vec::new() })
     }
 
     fn own_identity(&self, from: Option<&Caller>) -> Address {
@@ -336,6 +337,7 @@ impl Stack {
         dialog.call_id = self.random.token();
         dialog.local = dialog.local.clone().with_tag(&self.random.token());
         dialog.flow = next.flow;
+        dialog.routes = next.routes;
         dialog.remote = Address::new(plain(&next.uri));
         dialog.target = next.uri;
         self.by_call.insert((dialog.call_id.clone(), dialog.local_tag().to_owned()), dialog.key);

@@ -123,6 +123,10 @@ pub enum RegistrationPhase {
     Waiting,
     /// Refused with 403: asking again cannot help until the configuration is loaded again.
     Stopped,
+    /// The edge goes: its contact is being taken back.
+    Leaving,
+    /// It was, or the registrar did not say so in time. Nothing is asked any more.
+    Left,
 }
 
 /// How it stands with a trunk's health.
@@ -165,6 +169,10 @@ pub enum UplinkChange {
     Failed(Option<u16>),
     /// Refused for good.
     Stopped,
+    /// Our contact was taken back: the edge goes.
+    Left,
+    /// It was to be taken back, and the server refused or was silent; it expires by itself.
+    NotLeft(Option<u16>),
     /// Its server answers OPTIONS.
     Up,
     /// Its server does not answer OPTIONS.

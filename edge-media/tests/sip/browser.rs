@@ -34,6 +34,8 @@ struct Page {
     /// What the edge sent, and on which connection.
     sent: Vec<(Flow, String)>,
     closed: Vec<Flow>,
+    /// What a proxy on the way adds to a registration.
+    added: &'static str,
 }
 
 impl Page {
@@ -59,6 +61,7 @@ impl Page {
             heard: Vec::new(),
             sent: Vec::new(),
             closed: Vec::new(),
+            added: "",
         }
     }
 
@@ -86,6 +89,11 @@ impl Page {
                 SipOutput::Close(_) => {}
                 SipOutput::Send(_, bytes) => {
                     let text = String::from_utf8(bytes).unwrap().replace(PHONE, NAMELESS);
+                    let text = if text.starts_with("REGISTER") {
+                        text.replacen("\r\nContent-Length", &format!("{}\r\nContent-Length", self.added), 1)
+                    } else {
+                        text
+                    };
                     self.frame(SOCKET, text.as_bytes());
                 }
             }
@@ -217,4 +225,30 @@ fn keep_alive_in_a_frame_is_answered_in_a_frame() {
     page.frame(SOCKET, b"\r\n\r\n");
     page.frame(SOCKET, b"\r\n");
     assert_eq!(page.sent, [(SOCKET, "\r\n".to_owned())]);
+}
+
+#[test]
+fn a_phone_behind_a_proxy_is_called_along_the_way_that_its_registration_took() {
+    let path = "<sip:token@proxy.example;lr>, <sip:inner.example;lr>";
+    for (added, known) in [
+        (
+            "\r\nRequire: path\r\nSupported: path\r\nPath: <sip:token@proxy.example;lr>, <sip:inner.example;lr>",
+            true,
+        ),
+        ("\r\nPath: <sip:token@proxy.example;lr>, <sip:inner.example;lr>", false),
+    ] {
+        let mut page = Page { added, ..Page::new() };
+        page.register();
+        let accepted = &page.sent.last().unwrap().1;
+        assert!(accepted.starts_with("SIP/2.0 200"), "{accepted}");
+        for hop in path.split(", ") {
+            assert_eq!(accepted.contains(&format!("\r\nPath: {hop}\r\n")), known, "{accepted}");
+        }
+        page.sent.clear();
+        page.call(1);
+        let (_, invite) = &page.sent[0];
+        let routes: Vec<&str> = invite.lines().filter_map(|line| line.strip_prefix("Route: ")).collect();
+        assert_eq!(routes.join(", "), path, "{invite}");
+        assert!(first_line(invite.as_bytes()).contains(NAMELESS), "the phone itself is meant: {invite}");
+    }
 }

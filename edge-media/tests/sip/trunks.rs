@@ -98,6 +98,8 @@ fn an_account_registers_with_either_digest_and_is_refreshed_before_its_end() {
         assert!(is_registered(&world));
         assert_eq!(news(&mut world), [UplinkChange::Registered]);
         assert_eq!(world.stack(CARRIER).contacts("+15555550100"), 1);
+        let (.., register) = &world.wire[0];
+        assert!(String::from_utf8_lossy(register).contains("\r\nSupported: path\r\n"));
         for _ in 0..20 {
             world.run(50_000);
             assert!(is_registered(&world));
@@ -244,4 +246,33 @@ fn a_call_beyond_the_trunk_s_room_is_told_to_come_back_and_one_that_ends_makes_r
     dial(&mut world, CARRIER, 9);
     world.run(100);
     assert!(invited(world.take(EDGE)).is_some());
+}
+
+#[test]
+fn an_edge_that_drains_is_forgotten_by_its_carrier_and_registers_no_more() {
+    let mut world = world(uplink("right", Some(10)), false);
+    world.servers(EDGE, "carrier", &[CARRIER]);
+    world.run(1_000);
+    news(&mut world);
+    assert_eq!(world.stack(CARRIER).contacts("+15555550100"), 1);
+    world.command(EDGE, SipCommand::Drain);
+    assert!(world.stack(EDGE).is_leaving());
+    world.run(1_000);
+    assert_eq!(world.stack(CARRIER).contacts("+15555550100"), 0);
+    assert!(!world.stack(EDGE).is_leaving());
+    assert_eq!(news(&mut world), [UplinkChange::Left]);
+    world.run(600_000);
+    assert_eq!(world.stack(CARRIER).contacts("+15555550100"), 0, "nor does it come back");
+    assert_eq!(state(&world).registration.unwrap().phase, RegistrationPhase::Left);
+}
+
+#[test]
+fn a_carrier_that_is_gone_keeps_no_edge_from_draining() {
+    let mut world = world(uplink("right", None), false);
+    world.servers(EDGE, "carrier", &[CARRIER]);
+    world.run(1_000);
+    world.stacks.remove(&address(CARRIER));
+    world.command(EDGE, SipCommand::Drain);
+    world.run(5_000);
+    assert!(!world.stack(EDGE).is_leaving());
 }

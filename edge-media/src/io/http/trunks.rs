@@ -51,6 +51,8 @@ fn shown_registration(at: Moment, of: &RegistrationState) -> Value {
             RegistrationPhase::Registered => "registered",
             RegistrationPhase::Waiting => "waiting",
             RegistrationPhase::Stopped => "stopped",
+            RegistrationPhase::Leaving => "leaving",
+            RegistrationPhase::Left => "left",
         },
         // A refresh that is under way or has failed takes nothing away before the end.
         "registered": of.until.is_some(),

@@ -21,6 +21,9 @@ const LONGER_MAX: u32 = 2;
 /// latest, so that an edge that registers many accounts does not refresh them all at once,
 /// and at least one further attempt fits before the end.
 const REFRESH_PERCENT: (u64, u64) = (50, 25);
+/// How long the registrar may take to forget us: a process that ends waits for it, and the
+/// contact expires by itself.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// Jitter that is added to a wait, in percent of it.
 const JITTER_PERCENT: u64 = 20;
 
@@ -35,6 +38,8 @@ pub(super) enum Input {
     Silence,
     /// Its server answers OPTIONS again.
     Reachable,
+    /// The edge goes: our contact is to be taken back.
+    Leave,
 }
 
 /// What a final answer says.
@@ -113,10 +118,13 @@ impl Machine {
 
     /// Takes one input; `draw` is any number.
     pub(super) fn handle(&mut self, now: Now, input: Input, draw: u64) -> Step {
-        if self.servers.is_empty() {
+        if self.servers.is_empty() && input != Input::Leave {
             return Step::Rest;
         }
         match (input, self.phase) {
+            (Input::Leave, _) => self.leave(now),
+            (_, RegistrationPhase::Left) => Step::Rest,
+            (input, RegistrationPhase::Leaving) => self.go(now, input),
             // One question at a time; its answer or its silence is on the way.
             (Input::Due | Input::Reachable, RegistrationPhase::Asking) => Step::Rest,
             (Input::Reachable, RegistrationPhase::Registered | RegistrationPhase::Stopped) => Step::Rest,
@@ -163,8 +171,14 @@ impl Machine {
         self.at = (self.at + 1).checked_rem(self.servers.len()).unwrap_or(0);
     }
 
+    /// What is asked for; nothing is asked for by an edge that goes (RFC 3261 section 10.2.2).
     pub(super) const fn expires_secs(&self) -> u32 {
-        self.expires_secs
+        if matches!(self.phase, RegistrationPhase::Leaving) { 0 } else { self.expires_secs }
+    }
+
+    /// Whether our contact is being taken back.
+    pub(super) const fn is_leaving(&self) -> bool {
+        matches!(self.phase, RegistrationPhase::Leaving)
     }
 
     pub(super) const fn deadline(&self) -> Option<Now> {
@@ -185,6 +199,65 @@ impl Machine {
             failures: self.failures,
             last: self.last,
         }
+    }
+
+    /// Takes our contact back where the registrar may have it, also from a question of ours that
+    /// has no answer yet.
+    fn leave(&mut self, now: Now) -> Step {
+        let kept = self.until.is_some_and(|until| until > now);
+        match self.phase {
+            RegistrationPhase::Leaving | RegistrationPhase::Left => Step::Rest,
+            RegistrationPhase::Unresolved
+            | RegistrationPhase::Registered
+            | RegistrationPhase::Waiting
+            | RegistrationPhase::Stopped
+                if !kept =>
+            {
+                self.end(None)
+            }
+            RegistrationPhase::Unresolved
+            | RegistrationPhase::Asking
+            | RegistrationPhase::Registered
+            | RegistrationPhase::Waiting
+            | RegistrationPhase::Stopped => {
+                (self.failed, self.stale, self.longer) = (0, 0, 0);
+                self.phase = RegistrationPhase::Leaving;
+                self.next = Some(now + LEAVE_MAX);
+                Step::Ask { answered: false }
+            }
+        }
+    }
+
+    /// What follows while our contact is being taken back: the answer to a challenge, or the end.
+    fn go(&mut self, now: Now, input: Input) -> Step {
+        match input {
+            Input::Answer(Answer { status: 401 | 407, challenge: Some(asked), .. })
+                if asked != Asked::Again && self.stale < STALE_MAX =>
+            {
+                self.note(now, Some(401));
+                self.stale += 1;
+                Step::Ask { answered: true }
+            }
+            Input::Answer(answer) => {
+                self.note(now, Some(answer.status));
+                self.end(Some(match answer.status {
+                    200..=299 => UplinkChange::Left,
+                    status => UplinkChange::NotLeft(Some(status)),
+                }))
+            }
+            Input::Silence | Input::Due => {
+                self.note(now, None);
+                self.end(Some(UplinkChange::NotLeft(None)))
+            }
+            Input::Reachable | Input::Leave => Step::Rest,
+        }
+    }
+
+    const fn end(&mut self, news: Option<UplinkChange>) -> Step {
+        self.phase = RegistrationPhase::Left;
+        (self.next, self.until, self.since) = (None, None, None);
+        self.news = news;
+        Step::Rest
     }
 
     fn begin(&mut self) -> Step {
@@ -411,6 +484,70 @@ mod tests {
         assert_eq!((machine.deadline(), machine.state(at(300)).until), (None, None));
         assert_eq!(machine.handle(at(301), Input::Reachable, 0), Step::Rest);
         assert_eq!(machine.handle(at(302), Input::Due, 0), Step::Ask { answered: false });
+    }
+
+    /// A machine whose contact the first of these has.
+    fn registered() -> Machine {
+        let mut machine = asking(&[FIRST, SECOND]);
+        machine.handle(at(0), answer(200), 0);
+        machine.take_news();
+        machine
+    }
+
+    #[test]
+    fn an_edge_that_goes_takes_its_contact_back_and_asks_for_nothing_any_more() {
+        let mut machine = registered();
+        assert_eq!(machine.handle(at(1), Input::Leave, 0), Step::Ask { answered: false });
+        assert_eq!(machine.expires_secs(), 0);
+        assert_eq!(machine.handle(at(1), Input::Leave, 0), Step::Rest, "once");
+        assert_eq!(machine.handle(at(1), challenge(Asked::First), 0), Step::Ask { answered: true });
+        assert_eq!(machine.handle(at(1), Input::Reachable, 0), Step::Rest);
+        assert!(machine.is_leaving());
+        assert_eq!(machine.handle(at(2), answer(200), 0), Step::Rest);
+        assert_eq!(machine.take_news(), Some(UplinkChange::Left));
+        assert_eq!(
+            (machine.is_leaving(), machine.deadline(), machine.state(at(2)).until),
+            (false, None, None)
+        );
+        for input in [Input::Due, Input::Reachable, Input::Leave] {
+            assert_eq!(machine.handle(at(900), input, 0), Step::Rest, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_registrar_that_refuses_or_is_silent_keeps_no_edge_from_going() {
+        for (input, when, status) in [
+            (answer(500), 1, Some(500)),
+            (answer(403), 1, Some(403)),
+            (challenge(Asked::Again), 1, Some(401)),
+            (Input::Silence, 1, None),
+            (Input::Due, 6, None),
+        ] {
+            let mut machine = registered();
+            machine.handle(at(1), Input::Leave, 0);
+            assert_eq!(machine.deadline(), Some(at(6)), "no longer than that");
+            assert_eq!(machine.handle(at(when), input, 0), Step::Rest);
+            assert_eq!(machine.take_news(), Some(UplinkChange::NotLeft(status)));
+            assert!(!machine.is_leaving());
+        }
+    }
+
+    #[test]
+    fn what_no_registrar_has_is_not_taken_back_and_what_one_may_have_is() {
+        let mut waiting = asking(&[FIRST]);
+        waiting.handle(at(0), Input::Silence, 0);
+        waiting.take_news();
+        let mut lapsed = registered();
+        for machine in [&mut Machine::new(600), &mut waiting, &mut lapsed] {
+            let _ = machine.learn(at(0), &[FIRST.parse().unwrap()]);
+            let was = machine.state(at(601)).phase;
+            let step = machine.handle(at(601), Input::Leave, 0);
+            let asks = was == RegistrationPhase::Asking;
+            assert_eq!(step == Step::Rest, !asks, "{was:?}");
+            assert_eq!(machine.take_news(), None);
+        }
+        let mut asked = asking(&[FIRST]);
+        assert_eq!(asked.handle(at(0), Input::Leave, 0), Step::Ask { answered: false });
     }
 
     #[test]

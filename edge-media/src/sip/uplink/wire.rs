@@ -13,6 +13,7 @@ use crate::sip::auth::Challenge;
 use crate::sip::dialog;
 use crate::sip::header::{Address, Method, Uri};
 use crate::sip::message::{Contacts, Head, Request, Response};
+use crate::sip::registration::PATH;
 use crate::sip::stack::{Stack, Timer, Use};
 use crate::sip::{Flow, Transport};
 
@@ -110,6 +111,23 @@ impl Stack {
 
     pub(in crate::sip) fn on_uplink_due(&mut self, now: Now, trunk: &str) {
         self.with_uplink(now, trunk, |stack, uplink| stack.drive(now, uplink, Input::Due));
+    }
+
+    /// The edge goes: what registrars have of it is taken back.
+    pub(in crate::sip) fn leave_uplinks(&mut self, now: Now) {
+        let trunks: Vec<String> = self.uplinks.keys().cloned().collect();
+        for trunk in trunks {
+            self.with_uplink(now, &trunk, |stack, uplink| {
+                if !uplink.config.query {
+                    stack.drive(now, uplink, Input::Leave);
+                }
+            });
+        }
+    }
+
+    /// Whether a registrar has yet to answer that it forgot us.
+    pub fn is_leaving(&self) -> bool {
+        self.uplinks.values().any(|uplink| uplink.machine.is_leaving())
     }
 
     pub(in crate::sip) fn on_uplink_silence(&mut self, now: Now, trunk: &str) {
@@ -237,6 +255,8 @@ impl Stack {
             UplinkChange::Registered => "trunk_registered",
             UplinkChange::Failed(_) => "trunk_register_failed",
             UplinkChange::Stopped => "trunk_register_stopped",
+            UplinkChange::Left => "trunk_left",
+            UplinkChange::NotLeft(_) => "trunk_not_left",
             UplinkChange::Up => "trunk_up",
             UplinkChange::Down(_) => "trunk_down",
         });
@@ -272,6 +292,8 @@ impl Stack {
             let contact = dialog::contact(&self.config, Some(&Pii::new(account.user.clone())), flow);
             head.push_address("Contact", &contact);
             head.push("Expires", uplink.machine.expires_secs().to_string());
+            // A proxy on the way may add itself; what comes back by it needs nothing of us.
+            head.push("Supported", PATH);
         }
         for (name, value) in &uplink.answers {
             head.push(name, value.clone());
