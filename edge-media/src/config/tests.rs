@@ -34,9 +34,13 @@ fn files(path: &Path) -> io::Result<String> {
     let name = path.to_string_lossy();
     Ok(match &*name {
         "missing" => return Err(io::Error::from(io::ErrorKind::NotFound)),
+        "/etc/warmbridge/edge.key" => include_str!("../../tests/data/tls/edge.key").to_owned(),
         _ if name.ends_with(".key") => "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=\n".to_owned(),
         _ if name.ends_with(".webhook") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n".to_owned(),
-        "edge.crt" => include_str!("../../tests/data/tls/edge.pem").to_owned(),
+        "edge.crt"
+        | "/etc/warmbridge/edge.pem"
+        | "/etc/warmbridge/roots.pem"
+        | "/etc/warmbridge/carriers.pem" => include_str!("../../tests/data/tls/edge.pem").to_owned(),
         "edge.pk" => include_str!("../../tests/data/tls/edge.key").to_owned(),
         _ => format!("a-secret-of-{name}-that-is-long\n"),
     })
@@ -72,6 +76,39 @@ fn the_annotated_example_is_valid_and_gives_no_warning_about_itself() {
     assert_eq!(config.edge.public_url, "https://handoff.example");
     assert!(config.audit.tag_key.is_some());
     assert_eq!(config.warnings, []);
+}
+
+/// The annotated example with lines that begin so used, and what belongs to them.
+fn uncommented(text: &str, starts: &[&str]) -> String {
+    let mut used = String::new();
+    let mut within = false;
+    for line in text.lines() {
+        let bare = line.strip_prefix("# ");
+        let begins = bare.is_some_and(|bare| starts.iter().any(|start| bare.starts_with(start)));
+        // A table goes on for as long as there are keys.
+        let is_key = bare.is_some_and(|bare| bare.contains(" = ") && !bare.starts_with(char::is_uppercase));
+        within = begins || (within && is_key && starts.contains(&"[[trunk]]"));
+        used.push_str(if within { bare.unwrap_or(line) } else { line });
+        used.push('\n');
+    }
+    used
+}
+
+#[test]
+fn each_style_of_trunk_in_the_annotated_example_is_accepted() {
+    let text = include_str!("../../../warmbridge.example.toml");
+    let secure = ["sip_tls = ", "sip_wss = ", "sip_ws = ", "tls_", "phones_srtp = "];
+    let text = uncommented(&uncommented(text, &secure), &["[[trunk]]"]);
+    let config = parse(&text).unwrap();
+    let trunks: Vec<&str> = config.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
+    assert_eq!(trunks, ["carrier", "registered", "failover", "by-address", "encrypted", "certified"]);
+    let named = |name: &str| config.trunks.iter().find(|trunk| trunk.name == name).unwrap();
+    assert!(named("by-address").uplink.as_ref().is_some_and(|uplink| uplink.account.is_none()));
+    assert!(named("registered").uplink.as_ref().is_some_and(|uplink| uplink.account.is_some()));
+    assert_eq!(named("encrypted").srtp, SrtpPolicy::Required);
+    assert_eq!(named("certified").certificate.as_deref(), Some("sip.carrier.example"));
+    assert!(config.edge.sip_wss.is_some() && config.edge.sip_ws.is_some() && config.edge.tls.is_some());
+    assert_eq!(config.edge.phones_srtp, SrtpPolicy::Required);
 }
 
 #[test]
