@@ -7,7 +7,7 @@
 //! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
 //! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp`, `sdes` and
 //! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`, `room`; then the [`Stack`] itself: `stack`
-//! (admission and dispatch), `uas`, `reliable`, `within`, `refer`, `uac`, `early`,
+//! (admission and dispatch), `certificate`, `size`, `uas`, `reliable`, `within`, `refer`, `uac`, `early`,
 //! `reinvite`, `update`, `registration`, `uplink` (what is kept up with trunks).
 //!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
@@ -19,6 +19,7 @@ use handoff::call::outcome::LegCause;
 use handoff::pii::Pii;
 
 mod auth;
+mod certificate;
 mod deadlines;
 mod dialog;
 mod early;
@@ -36,6 +37,7 @@ mod reliable;
 mod room;
 mod sdes;
 mod sdp;
+mod size;
 mod stack;
 mod stream;
 mod transaction;

@@ -244,6 +244,9 @@ impl Net {
         let tls = self.tls.borrow().clone();
         let names = self.names.get(&peer.ip()).cloned().unwrap_or_else(|| vec![peer.ip().to_string()]);
         tokio::spawn(async move {
+            // Whatever was sent before the connection had a number is lost with it.
+            let unnumbered = NetEvent::Closed(Flow { connection: 0, ..flow });
+            let told = events.clone();
             match tokio::time::timeout(CONNECT_MAX, dial(transport, peer, tls, &names)).await {
                 Ok(Ok(Stream::Plain(stream))) => carry_stream(stream, flow, IDLE_MAX, writes, events).await,
                 Ok(Ok(Stream::Tls(stream))) => {
@@ -260,6 +263,7 @@ impl Net {
                     let _ = events.send(NetEvent::Closed(flow)).await;
                 }
             }
+            let _ = told.send(unnumbered).await;
         });
     }
 }
@@ -511,6 +515,34 @@ mod tests {
         assert!(heard.is_empty());
         assert!(at_far.try_recv().is_err());
         assert_eq!(far.counters(), NetCounters { certificate: 1, ..NetCounters::default() });
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_refused_is_told_of_as_the_flow_that_asked_for_it() {
+        let (mut net, mut events) = Net::bind(Listeners::of_udp(LOOPBACK)).await.unwrap();
+        let nobody = TcpListener::bind(LOOPBACK).await.unwrap();
+        let asked = Flow { transport: Transport::Tcp, peer: nobody.local_addr().unwrap(), connection: 0 };
+        drop(nobody);
+        net.send(asked, b"INVITE".to_vec());
+        let Some(NetEvent::Closed(numbered)) = events.recv().await else { panic!("closed") };
+        assert_ne!(numbered, asked);
+        assert!(matches!(events.recv().await, Some(NetEvent::Closed(flow)) if flow == asked));
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_to_a_peer_whose_connection_is_open_reuses_it() {
+        let (mut net, mut events) =
+            Net::bind(Listeners { tcp: Some(LOOPBACK), ..Listeners::of_udp(LOOPBACK) }).await.unwrap();
+        let mut phone = TcpStream::connect(net.bound.tcp.unwrap()).await.unwrap();
+        let Some(NetEvent::Opened(flow, writer)) = events.recv().await else { panic!("opened") };
+        net.opened(flow, writer);
+        for connection in [flow.connection, 0] {
+            net.send(Flow { connection, ..flow }, b"OPTIONS".to_vec());
+            let mut heard = [0; 7];
+            phone.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"OPTIONS");
+        }
+        assert!(events.try_recv().is_err(), "no other connection was made");
     }
 
     #[tokio::test]

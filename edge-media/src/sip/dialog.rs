@@ -74,10 +74,6 @@ pub(super) struct Calling {
     pub(super) authorized: bool,
     /// The peer's Min-SE was obeyed.
     pub(super) interval_raised: bool,
-    /// It went over TCP only because of its size.
-    pub(super) moved_to_tcp: bool,
-    /// TCP failed: send it by UDP, whatever its size.
-    pub(super) datagram_only: bool,
 }
 
 impl Calling {
@@ -95,8 +91,6 @@ impl Calling {
             credentials: None,
             authorized: false,
             interval_raised: false,
-            moved_to_tcp: false,
-            datagram_only: false,
         }
     }
 }

@@ -109,16 +109,22 @@ impl<K: Ord + Clone> Buckets<K> {
     }
 }
 
-/// Sources that are not listened to for a while.
-#[derive(Debug, Default)]
-pub(super) struct Bans {
-    until: BTreeMap<IpAddr, Now>,
+/// Sources that are not listened to for a while; or whatever else is left alone for as long.
+#[derive(Debug)]
+pub(super) struct Bans<K = IpAddr> {
+    until: BTreeMap<K, Now>,
 }
 
-impl Bans {
+impl<K> Default for Bans<K> {
+    fn default() -> Self {
+        Self { until: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Copy> Bans<K> {
     /// Stops listening to a source. One that is banned already is banned no longer for it:
     /// what it sends meanwhile is not read.
-    pub(super) fn ban(&mut self, now: Now, source: IpAddr) {
+    pub(super) fn ban(&mut self, now: Now, source: K) {
         if self.until.len() >= BANS_MAX && !self.until.contains_key(&source) {
             self.until.retain(|_, until| *until > now);
         }
@@ -132,7 +138,7 @@ impl Bans {
     }
 
     /// Whether a source is not listened to now.
-    pub(super) fn holds(&self, now: Now, source: IpAddr) -> bool {
+    pub(super) fn holds(&self, now: Now, source: K) -> bool {
         self.until.get(&source).is_some_and(|until| *until > now)
     }
 }
@@ -143,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_ban_ends_by_itself() {
-        let mut bans = Bans::default();
+        let mut bans: Bans = Bans::default();
         let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         bans.ban(Now::ZERO, one);
         assert!(bans.holds(Now::from_millis(599_999), one) && !bans.holds(Now::ZERO, other));
@@ -152,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_table_of_bans_is_bounded_and_loses_the_one_that_ends_first() {
-        let mut bans = Bans::default();
+        let mut bans: Bans = Bans::default();
         let source = |number: u32| IpAddr::from(number.to_be_bytes());
         for number in 0..5_000 {
             bans.ban(Now::from_millis(number.into()), source(number));

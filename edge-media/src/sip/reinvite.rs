@@ -243,7 +243,7 @@ impl Stack {
         };
         let Some(open) = dialog.reinvite.take() else {
             self.transactions.abandon(id);
-            self.uses.remove(&id);
+            self.ended(id);
             dialog.reinvite_transaction = None;
             return;
         };

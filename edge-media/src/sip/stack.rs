@@ -27,15 +27,11 @@ use super::uplink::{Uplink, UplinkConfig, UplinkNews};
 use super::{DialogKey, Flow, SipCommand, SipEvent, SipOutput, Transport};
 
 /// Connections whose stream is read; the shell caps what it accepts as well.
-const STREAMS_MAX: usize = 4_096;
+pub(super) const STREAMS_MAX: usize = 4_096;
 /// Most dialogs at once, ringing and ending ones included.
 pub(super) const DIALOGS_MAX: usize = 8_192;
 /// A NAT forgets a UDP flow after 30 s in the worst common case.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
-/// Names of one certificate that are looked at: a trunk's has a handful.
-const NAMES_MAX: usize = 32;
-/// Faults of certificates that wait to be told of; they are taken after each input.
-const CERTIFICATE_FAULTS_MAX: usize = 16;
 /// Keep-alive of whoever opened a connection, and the answer to it (RFC 5626 section 4.4.1).
 const PING: &[u8] = b"\r\n\r\n";
 const PONG: &[u8] = b"\r\n";
@@ -105,11 +101,15 @@ pub struct Stack {
     pub(super) room: Room,
     pub(super) uplinks: BTreeMap<String, Uplink>,
     pub(super) uplink_news: Vec<UplinkNews>,
-    certificate_faults: Vec<CertificateFault>,
+    pub(super) certificate_faults: Vec<CertificateFault>,
     pub(super) auth: Authenticator,
     pub(super) failures: Buckets<IpAddr>,
     pub(super) user_failures: Buckets<(IpAddr, String)>,
     bans: Bans,
+    /// Requests that went over TCP for their size alone, and where they would have gone.
+    pub(super) moved: BTreeMap<TransactionId, (Flow, Request)>,
+    /// Peers that refused TCP.
+    pub(super) without_tcp: Bans<SocketAddr>,
     streams: BTreeMap<Flow, Framer>,
     sources: Buckets<IpAddr>,
     pub(super) tag_key: [u8; 32],
@@ -143,6 +143,8 @@ impl Stack {
             failures: Buckets::per_minute(FAILURES_MAX, FAILURES_MAX),
             user_failures: Buckets::per_minute(USER_FAILURES_MAX, USER_FAILURES_MAX),
             bans: Bans::default(),
+            moved: BTreeMap::new(),
+            without_tcp: Bans::default(),
             streams: BTreeMap::new(),
             sources: Buckets::new(config.source_rate, config.source_rate.saturating_mul(3)),
             config,
@@ -186,20 +188,6 @@ impl Stack {
         std::mem::take(&mut self.out)
     }
 
-    /// The far end of a connection has shown a certificate with these names, and somebody has
-    /// verified it; where we `dialled`, also that it has the name that was dialled. Comes before
-    /// the first byte of the connection.
-    #[must_use = "outputs are the only effect a stack has"]
-    pub fn vouched(&mut self, flow: Flow, names: Vec<String>, dialled: bool) -> Vec<SipOutput> {
-        self.vouch(flow, names, dialled);
-        std::mem::take(&mut self.out)
-    }
-
-    /// Whose certificates were not taken since this was asked last.
-    pub fn take_certificate_faults(&mut self) -> Vec<CertificateFault> {
-        std::mem::take(&mut self.certificate_faults)
-    }
-
     /// A connection is gone, or could not be made (then with the flow of the `Send`).
     #[must_use = "outputs are the only effect a stack has"]
     pub fn connection_closed(&mut self, now: Now, flow: Flow) -> Vec<SipOutput> {
@@ -214,6 +202,7 @@ impl Stack {
         }
         let mut progress = Vec::new();
         self.transactions.connection_closed(now, flow, &mut progress);
+        let progress = self.back_to_datagrams(now, progress);
         self.advance(now, progress);
         std::mem::take(&mut self.out)
     }
@@ -389,44 +378,7 @@ impl Stack {
         self.bans.ban(now, flow.peer.ip().to_canonical());
     }
 
-    fn vouch(&mut self, flow: Flow, mut names: Vec<String>, dialled: bool) {
-        names.truncate(NAMES_MAX);
-        if self.config.vouched.len() >= STREAMS_MAX {
-            self.counters.count("streams_full");
-            self.close(flow);
-            return;
-        }
-        self.config.vouched.insert(flow, names.clone());
-        // Phones show no certificate to whom they dial, so this is a trunk's, and of none here.
-        if !dialled && self.config.trunk(flow).is_none() {
-            self.counters.count("certificate_of_nobody");
-            self.blame(CertificateFault::Unknown { names });
-            self.close(flow);
-        }
-    }
-
-    /// Whether a connection comes from where a trunk is, without the trunk's certificate: then
-    /// it is closed. A datagram proves nothing about its sender, and is a stranger's.
-    fn refuses_uncertified(&mut self, flow: Flow) -> bool {
-        if !flow.transport.is_stream() || self.registrar.has(flow) {
-            return false;
-        }
-        let Some(trunk) = self.config.lacking(flow).map(|trunk| trunk.name.clone()) else {
-            return false;
-        };
-        self.counters.count("trunk_without_certificate");
-        self.blame(CertificateFault::Lacking { trunk });
-        self.close(flow);
-        true
-    }
-
-    fn blame(&mut self, fault: CertificateFault) {
-        if self.certificate_faults.len() < CERTIFICATE_FAULTS_MAX {
-            self.certificate_faults.push(fault);
-        }
-    }
-
-    fn close(&mut self, flow: Flow) {
+    pub(super) fn close(&mut self, flow: Flow) {
         self.streams.remove(&flow);
         self.timers.clear(&Timer::Stream(flow));
         self.out.push(SipOutput::Close(flow));
@@ -488,7 +440,7 @@ impl Stack {
             Timer::Cancelled(key) => self.with(key, |stack, dialog| {
                 if let Some(id) = dialog.invite.take() {
                     stack.transactions.abandon(id);
-                    stack.uses.remove(&id);
+                    stack.ended(id);
                 }
             }),
             Timer::Stream(flow) => {
@@ -529,7 +481,7 @@ impl Stack {
                     Some(Use::Health(trunk)) => self.on_health(now, &trunk, None),
                     Some(Use::Nothing) | None => {}
                 },
-                Progress::Over(id) => match self.uses.remove(&id) {
+                Progress::Over(id) => match self.ended(id) {
                     Some(Use::Invite(key)) => self.with(key, |_, dialog| {
                         dialog.invite = dialog.invite.filter(|invite| *invite != id);
                     }),
@@ -548,6 +500,12 @@ impl Stack {
                 },
             }
         }
+    }
+
+    /// What a transaction that is over was for.
+    pub(super) fn ended(&mut self, id: TransactionId) -> Option<Use> {
+        self.moved.remove(&id);
+        self.uses.remove(&id)
     }
 
     /// Works on one dialog, taken out of the table meanwhile, and forgets it once it is over.
@@ -612,8 +570,12 @@ impl Stack {
         request: &mut Request,
         purpose: Use,
     ) -> Option<TransactionId> {
-        let flow = self.fit(flow, request);
-        self.start_on(now, flow, request, purpose)
+        let fitting = self.fit(now, flow, request);
+        let id = self.start_on(now, fitting, request, purpose)?;
+        if fitting != flow {
+            self.moved.insert(id, (flow, request.clone()));
+        }
+        Some(id)
     }
 
     /// Starts a client transaction on exactly this flow.
@@ -636,16 +598,6 @@ impl Stack {
         id
     }
 
-    /// Moves a request that is too large for a datagram to TCP.
-    fn fit(&mut self, flow: Flow, request: &mut Request) -> Flow {
-        if flow.transport.is_stream() || request.print().len() <= DATAGRAM_BYTES_MAX {
-            return flow;
-        }
-        let flow = Flow { transport: Transport::Tcp, peer: flow.peer, connection: 0 };
-        request.head.vias = vec![super::dialog::via(&self.config, &mut self.random, flow)];
-        flow
-    }
-
     /// Answers in a transaction.
     pub(super) fn respond(&mut self, now: Now, id: TransactionId, response: &Response) {
         let mut progress = Vec::new();
@@ -662,6 +614,3 @@ impl Stack {
         (early || dialog.is_remote_tag(request.head.from.tag())).then_some(key)
     }
 }
-
-/// RFC 3261 section 18.1.1: above it a request goes over TCP, so that no fragment is lost.
-const DATAGRAM_BYTES_MAX: usize = 1_300;

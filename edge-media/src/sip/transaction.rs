@@ -134,14 +134,27 @@ impl Transactions {
         request: &Request,
         out: &mut Vec<Progress>,
     ) -> Option<TransactionId> {
-        let branch = request.head.vias.first()?.branch()?.to_owned();
         if self.entries.len() >= TRANSACTIONS_MAX {
             return None;
         }
+        let id = self.fresh_id();
+        self.restart(now, id, flow, request, out)
+    }
+
+    /// Sends a request once more in the place of a transaction that is over: whoever knows that
+    /// by its id need not hear of it.
+    pub(super) fn restart(
+        &mut self,
+        now: Now,
+        id: TransactionId,
+        flow: Flow,
+        request: &Request,
+        out: &mut Vec<Progress>,
+    ) -> Option<TransactionId> {
+        let branch = request.head.vias.first()?.branch()?.to_owned();
         let timers = machine::Timers::default();
         let (client, outputs) =
             machine::ClientTransaction::new(request.to_wire()?, reliability(flow), timers);
-        let id = self.fresh_id();
         let key = (branch, request.head.method.clone());
         self.clients.insert(key.clone(), id);
         self.entries.insert(id, Entry { machine: Machine::Client(client, key), flow });
@@ -283,16 +296,17 @@ impl Transactions {
         }
     }
 
-    /// A connection is gone: its client transactions get no answer any more.
+    /// A connection is gone: its client transactions get no answer any more. Those that have
+    /// theirs only wait for repeats of it, and are ended by their own timers.
     pub(super) fn connection_closed(&mut self, now: Now, flow: Flow, out: &mut Vec<Progress>) {
         let on_it: Vec<TransactionId> =
             self.entries.iter().filter(|(_, entry)| entry.flow == flow).map(|(id, _)| *id).collect();
         for id in on_it {
             let outputs = match self.entries.get_mut(&id).map(|entry| &mut entry.machine) {
-                Some(Machine::Client(client, _)) => client.on_transport_error(),
+                Some(Machine::Client(client, _)) if is_unanswered(client) => client.on_transport_error(),
                 // A response may still leave over a new connection or never; the machine's
                 // own timers end it.
-                Some(Machine::Server(..)) | None => continue,
+                Some(Machine::Server(..) | Machine::Client(..)) | None => continue,
             };
             self.apply(now, id, outputs, out);
         }
@@ -379,6 +393,12 @@ impl Transactions {
             }
         }
     }
+}
+
+/// Whether the final answer is yet to come.
+fn is_unanswered(client: &machine::ClientTransaction) -> bool {
+    use machine::ClientState::{Accepted, Completed, Terminated};
+    !matches!(client.state(), Accepted | Completed | Terminated)
 }
 
 fn reliability(flow: Flow) -> machine::Reliability {

@@ -197,14 +197,7 @@ impl Stack {
         }
         request.head.push("Content-Type", SDP);
         request.head.body = dialog.negotiation.offer(calling.local);
-        let purpose = Use::Invite(dialog.key);
-        dialog.invite = if calling.datagram_only {
-            self.start_on(now, flow, &request, purpose)
-        } else {
-            self.start(now, flow, &mut request, purpose)
-        };
-        let used = dialog.invite.and_then(|id| self.transactions.flow(id));
-        calling.moved_to_tcp = used.is_some_and(|used| used.transport != flow.transport);
+        dialog.invite = self.start(now, flow, &mut request, Use::Invite(dialog.key));
         calling.request = request;
         calling.provisional = false;
         dialog.phase = Phase::Calling(calling);
@@ -305,17 +298,6 @@ impl Stack {
     pub(super) fn on_invite_unanswered(&mut self, now: Now, dialog: &mut Dialog) {
         dialog.invite = None;
         if dialog.ended {
-            return;
-        }
-        if let Phase::Calling(calling) = &mut dialog.phase
-            && calling.moved_to_tcp
-            && !std::mem::replace(&mut calling.datagram_only, true)
-        {
-            // RFC 3261 section 18.1.1: where TCP is refused, a large datagram is the best left.
-            dialog.local_cseq += 1;
-            calling.request.head.cseq = dialog.local_cseq;
-            let interval = self.interval();
-            self.send_invite(now, dialog, None, interval);
             return;
         }
         if !self.next_target(now, dialog) {

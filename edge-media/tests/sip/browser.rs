@@ -252,3 +252,16 @@ fn a_phone_behind_a_proxy_is_called_along_the_way_that_its_registration_took() {
         assert!(first_line(invite.as_bytes()).contains(NAMELESS), "the phone itself is meant: {invite}");
     }
 }
+
+#[test]
+fn a_call_that_was_answered_outlives_its_connection() {
+    let mut page = Page::new();
+    page.register();
+    page.call(1);
+    let key = invited(&page.heard).unwrap();
+    let outputs = page.phone.command(page.now, SipCommand::Answer(key, media(PHONE, Direction::SendRecv)));
+    page.of_phone(outputs);
+    page.told.clear();
+    page.lose();
+    assert_eq!(page.told, [SipEvent::Registered { user: "ann".to_owned(), contacts: 0 }], "audio goes on");
+}

@@ -404,22 +404,85 @@ fn a_refresh_that_finds_no_dialog_ends_the_call() {
 fn a_request_too_large_for_a_datagram_goes_over_tcp_and_falls_back() {
     let mut world = World::edge_carrier_phone(13);
     world.drop_if = Some(|text| text.contains("SIP/2.0/TCP"));
+    dial_long(&mut world, 1);
+    let sent = String::from_utf8(world.wire[0].3.clone()).unwrap();
+    assert!(sent.contains("Via: SIP/2.0/TCP "), "{sent}");
+    world.close(CARRIER, EDGE, 0);
+    let again = String::from_utf8(world.wire[1].3.clone()).unwrap();
+    let bare = |text: &str| text.replace("SIP/2.0/TCP", "SIP/2.0/UDP");
+    assert_eq!(again, bare(&sent), "the same request, by another way");
+    world.run(100);
+    let inbound = invited(&world.take(EDGE)).unwrap();
+
+    // Whatever is too large from now on stays with datagrams, which TCP's peer has shown to take.
+    world.command(EDGE, SipCommand::Answer(inbound, media(EDGE, Direction::SendRecv)));
+    world.run(100);
+    let before = world.wire.len();
+    dial_long(&mut world, 3);
+    world.run(100);
+    assert!(world.wire[before..].iter().all(|(.., bytes)| !String::from_utf8_lossy(bytes).contains("/TCP")));
+    assert!(invited(&world.take(EDGE)).is_some());
+    assert_eq!(world.stack(CARRIER).counters().get("tcp_refused"), 1);
+    // Until the peer may have changed.
+    world.run(600_000);
+    let before = world.wire.len();
+    dial_long(&mut world, 5);
+    assert!(String::from_utf8_lossy(&world.wire[before].3).contains("Via: SIP/2.0/TCP "));
+}
+
+#[test]
+fn a_large_request_whose_connection_was_refused_is_cancelled_where_it_went_instead() {
+    let mut world = World::edge_carrier_phone(13);
+    world.drop_if = Some(|text| text.contains("SIP/2.0/TCP"));
+    dial_long(&mut world, 1);
+    world.close(CARRIER, EDGE, 0);
+    world.run(100);
+    let inbound = invited(&world.take(EDGE)).unwrap();
+    world.command(EDGE, SipCommand::Ring(inbound));
+    world.run(100);
+    world.command(CARRIER, SipCommand::HangUp(DialogKey(1), LegCause::LocalHangUp));
+    world.run(1_000);
+    assert_eq!(ended(&world.take(EDGE)), 1);
+    let cancel = world.wire.iter().map(|(.., bytes)| String::from_utf8_lossy(bytes));
+    let cancel = cancel.into_iter().find(|text| text.starts_with("CANCEL")).unwrap().into_owned();
+    assert!(cancel.contains("Via: SIP/2.0/UDP "), "{cancel}");
+}
+
+#[test]
+fn a_large_request_to_a_phone_that_registered_with_datagrams_is_one() {
+    let mut world = World::edge_carrier_phone(2);
+    world.register();
+    world.run(100);
+    world.take(EDGE);
+    let long = "x".repeat(1_200);
+    world.command(
+        EDGE,
+        SipCommand::Dial {
+            dialog: DialogKey(1),
+            to: Destination::User("ann".to_owned()),
+            local: media(EDGE, Direction::SendRecv),
+            from: Caller::new(Pii::new(long)),
+            credentials: None,
+        },
+    );
+    world.run(100);
+    assert!(invited(&world.take(PHONE)).is_some());
+    assert!(world.wire.iter().all(|(.., bytes)| !String::from_utf8_lossy(bytes).contains("SIP/2.0/TCP")));
+}
+
+/// The carrier calls a number that no datagram holds.
+fn dial_long(world: &mut World, key: u64) {
     let long = "x".repeat(700);
     world.command(
         CARRIER,
         SipCommand::Dial {
-            dialog: DialogKey(1),
+            dialog: DialogKey(key),
             to: Destination::Uri(Pii::new(format!("sip:{long}@198.51.100.1"))),
             local: media(CARRIER, Direction::SendRecv),
             from: Caller::new(Pii::new("+15555550142".to_owned())),
             credentials: None,
         },
     );
-    let sent = String::from_utf8(world.wire[0].3.clone()).unwrap();
-    assert!(sent.contains("Via: SIP/2.0/TCP "), "{sent}");
-    world.close(CARRIER, EDGE, 0);
-    world.run(100);
-    assert!(invited(&world.take(EDGE)).is_some());
 }
 
 #[test]
