@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::io::tls::Tls;
-use crate::sip::{Rel100, Server, SrtpPolicy};
+use crate::sip::{Rel100, Server, SrtpPolicy, Transport};
 
 /// A configuration in which every value has been checked.
 #[derive(Clone, Debug)]
@@ -141,6 +141,8 @@ pub struct TrunkUplink {
     pub account: Option<TrunkAccount>,
     /// Its servers in the order in which they are tried.
     pub servers: Vec<Server>,
+    /// How they are spoken to.
+    pub transport: Transport,
     /// How often its server is asked with OPTIONS.
     pub options: Option<Duration>,
 }

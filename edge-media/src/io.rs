@@ -166,7 +166,7 @@ pub struct Shown {
 enum Order {
     Reload(Box<Setup>),
     Resolved(Vec<(String, SocketAddr)>),
-    Servers(Vec<(String, Vec<SocketAddr>)>),
+    Servers(Vec<(String, Vec<(String, SocketAddr)>)>),
     Drain(oneshot::Sender<()>),
     Answer(oneshot::Sender<()>),
     Stop,
@@ -358,6 +358,9 @@ fn tell_trunk(news: &UplinkNews) {
         UplinkChange::Failed(status) => {
             warn!(trunk, status, "the trunk is not registered, and is tried again: {}", advice(status));
         }
+        UplinkChange::Lost => {
+            warn!(trunk, "the connection that the trunk was registered over is lost: registering anew");
+        }
         UplinkChange::Left => info!(trunk, "the trunk's registration is taken back"),
         UplinkChange::NotLeft(status) => {
             warn!(trunk, status, "the trunk's registration is not taken back: it ends by itself");
@@ -473,7 +476,12 @@ impl Shell {
                         self.net.learn(&hosts);
                         self.step(EdgeInput::Resolved(hosts));
                     }
-                    Some(Order::Servers(servers)) => self.step(EdgeInput::Servers(servers)),
+                    Some(Order::Servers(servers)) => {
+                        self.net.learn_servers(servers.iter().flat_map(|(_, found)| found));
+                        let bare = |found: Vec<(String, SocketAddr)>| found.into_iter().map(|(_, at)| at).collect();
+                        let servers = servers.into_iter().map(|(trunk, found)| (trunk, bare(found)));
+                        self.step(EdgeInput::Servers(servers.collect()));
+                    }
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);
                         self.step(EdgeInput::Drain);

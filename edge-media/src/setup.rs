@@ -15,6 +15,7 @@ use handoff::call::CallRules;
 use handoff::payload::{Catalog, Grants};
 use handoff::pii::Pii;
 use handoff::policy::Policy;
+use sha2::{Digest as _, Sha256};
 
 use crate::config::{Config, Grant, HoldSignalling, Phone, WebhookMode};
 use crate::edge::EdgeConfig;
@@ -134,7 +135,12 @@ impl Setup {
                 advertised_wss: bound.wss.map(advertised),
                 trunks: self.config.trunks.iter().map(trunk).collect(),
                 limits: self.config.trunks.iter().filter_map(limits).collect(),
-                uplinks: self.config.trunks.iter().filter_map(|trunk| uplink(trunk, false)).collect(),
+                uplinks: self
+                    .config
+                    .trunks
+                    .iter()
+                    .filter_map(|trunk| uplink(&self.config, trunk, false))
+                    .collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
                 phones_srtp: edge.phones_srtp,
@@ -256,7 +262,7 @@ fn limits(trunk: &crate::config::Trunk) -> Option<CallLimits> {
 }
 
 /// What is kept up with a trunk, if anything; a query asks for it and changes nothing.
-pub fn uplink(trunk: &crate::config::Trunk, query: bool) -> Option<UplinkConfig> {
+pub fn uplink(config: &Config, trunk: &crate::config::Trunk, query: bool) -> Option<UplinkConfig> {
     let uplink = trunk.uplink.as_ref()?;
     Some(UplinkConfig {
         trunk: trunk.name.clone(),
@@ -269,8 +275,27 @@ pub fn uplink(trunk: &crate::config::Trunk, query: bool) -> Option<UplinkConfig>
         }),
         options: uplink.options,
         known_by_servers: trunk.addresses.is_empty(),
+        transport: uplink.transport,
+        instance: instance(config, trunk),
         query,
     })
+}
+
+/// The UUID of this edge towards a trunk (RFC 5626 section 4.1): it follows from what both are
+/// called, so that it outlives restarts, and is of version 8, of one's own making (RFC 9562).
+fn instance(config: &Config, trunk: &crate::config::Trunk) -> String {
+    let mut hash = Sha256::new();
+    for part in [config.edge.tenant.as_str(), config.edge.id.as_str(), &trunk.name] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let mut hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    hex.replace_range(12..13, "8");
+    hex.replace_range(16..17, "8");
+    for dash in [20, 16, 12, 8] {
+        hex.insert(dash, '-');
+    }
+    hex
 }
 
 fn password(secret: &crate::config::Secret) -> crate::sip::Secret {
@@ -293,16 +318,39 @@ fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
 mod tests {
     use super::*;
 
+    /// Every file that the example names, with fitting contents.
+    fn secret(path: &std::path::Path) -> String {
+        match path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("webhook") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+            Some("key") => "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=".to_owned(),
+            Some(_) | None => format!("{}-and-some-more-letters", path.display()),
+        }
+    }
+
+    fn parse(text: &str) -> Config {
+        Config::parse(text, &|path| Ok(secret(path))).unwrap()
+    }
+
+    #[test]
+    fn an_edge_has_one_name_for_each_trunk_and_keeps_it() {
+        let example = include_str!("../../warmbridge.example.toml");
+        let (one, other) = (parse(example), parse(&example.replace("edge-1", "edge-2")));
+        let names = |config: &Config| -> Vec<String> {
+            config.trunks.iter().map(|trunk| instance(config, trunk)).collect()
+        };
+        assert_eq!(names(&one), names(&parse(example)));
+        let all: std::collections::BTreeSet<String> = names(&one).into_iter().chain(names(&other)).collect();
+        assert_eq!(all.len(), 2 * one.trunks.len(), "of edges and of trunks");
+        for name in all {
+            let parts: Vec<usize> = name.split('-').map(str::len).collect();
+            assert_eq!(parts, [8, 4, 4, 4, 12], "{name}");
+            assert!(name.get(14..15) == Some("8") && name.get(19..20) == Some("8"), "{name}");
+        }
+    }
+
     #[test]
     fn rtp_is_bound_where_sip_is_and_a_public_address_may_be_a_nats() {
         let example = include_str!("../../warmbridge.example.toml");
-        let secret = |path: &std::path::Path| {
-            Ok(match path.extension().and_then(std::ffi::OsStr::to_str) {
-                Some("webhook") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
-                Some("key") => "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=".to_owned(),
-                Some(_) | None => format!("{}-and-some-more-letters", path.display()),
-            })
-        };
         for (sip, public, bound) in [
             ("0.0.0.0:5060", "198.51.100.7", "0.0.0.0"),
             ("10.0.0.5:5060", "198.51.100.7", "10.0.0.5"),
@@ -310,7 +358,7 @@ mod tests {
             ("[2001:db8::5]:5060", "2001:db8::5", "2001:db8::5"),
         ] {
             let text = example.replace("0.0.0.0:5060", sip).replace("198.51.100.7", public);
-            let config = Config::parse(&text, &secret).unwrap();
+            let config = parse(&text);
             assert_eq!(rtp_address(&config.edge), bound.parse::<IpAddr>().unwrap());
         }
     }

@@ -145,8 +145,8 @@ fn escaped(name: &str) -> String {
 async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
     let clock = Clock::start();
     let servers = servers_of(config, trunk, 0).await;
-    let Some(first) = servers.first() else {
-        let state = setup::uplink(trunk, true).map(|_| UplinkState {
+    let Some((_, first)) = servers.first() else {
+        let state = setup::uplink(config, trunk, true).map(|_| UplinkState {
             trunk: trunk.name.clone(),
             server: None,
             registration: None,
@@ -155,9 +155,11 @@ async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
         return Ok(shown(clock.moment(), &trunk.name, state.as_ref()));
     };
     let local = local_address(config, *first)?;
-    let listeners = Listeners::of_udp(SocketAddr::new(local, 0));
+    let udp = SocketAddr::new(local, 0);
+    let listeners = Listeners { certificate: config.edge.tls.clone(), ..Listeners::of_udp(udp) };
     let (mut net, mut events) = Net::bind(listeners).await.context("no port can be bound")?;
-    let uplink = setup::uplink(trunk, true)
+    net.learn_servers(servers.iter());
+    let uplink = setup::uplink(config, trunk, true)
         .map(|uplink| UplinkConfig { options: Some(TEST_MAX * 2), ..uplink })
         .context("nothing is kept up with the trunk")?;
     let mut seed = [0_u8; 16];
@@ -167,6 +169,7 @@ async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
         ..SipConfig::new(SocketAddr::new(local, net.bound.udp.port()), &local.to_string())
     };
     let mut stack = Stack::new(sip, u128::from_be_bytes(seed));
+    let servers = servers.into_iter().map(|(_, at)| at).collect();
     let mut outputs = stack.set_servers(clock.now(), vec![(trunk.name.clone(), servers)]);
     let end = clock.now() + TEST_MAX;
     loop {
@@ -184,7 +187,11 @@ async fn test(config: &Config, trunk: &Trunk) -> Result<Value> {
         outputs = tokio::select! {
             event = events.recv() => match event {
                 Some(NetEvent::Bytes(flow, bytes)) => stack.receive(clock.now(), flow, &bytes),
-                Some(NetEvent::Opened(..) | NetEvent::Vouched { .. } | NetEvent::Closed(_)) | None => Vec::new(),
+                Some(NetEvent::Closed(flow)) => {
+                    net.closed(flow);
+                    stack.connection_closed(clock.now(), flow)
+                }
+                Some(NetEvent::Opened(..) | NetEvent::Vouched { .. }) | None => Vec::new(),
             },
             () = tokio::time::sleep(wait) => stack.handle_timeout(clock.now()),
         };

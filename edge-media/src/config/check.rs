@@ -50,6 +50,8 @@ pub(super) struct Checker<'a> {
     warnings: Vec<Problem>,
     /// The functions run in the cloud.
     in_cloud: bool,
+    /// SIP is spoken over TCP.
+    has_tcp: bool,
     /// SIP is spoken over TLS.
     has_tls: bool,
     /// Phones have a way in that is TLS: that one, or WebSockets inside TLS.
@@ -66,6 +68,7 @@ impl<'a> Checker<'a> {
             problems: Vec::new(),
             warnings: Vec::new(),
             in_cloud: false,
+            has_tcp: false,
             has_tls: false,
             has_secure_phones: false,
             knows_certificates: false,
@@ -81,6 +84,7 @@ impl<'a> Checker<'a> {
         self.bounded("operator", document.operator.len(), 0..=OPERATORS_MAX);
 
         self.in_cloud = document.aws.is_some();
+        self.has_tcp = document.edge.sip_tcp.is_some();
         self.has_tls = document.edge.sip_tls.is_some();
         self.knows_certificates = document.edge.tls_client_ca_file.is_some();
         self.has_secure_phones = self.has_tls || document.edge.sip_wss.is_some();

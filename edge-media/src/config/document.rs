@@ -76,6 +76,7 @@ pub(super) struct TrunkTable {
     pub(super) password: Option<Spanned<String>>,
     pub(super) password_file: Option<Spanned<PathBuf>>,
     pub(super) expires_s: Option<Spanned<i64>>,
+    pub(super) transport: Option<Spanned<String>>,
     pub(super) proxies: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) options_s: Option<Spanned<i64>>,
     #[serde(rename = "100rel")]

@@ -101,11 +101,16 @@ fn each_style_of_trunk_in_the_annotated_example_is_accepted() {
     let text = uncommented(&uncommented(text, &secure), &["[[trunk]]"]);
     let config = parse(&text).unwrap();
     let trunks: Vec<&str> = config.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
-    assert_eq!(trunks, ["carrier", "registered", "failover", "by-address", "encrypted", "certified"]);
+    assert_eq!(
+        trunks,
+        ["carrier", "registered", "failover", "by-address", "encrypted", "registered-tls", "certified",]
+    );
     let named = |name: &str| config.trunks.iter().find(|trunk| trunk.name == name).unwrap();
     assert!(named("by-address").uplink.as_ref().is_some_and(|uplink| uplink.account.is_none()));
     assert!(named("registered").uplink.as_ref().is_some_and(|uplink| uplink.account.is_some()));
     assert_eq!(named("encrypted").srtp, SrtpPolicy::Required);
+    let tls = named("registered-tls").uplink.as_ref().map(|uplink| uplink.transport);
+    assert_eq!(tls, Some(Transport::Tls));
     assert_eq!(named("certified").certificate.as_deref(), Some("sip.carrier.example"));
     assert!(config.edge.sip_wss.is_some() && config.edge.sip_ws.is_some() && config.edge.tls.is_some());
     assert_eq!(config.edge.phones_srtp, SrtpPolicy::Required);
@@ -395,6 +400,29 @@ fn webhooks_stay_outside_the_private_network_unless_it_is_named() {
             "line 31: mode is \"fat\": choose \"thin\" or \"full\"",
         ],
     );
+}
+
+#[test]
+fn a_trunk_registers_over_a_transport_that_the_edge_listens_on() {
+    let register = "register = \"sip:+15550100@reg.example\"\npassword_file = \"trunk.sip\"";
+    let trunk = |lines: &str| with("addresses = [\"203.0.113.0/24\"]", lines);
+    let transport = |text: &str| parse(text).map(|config| config.trunks[0].uplink.clone().unwrap().transport);
+    assert_eq!(transport(&trunk(register)), Ok(Transport::Udp));
+    assert_eq!(transport(&trunk(&format!("{register}\ntransport = \"udp\""))), Ok(Transport::Udp));
+    let tcp = trunk(&format!("{register}\ntransport = \"tcp\""));
+    refused(&tcp, &["line 13: transport = \"tcp\" needs [edge] sip_tcp"]);
+    let listening = tcp.replacen("http = ", "sip_tcp = \"127.0.0.1:5060\"\nhttp = ", 1);
+    assert_eq!(transport(&listening), Ok(Transport::Tcp));
+    refused(
+        &trunk(&format!("{register}\ntransport = \"tls\"")),
+        &["line 13: transport = \"tls\" needs [edge] sip_tls"],
+    );
+    refused(
+        &trunk(&format!("{register}\ntransport = \"ws\"")),
+        &["line 13: transport is \"ws\": choose \"udp\" or \"tcp\" or \"tls\""],
+    );
+    let alone = with("203.0.113.0/24\"]", "203.0.113.0/24\"]\ntransport = \"udp\"");
+    refused(&alone, &["line 12: transport is for register or options_s: give one of them"]);
 }
 
 #[test]
@@ -711,6 +739,16 @@ fn tls_needs_a_certificate_its_key_and_a_listener() {
     for name in ["", "carrier", "*.carrier.example", "sip:carrier.example", "carrier..example"] {
         assert!(parse(&by_name.replace("sip.carrier.example", name)).is_err(), "{name}");
     }
+    let registered = "register = \"sip:a@reg.example\"\npassword_file = \"trunk.sip\"\ncertificate";
+    let registered = by_name.replacen("certificate", registered, 1);
+    assert!(
+        parse(&registered.replacen("certificate = \"sip.", "transport = \"tls\"\ncertificate = \"sip.", 1))
+            .is_ok()
+    );
+    refused(
+        &registered,
+        &["line 17: certificate beside register needs transport = \"tls\": elsewhere nothing is shown"],
+    );
     refused(
         &by_name.replace(authorities, ""),
         &["line 14: certificate needs [edge] sip_tls and tls_client_ca_file: nobody would be asked for one"],

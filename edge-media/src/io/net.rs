@@ -62,13 +62,16 @@ pub enum NetEvent {
 #[derive(Debug)]
 pub struct Net {
     udp: Arc<UdpSocket>,
-    /// By transport as well: what is meant for TLS never leaves on a bare connection.
-    connections: BTreeMap<(Transport, SocketAddr), Open>,
+    /// By transport as well: what is meant for TLS never leaves on a bare connection. Where to put
+    /// what each is to carry.
+    connections: BTreeMap<Place, mpsc::Sender<Vec<u8>>>,
     events: mpsc::Sender<NetEvent>,
     next_connection: Arc<std::sync::atomic::AtomicU64>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     tls: watch::Sender<Option<Tls>>,
     names: BTreeMap<IpAddr, Vec<String>>,
+    /// The same of trunks' servers.
+    server_names: BTreeMap<IpAddr, Vec<String>>,
     refused: Arc<door::Refused>,
     /// Where all of them are bound.
     pub bound: Bound,
@@ -88,9 +91,6 @@ pub struct Bound {
     /// For WebSockets inside TLS, if it listens.
     pub wss: Option<SocketAddr>,
 }
-
-/// A connection, and where to put what it is to carry.
-type Open = (Flow, mpsc::Sender<Vec<u8>>);
 
 /// Where to listen.
 #[derive(Clone, Debug)]
@@ -131,6 +131,7 @@ impl Net {
             tasks: Vec::new(),
             tls: watch::Sender::new(listeners.certificate),
             names: BTreeMap::new(),
+            server_names: BTreeMap::new(),
             refused: Arc::default(),
             bound,
         };
@@ -176,10 +177,10 @@ impl Net {
                 }
             }
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
-                if let Some(writer) = self.open(flow) {
+                if let Some((place, writer)) = self.open(flow) {
                     if writer.try_send(bytes).is_err() {
-                        warn!(connection = flow.connection, "a peer reads too slowly: connection dropped");
-                        self.connections.remove(&place(flow));
+                        warn!(connection = place.2, "a peer reads too slowly: connection dropped");
+                        self.connections.remove(&place);
                     }
                 } else if flow.transport.is_opened_by_peer() {
                     // A queue that is full loses it, and SIP's timers notice.
@@ -193,31 +194,34 @@ impl Net {
 
     /// Closes a connection.
     pub fn close(&mut self, flow: Flow) {
-        if self.open(flow).is_some() {
-            self.connections.remove(&place(flow));
+        if let Some((place, _)) = self.open(flow) {
+            self.connections.remove(&place);
         }
     }
 
-    /// Where to put what a flow is to carry. The place of a WebSocket that is gone may be
-    /// somebody else's by now: an address and port behind a NAT are used again.
-    fn open(&self, flow: Flow) -> Option<&mpsc::Sender<Vec<u8>>> {
-        let (live, writer) = self.connections.get(&place(flow))?;
-        let same = live.connection == flow.connection || !flow.transport.is_opened_by_peer();
-        same.then_some(writer)
+    /// The connection that carries a flow: its own, or where that is gone or not known yet, the
+    /// newest one to the same peer. The place of a WebSocket that is gone may be somebody else's by
+    /// now: an address and port behind a NAT are used again.
+    fn open(&self, flow: Flow) -> Option<(Place, &mpsc::Sender<Vec<u8>>)> {
+        let Flow { transport, peer, connection } = flow;
+        if let Some(own) = self.connections.get_key_value(&(transport, peer, connection)) {
+            return Some((*own.0, own.1));
+        }
+        let all = (transport, peer, 0)..=(transport, peer, u64::MAX);
+        let newest = self.connections.range(all).next_back().filter(|_| !transport.is_opened_by_peer());
+        newest.map(|(place, writer)| (*place, writer))
     }
 
     /// Remembers an opened connection. Must be called for each [`NetEvent::Opened`].
     pub fn opened(&mut self, flow: Flow, writer: mpsc::Sender<Vec<u8>>) {
         if self.connections.len() < OPEN_MAX {
-            self.connections.insert(place(flow), (flow, writer));
+            self.connections.insert(place(flow), writer);
         }
     }
 
     /// Forgets an ended connection. Must be called for each [`NetEvent::Closed`].
     pub fn closed(&mut self, flow: Flow) {
-        if self.connections.get(&place(flow)).is_some_and(|(live, _)| live.connection == flow.connection) {
-            self.connections.remove(&place(flow));
-        }
+        self.connections.remove(&place(flow));
     }
 
     /// The names behind addresses that are dialled: what the far end's certificate must show.
@@ -225,6 +229,14 @@ impl Net {
         self.names.clear();
         for (name, address) in hosts {
             self.names.entry(address.ip()).or_default().push(name.clone());
+        }
+    }
+
+    /// The same of trunks' servers, which come from elsewhere at other times.
+    pub fn learn_servers<'a>(&mut self, hosts: impl Iterator<Item = &'a (String, SocketAddr)>) {
+        self.server_names.clear();
+        for (name, address) in hosts {
+            self.server_names.entry(address.ip()).or_default().push(name.clone());
         }
     }
 
@@ -239,12 +251,19 @@ impl Net {
         let (writer, writes) = mpsc::channel(WRITES_MAX);
         // The queue is empty, so the first message fits.
         let _ = writer.try_send(first);
-        self.connections.insert(place(flow), (flow, writer));
+        self.connections.insert(place(flow), writer);
         let events = self.events.clone();
         let tls = self.tls.borrow().clone();
-        let names = self.names.get(&peer.ip()).cloned().unwrap_or_else(|| vec![peer.ip().to_string()]);
+        let known = [&self.server_names, &self.names];
+        let mut names: Vec<String> =
+            known.iter().filter_map(|names| names.get(&peer.ip())).flatten().cloned().collect();
+        names.dedup();
+        if names.is_empty() {
+            names.push(peer.ip().to_string());
+        }
         tokio::spawn(async move {
-            // Whatever was sent before the connection had a number is lost with it.
+            // Whatever was sent before the connection had a number is lost with it; of connections
+            // that others made nothing was.
             let unnumbered = NetEvent::Closed(Flow { connection: 0, ..flow });
             let told = events.clone();
             match tokio::time::timeout(CONNECT_MAX, dial(transport, peer, tls, &names)).await {
@@ -269,8 +288,10 @@ impl Net {
 }
 
 /// Where a connection is kept.
-const fn place(flow: Flow) -> (Transport, SocketAddr) {
-    (flow.transport, flow.peer)
+type Place = (Transport, SocketAddr, u64);
+
+const fn place(flow: Flow) -> Place {
+    (flow.transport, flow.peer, flow.connection)
 }
 
 /// An opened connection.
@@ -527,6 +548,28 @@ mod tests {
         let Some(NetEvent::Closed(numbered)) = events.recv().await else { panic!("closed") };
         assert_ne!(numbered, asked);
         assert!(matches!(events.recv().await, Some(NetEvent::Closed(flow)) if flow == asked));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_connects_from_where_it_listens_ends_no_connection_of_ours_to_it() {
+        let (mut net, mut events) =
+            Net::bind(Listeners { tcp: Some(LOOPBACK), ..Listeners::of_udp(LOOPBACK) }).await.unwrap();
+        // Its number is what such a connection would have; a second socket cannot have the port.
+        let far = TcpListener::bind(LOOPBACK).await.unwrap();
+        let flow = Flow { transport: Transport::Tcp, peer: far.local_addr().unwrap(), connection: 0 };
+        net.send(flow, b"REGISTER".to_vec());
+        let (mut carried, _) = far.accept().await.unwrap();
+        let (writer, mut theirs) = mpsc::channel(1);
+        let accepted = Flow { connection: 9, ..flow };
+        net.opened(accepted, writer);
+        net.send(accepted, b"200".to_vec());
+        assert_eq!(theirs.recv().await.unwrap(), b"200");
+        net.closed(accepted);
+        net.send(flow, b"PING".to_vec());
+        let mut heard = [0; 12];
+        carried.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"REGISTERPING");
+        assert!(events.try_recv().is_err());
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::config::{Config, Trunk};
 use crate::io::Order;
 use crate::io::dns::Dns;
-use crate::sip::{Server, in_order, is_located, is_reachable, service_name};
+use crate::sip::{Server, Transport, in_order, is_located, is_reachable, service_name};
 
 /// Names are looked up again after this long, as those of phones are.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -30,6 +30,9 @@ const ADDRESSES_MAX: usize = 16;
 
 /// SIP's port where a server names none (RFC 3261 section 19.1.2).
 const SIP_PORT: u16 = 5_060;
+
+/// The same over TLS.
+const TLS_PORT: u16 = 5_061;
 
 /// Looks servers up until the edge is gone; again whenever `reloaded` tells that the edge has
 /// a new configuration, and not before it has.
@@ -66,16 +69,19 @@ pub(super) async fn keep(
 }
 
 /// The addresses of a trunk's servers, in the order of the configuration, then of their SRV
-/// records, drawn by `seed`, and then of the answers; each once.
-pub async fn servers_of(config: &Config, trunk: &Trunk, seed: u64) -> Vec<SocketAddr> {
+/// records, drawn by `seed`, and then of the answers; each once, and with the name that the
+/// configuration has for it, which is the one that its certificate must show (RFC 5922 section 4).
+pub async fn servers_of(config: &Config, trunk: &Trunk, seed: u64) -> Vec<(String, SocketAddr)> {
+    let Some(uplink) = &trunk.uplink else { return Vec::new() };
     let mut found = Vec::new();
     // What the machine is configured with may have changed since the last time.
     let dns = Dns::of_system();
-    for server in trunk.uplink.iter().flat_map(|uplink| &uplink.servers) {
-        for server in located(&dns, server, seed).await {
-            for address in look_up(config, &server).await {
-                if !found.contains(&address) && found.len() < ADDRESSES_MAX {
-                    found.push(address);
+    for named in &uplink.servers {
+        for server in located(&dns, named, uplink.transport, seed).await {
+            for address in look_up(config, &server, uplink.transport).await {
+                let known = found.iter().any(|(_, other)| *other == address);
+                if !known && found.len() < ADDRESSES_MAX {
+                    found.push((named.host.clone(), address));
                 }
             }
         }
@@ -84,21 +90,21 @@ pub async fn servers_of(config: &Config, trunk: &Trunk, seed: u64) -> Vec<Socket
 }
 
 /// The servers behind one of the configuration: itself, or what its domain names.
-async fn located(dns: &Dns, server: &Server, seed: u64) -> Vec<Server> {
+async fn located(dns: &Dns, server: &Server, transport: Transport, seed: u64) -> Vec<Server> {
     if !is_located(server) {
         return vec![server.clone()];
     }
-    let name = service_name(&server.host, &dns.naptr(&server.host).await);
+    let name = service_name(&server.host, transport, &dns.naptr(&server.host).await);
     let servers = in_order(&dns.srv(&name).await, seed);
     if servers.is_empty() { vec![server.clone()] } else { servers }
 }
 
-async fn look_up(config: &Config, server: &Server) -> Vec<SocketAddr> {
+async fn look_up(config: &Config, server: &Server, transport: Transport) -> Vec<SocketAddr> {
     let (ours, loopback) = (config.edge.public_ip, config.edge.allow_loopback);
     let usable = |address: &SocketAddr| {
         address.ip().is_ipv4() == ours.is_ipv4() && is_reachable(address.ip(), loopback)
     };
-    let port = server.port.unwrap_or(SIP_PORT);
+    let port = server.port.unwrap_or(if transport == Transport::Tls { TLS_PORT } else { SIP_PORT });
     let answer = tokio::time::timeout(LOOKUP_MAX, tokio::net::lookup_host((server.host.as_str(), port)));
     match answer.await {
         Ok(Ok(addresses)) => {

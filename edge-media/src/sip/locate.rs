@@ -1,9 +1,10 @@
 //! In which order the servers behind a name are tried (RFC 3263 section 4, RFC 2782), from
-//! records that somebody else has looked up. Over UDP alone, which is what is kept up with a
-//! trunk. It asks no name server.
+//! records that somebody else has looked up, for the transport that is configured. It asks no
+//! name server.
 
 use sha2::{Digest as _, Sha256};
 
+use super::Transport;
 use super::uplink::Server;
 
 /// An SRV record.
@@ -28,7 +29,7 @@ pub struct Naptr {
     pub preference: u16,
     /// What comes next; `s` is an SRV record.
     pub flags: String,
-    /// Which service it is; `SIP+D2U` is SIP over UDP.
+    /// Which service it is; `SIP+D2U` is SIP over UDP, `SIPS+D2T` over TLS.
     pub services: String,
     /// The name to go on with, without a dot at its end.
     pub replacement: String,
@@ -39,16 +40,24 @@ pub fn is_located(server: &Server) -> bool {
     server.port.is_none() && server.host.parse::<std::net::IpAddr>().is_err()
 }
 
-/// The name whose SRV records are asked for. Where a domain tells of SIP but not over UDP, the
-/// usual name is as good a guess as any.
-pub fn service_name(host: &str, naptr: &[Naptr]) -> String {
+/// The name whose SRV records are asked for. Where a domain tells of SIP but not over this
+/// transport, the usual name is as good a guess as any.
+pub fn service_name(host: &str, transport: Transport, naptr: &[Naptr]) -> String {
+    let (service, prefix) = match transport {
+        Transport::Udp => ("SIP+D2U", "_sip._udp"),
+        Transport::Tcp => ("SIP+D2T", "_sip._tcp"),
+        Transport::Tls => ("SIPS+D2T", "_sips._tcp"),
+        // RFC 7118 section 5.1; nobody is dialled so.
+        Transport::Ws => ("SIP+D2W", "_sip._ws"),
+        Transport::Wss => ("SIPS+D2W", "_sips._ws"),
+    };
     let usable = naptr.iter().filter(|record| {
         record.flags.eq_ignore_ascii_case("s")
-            && record.services.eq_ignore_ascii_case("SIP+D2U")
+            && record.services.eq_ignore_ascii_case(service)
             && !record.replacement.is_empty()
     });
     let best = usable.min_by_key(|record| (record.order, record.preference));
-    best.map_or_else(|| format!("_sip._udp.{host}"), |record| record.replacement.clone())
+    best.map_or_else(|| format!("{prefix}.{host}"), |record| record.replacement.clone())
 }
 
 /// The servers in the order in which they are tried: by priority, and among equals drawn by
@@ -131,8 +140,16 @@ mod tests {
             record(20, 10, "s", "SIP+D2U", "_sip._udp.first"),
             record(5, 5, "u", "SIP+D2U", "_sip._udp.regexp"),
         ];
-        assert_eq!(service_name("carrier.example", &records), "_sip._udp.first");
-        assert_eq!(service_name("carrier.example", &records[..1]), "_sip._udp.carrier.example");
+        for (transport, known, of, name) in [
+            (Transport::Udp, 4, "", "_sip._udp.first"),
+            (Transport::Udp, 1, "carrier.example", "_sip._udp.carrier.example"),
+            (Transport::Tls, 4, "", "_sips._tcp.a"),
+            (Transport::Tls, 0, "carrier.example", "_sips._tcp.carrier.example"),
+            (Transport::Tcp, 4, "carrier.example", "_sip._tcp.carrier.example"),
+        ] {
+            let host = if of.is_empty() { "carrier.example" } else { of };
+            assert_eq!(service_name(host, transport, &records[..known]), name);
+        }
     }
 
     #[test]

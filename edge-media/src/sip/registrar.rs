@@ -9,6 +9,7 @@ use handoff::clock::Now;
 
 use super::header::{Address, Uri};
 use super::message::{Contacts, Request};
+use super::registration::OUTBOUND;
 use super::{Flow, Transport};
 
 /// Most contacts of one user.
@@ -45,11 +46,42 @@ enum Identity {
     Instance(String, String),
 }
 
+/// Whether a phone asks for its connection to be used the other way (RFC 5626 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outbound {
+    /// It does not.
+    No,
+    /// It does, and we or the first proxy on its way know how.
+    Yes,
+    /// It does, and the proxy that has its connection knows nothing of it.
+    Broken,
+}
+
+impl Outbound {
+    pub(super) fn of(request: &Request) -> Self {
+        let named = |contact: &Address| {
+            contact.param("+sip.instance").flatten().is_some() && contact.param("reg-id").flatten().is_some()
+        };
+        let asks = request.head.has_token("Supported", OUTBOUND)
+            && matches!(request.head.contacts(), Some(Contacts::List(list)) if list.iter().any(named));
+        // The proxy nearest to the phone added itself first, and is the last of them.
+        let first_hop = path(request).and_then(|path| path.last().cloned());
+        match (asks, request.head.vias.len(), first_hop) {
+            (false, _, _) => Self::No,
+            (true, ..=1, _) => Self::Yes,
+            (true, _, Some(hop)) if hop.uri.text.split(';').any(|part| part.eq_ignore_ascii_case("ob")) => {
+                Self::Yes
+            }
+            (true, _, _) => Self::Broken,
+        }
+    }
+}
+
 /// Why a REGISTER changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("refused with {status}")]
 pub(super) struct Refusal {
-    /// 400, 403, 423 or 500.
+    /// 400, 403, 423, 439 or 500.
     pub(super) status: u16,
 }
 
@@ -74,6 +106,9 @@ impl Registrar {
         let (Some(contacts), Some(path)) = (request.head.contacts(), path(request)) else {
             return refuse(400);
         };
+        if Outbound::of(request) == Outbound::Broken {
+            return refuse(439);
+        }
         let mut bindings = self.users.get(user).cloned().unwrap_or_default();
         let contacts = match contacts {
             Contacts::Wildcard if request.head.number("Expires") == Some(0) => {

@@ -12,7 +12,7 @@ use super::auth::Secret;
 use super::dialog;
 use super::header::{Address, Method, Uri};
 use super::message::{Contacts, Head, Request, Response};
-use super::registrar::EXPIRES_MIN_SECS;
+use super::registrar::{EXPIRES_MIN_SECS, Outbound};
 use super::stack::{Stack, Timer, Use};
 use super::trunk::Credentials;
 use super::uas::Path;
@@ -22,8 +22,13 @@ use super::{Flow, SipEvent, Transport};
 const RETRY_MIN: Duration = Duration::from_secs(30);
 /// Longest wait after a failed registration.
 const RETRY_MAX: Duration = Duration::from_secs(1_800);
+/// How often a phone shows that its connection lives (RFC 5626 section 6). Connections are closed
+/// after 300 s without a byte, so two of these may be lost; browsers are pinged besides.
+const FLOW_TIMER_SECS: &str = "120";
 /// The option of RFC 3327: whoever lists it knows the header of its name.
 pub(super) const PATH: &str = "path";
+/// The option of RFC 5626: connections that are kept, and used in the other direction.
+pub(super) const OUTBOUND: &str = "outbound";
 /// Most registrations of ours: a softphone has one.
 const REGISTRATIONS_MAX: usize = 64;
 
@@ -75,6 +80,10 @@ impl Stack {
                     for hop in request.head.addresses("Path").unwrap_or_default() {
                         response.head.push_address("Path", &hop);
                     }
+                }
+                if flow.transport.is_stream() && Outbound::of(request) == Outbound::Yes {
+                    response.head.push("Require", OUTBOUND);
+                    response.head.push("Flow-Timer", FLOW_TIMER_SECS);
                 }
                 for binding in self.registrar.bindings(now, &user) {
                     response.head.push_address("Contact", &binding.contact(now));

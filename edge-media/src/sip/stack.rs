@@ -33,7 +33,7 @@ pub(super) const DIALOGS_MAX: usize = 8_192;
 /// A NAT forgets a UDP flow after 30 s in the worst common case.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Keep-alive of whoever opened a connection, and the answer to it (RFC 5626 section 4.4.1).
-const PING: &[u8] = b"\r\n\r\n";
+pub(super) const PING: &[u8] = b"\r\n\r\n";
 const PONG: &[u8] = b"\r\n";
 /// Wrong credentials from one source at once, and a minute afterwards, before it is banned:
 /// several phones behind one address may have an old password.
@@ -84,6 +84,8 @@ pub(super) enum Timer {
     Uplink(String),
     /// Ask a trunk how it is.
     Health(String),
+    /// Ping the connection that a trunk's account is registered over, or give it up.
+    Beat(String),
 }
 
 /// A SIP user agent, registrar and back-to-back leg factory without a socket.
@@ -204,6 +206,7 @@ impl Stack {
         self.transactions.connection_closed(now, flow, &mut progress);
         let progress = self.back_to_datagrams(now, progress);
         self.advance(now, progress);
+        self.on_uplink_connection_lost(now, flow);
         std::mem::take(&mut self.out)
     }
 
@@ -351,6 +354,7 @@ impl Stack {
         for item in framed {
             match item {
                 Framed::Message(bytes) => self.on_message(now, flow, &bytes),
+                Framed::Pong => self.on_pong(now, flow),
                 Framed::Ping => self.out.push(SipOutput::Send(flow, PONG.to_vec())),
                 Framed::Broken(bytes) => {
                     self.counters.count("stream_framing");
@@ -457,6 +461,7 @@ impl Stack {
             Timer::Register(user) => self.send_register(now, &user),
             Timer::Uplink(trunk) => self.on_uplink_due(now, &trunk),
             Timer::Health(trunk) => self.on_health_due(now, &trunk),
+            Timer::Beat(trunk) => self.on_beat(now, &trunk),
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) enum Framed {
     Message(Vec<u8>),
     /// A double CRLF that wants a CRLF back.
     Ping,
+    /// A CRLF alone: the answer to one of ours, or an empty line before a message.
+    Pong,
     /// Framing is lost: answer the head with 400 if it can be, then close.
     Broken(Vec<u8>),
 }
@@ -31,9 +33,7 @@ impl Framer {
             while self.pending.starts_with(b"\r\n") {
                 let ping = self.pending.starts_with(b"\r\n\r\n");
                 self.pending.drain(..if ping { 4 } else { 2 });
-                if ping {
-                    framed.push(Framed::Ping);
-                }
+                framed.push(if ping { Framed::Ping } else { Framed::Pong });
             }
             let Some(head_end) = self.pending.windows(4).position(|window| window == b"\r\n\r\n") else {
                 if self.pending.len() > MESSAGE_BYTES_MAX {
@@ -109,7 +109,7 @@ mod tests {
     fn keep_alive_between_messages_is_a_ping() {
         let mut framer = Framer::default();
         assert_eq!(framer.push(b"\r\n\r\n"), [Framed::Ping]);
-        assert_eq!(framer.push(b"\r\n"), []);
+        assert_eq!(framer.push(b"\r\n"), [Framed::Pong]);
     }
 
     #[test]

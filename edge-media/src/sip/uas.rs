@@ -12,7 +12,7 @@ use super::header::Method;
 use super::message::{Contacts, Request, Response};
 use super::random::{hex, mac};
 use super::refer;
-use super::registration::PATH;
+use super::registration::{OUTBOUND, PATH};
 use super::reliable::REL100;
 use super::stack::{DIALOGS_MAX, Stack, Timer};
 use super::transaction::{Received, TransactionId};
@@ -22,7 +22,7 @@ use super::{DialogKey, Flow, LocalMedia, Origin, SipEvent, SipOutput};
 /// What every Allow header says.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, REGISTER";
 /// What an answer to OPTIONS says that we know.
-const SUPPORTED: &str = "timer, 100rel, path";
+const SUPPORTED: &str = "timer, 100rel, path, outbound";
 /// The only body that means anything here.
 pub(super) const SDP: &str = "application/sdp";
 /// RFC 4028's smallest session interval.
@@ -479,7 +479,7 @@ fn unacceptable(request: &Request, rel100: Rel100) -> Option<(u16, Vec<(&'static
     let registers = head.method == Method::Register;
     let supported = |token: &str| {
         token.eq_ignore_ascii_case("timer")
-            || (registers && token.eq_ignore_ascii_case(PATH))
+            || (registers && [PATH, OUTBOUND].iter().any(|known| token.eq_ignore_ascii_case(known)))
             || (rel100 != Rel100::Off && token.eq_ignore_ascii_case(REL100))
     };
     let unsupported: Vec<&str> =

@@ -4,8 +4,10 @@
 //! is the business of [`trunk`](super::trunk); a trunk that has no list of addresses is known
 //! by those that its servers resolve to.
 //!
-//! `machine` decides when to ask whom; `wire` puts it into messages and reads the answers.
+//! `machine` decides when to ask whom; `wire` puts it into messages and reads the answers; `beat`
+//! watches the connection of a registration.
 
+mod beat;
 mod machine;
 mod wire;
 
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use handoff::clock::Now;
 
+use super::Transport;
 use super::trunk::Credentials;
 pub(super) use wire::Uplink;
 
@@ -31,6 +34,11 @@ pub struct UplinkConfig {
     pub options: Option<Duration>,
     /// The trunk has no list of addresses: calls come from its servers.
     pub known_by_servers: bool,
+    /// How its servers are spoken to. On a connection it is registered with RFC 5626: calls come
+    /// back on that connection, which is watched.
+    pub transport: Transport,
+    /// A UUID that names this edge towards this trunk, the same after each restart.
+    pub instance: String,
     /// Only ask for what is registered (RFC 3261 section 10.2.3), and change nothing by it.
     pub query: bool,
 }
@@ -169,6 +177,8 @@ pub enum UplinkChange {
     Failed(Option<u16>),
     /// Refused for good.
     Stopped,
+    /// The connection that it was registered over is gone; it is registered anew.
+    Lost,
     /// Our contact was taken back: the edge goes.
     Left,
     /// It was to be taken back, and the server refused or was silent; it expires by itself.

@@ -16,6 +16,8 @@ use crate::world::{EDGE, PHONE, address, ended, first_line, invited, media, trun
 
 /// What a page says for its own address.
 const NAMELESS: &str = "df7jal23ls0d.invalid";
+/// What a proxy on the way adds to a request.
+const VIA_OF_PROXY: &str = "Via: SIP/2.0/TLS p.example;branch=z9hG4bKp\r\n";
 /// Where the browser's end of the connection is.
 const BROWSER: &str = "203.0.113.99:51234";
 
@@ -36,6 +38,8 @@ struct Page {
     closed: Vec<Flow>,
     /// What a proxy on the way adds to a registration.
     added: &'static str,
+    /// Parameters of the phone's Contact.
+    names: &'static str,
 }
 
 impl Page {
@@ -62,6 +66,7 @@ impl Page {
             sent: Vec::new(),
             closed: Vec::new(),
             added: "",
+            names: "",
         }
     }
 
@@ -73,7 +78,8 @@ impl Page {
                 SipOutput::Send(flow, bytes) => {
                     let text = String::from_utf8(bytes).unwrap();
                     self.sent.push((flow, text.clone()));
-                    let frame = text.replace(NAMELESS, PHONE);
+                    // A proxy on the way takes its own Via off again.
+                    let frame = text.replace(NAMELESS, PHONE).replacen(VIA_OF_PROXY, "", 1);
                     let from = Flow { transport: Transport::Udp, peer: address(EDGE), connection: 0 };
                     let outputs = self.phone.receive(self.now, from, frame.as_bytes());
                     self.of_phone(outputs);
@@ -90,7 +96,12 @@ impl Page {
                 SipOutput::Send(_, bytes) => {
                     let text = String::from_utf8(bytes).unwrap().replace(PHONE, NAMELESS);
                     let text = if text.starts_with("REGISTER") {
-                        text.replacen("\r\nContent-Length", &format!("{}\r\nContent-Length", self.added), 1)
+                        let text = text.replacen(
+                            "\r\nContent-Length",
+                            &format!("{}\r\nContent-Length", self.added),
+                            1,
+                        );
+                        text.replacen("\r\nExpires", &format!("{}\r\nExpires", self.names), 1)
                     } else {
                         text
                     };
@@ -264,4 +275,28 @@ fn a_call_that_was_answered_outlives_its_connection() {
     page.told.clear();
     page.lose();
     assert_eq!(page.told, [SipEvent::Registered { user: "ann".to_owned(), contacts: 0 }], "audio goes on");
+}
+
+#[test]
+fn a_phone_that_asks_for_its_connection_to_be_kept_is_told_how_often_to_show_that_it_lives() {
+    const NAMES: &str = ";+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000A95A0E128>\";reg-id=1";
+    const ASKS: &str = "\r\nSupported: path, outbound";
+    const PROXY: &str = "\r\nSupported: path, outbound\r\nVia: SIP/2.0/TLS p.example;branch=z9hG4bKp";
+    const KNOWING: &str = "\r\nSupported: path, outbound\r\nVia: SIP/2.0/TLS p.example;branch=z9hG4bKp\
+        \r\nPath: <sip:x@p.example;lr;ob>";
+    for (names, added, status, told) in [
+        (NAMES, ASKS, "200", true),
+        (NAMES, KNOWING, "200", true),
+        (NAMES, "", "200", false),
+        ("", ASKS, "200", false),
+        (";reg-id=1", ASKS, "200", false),
+        (NAMES, PROXY, "439", false),
+    ] {
+        let mut page = Page { added, names, ..Page::new() };
+        page.register();
+        let (_, answer) = page.sent.last().unwrap();
+        assert!(answer.starts_with(&format!("SIP/2.0 {status} ")), "{names} {added}: {answer}");
+        let says = answer.contains("\r\nRequire: outbound\r\n") && answer.contains("\r\nFlow-Timer: 120\r\n");
+        assert_eq!(says, told, "{names} {added}: {answer}");
+    }
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use edge_media::sip::{
     Account, CallLimits, Caller, Credentials, Destination, DialogKey, Direction, Origin, RegistrationPhase,
-    Secret, SipCommand, SipConfig, SipEvent, TrunkConfig, UplinkChange, UplinkConfig, UplinkState,
+    Secret, SipCommand, SipConfig, SipEvent, Transport, TrunkConfig, UplinkChange, UplinkConfig, UplinkState,
     UserConfig,
 };
 use handoff::pii::Pii;
 
 use crate::world::{CARRIER, EDGE, PHONE, World, address, media, trunk};
 
+const INSTANCE: &str = "f81d4fae-7dec-81d0-a765-00a0c91e6bf6";
 const SECOND: &str = "192.0.2.2:5060";
 
 fn secret(password: &str) -> Secret {
@@ -33,6 +34,8 @@ fn uplink(password: &str, options_s: Option<u64>) -> UplinkConfig {
         }),
         options: options_s.map(Duration::from_secs),
         known_by_servers: true,
+        transport: Transport::Udp,
+        instance: INSTANCE.to_owned(),
         query: false,
     }
 }
@@ -275,4 +278,85 @@ fn a_carrier_that_is_gone_keeps_no_edge_from_draining() {
     world.command(EDGE, SipCommand::Drain);
     world.run(5_000);
     assert!(!world.stack(EDGE).is_leaving());
+}
+
+/// An edge that is registered over TCP.
+fn over_tcp() -> World {
+    let mut uplink = UplinkConfig { transport: Transport::Tcp, ..uplink("right", None) };
+    // Refreshes are seldom, and no sign of life.
+    uplink.account.as_mut().unwrap().expires_secs = 3_600;
+    let mut world = world(uplink, false);
+    world.servers(EDGE, "carrier", &[CARRIER]);
+    world.run(1_000);
+    assert!(is_registered(&world));
+    news(&mut world);
+    world
+}
+
+/// What the edge sent, whole.
+fn from_edge(world: &World) -> Vec<String> {
+    let of_edge = world.wire.iter().filter(|(_, from, ..)| *from == address(EDGE));
+    of_edge.map(|(.., bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
+}
+
+#[test]
+fn over_a_connection_an_account_is_registered_with_the_edge_s_name_and_one_flow() {
+    let world = over_tcp();
+    let register = from_edge(&world).remove(0);
+    assert!(register.contains("Via: SIP/2.0/TCP "), "{register}");
+    let names = format!(";transport=tcp>;+sip.instance=\"<urn:uuid:{INSTANCE}>\";reg-id=1\r\n");
+    assert!(register.contains(&names), "{register}");
+    assert!(register.contains("\r\nSupported: path, outbound\r\n"), "{register}");
+}
+
+#[test]
+fn a_call_that_comes_back_on_the_registered_connection_is_the_trunks() {
+    let mut world = over_tcp();
+    world.command(
+        CARRIER,
+        SipCommand::Dial {
+            dialog: DialogKey(1),
+            to: Destination::User("+15555550100".to_owned()),
+            local: media(CARRIER, Direction::SendRecv),
+            from: Caller::new(Pii::new("+15555550142".to_owned())),
+            credentials: None,
+        },
+    );
+    world.run(100);
+    let origin = world
+        .take(EDGE)
+        .into_iter()
+        .find_map(|event| if let SipEvent::Invited { origin, .. } = event { Some(origin) } else { None });
+    assert_eq!(origin, Some(Origin::Trunk("carrier".to_owned())));
+}
+
+#[test]
+fn a_registered_connection_is_pinged_and_one_that_falls_silent_is_closed_and_made_anew() {
+    let mut world = over_tcp();
+    // This carrier knows RFC 5626: it names a time, and answers.
+    world.run(240_000);
+    let pings = from_edge(&world).iter().filter(|text| *text == "\r\n\r\n").count();
+    assert!((2..=3).contains(&pings), "{pings} pings in four minutes of 120 s");
+    assert_eq!(news(&mut world), [], "every ping was answered");
+    // Its pongs are lost, and its answers are not.
+    world.drop_if = Some(|text| text == "\r\n");
+    world.run(135_000);
+    assert_eq!(news(&mut world), [UplinkChange::Lost, UplinkChange::Registered]);
+    assert_eq!(world.stack(EDGE).counters().get("trunk_connection_silent"), 1);
+}
+
+#[test]
+fn a_registered_connection_that_ends_is_made_anew_within_seconds() {
+    let mut world = over_tcp();
+    world.close(EDGE, CARRIER, 1);
+    assert_eq!(news(&mut world), [], "one that the carrier made");
+    world.close(EDGE, CARRIER, 0);
+    assert_eq!(news(&mut world), [UplinkChange::Lost]);
+    let before = from_edge(&world).len();
+    world.run(2_100);
+    assert_eq!(news(&mut world), [UplinkChange::Registered]);
+    assert!(from_edge(&world).len() > before);
+    // That of somebody else is none of its business.
+    world.close(EDGE, SECOND, 0);
+    assert_eq!(news(&mut world), []);
 }

@@ -13,7 +13,7 @@ use super::Checker;
 use super::values::SecretSource;
 use crate::config::document::TrunkTable;
 use crate::config::{Trunk, TrunkAccount, TrunkUplink};
-use crate::sip::{EXPIRES_MAX_SECS, Rel100, Server, account_of};
+use crate::sip::{EXPIRES_MAX_SECS, Rel100, Server, Transport, account_of};
 
 impl Checker<'_> {
     pub(super) fn trunks(&mut self, tables: &[TrunkTable], allow_loopback: bool) -> Vec<Trunk> {
@@ -67,6 +67,11 @@ impl Checker<'_> {
         if !self.knows_certificates {
             let why =
                 "certificate needs [edge] sip_tls and tls_client_ca_file: nobody would be asked for one";
+            self.refuse(&field.span(), why);
+        }
+        let over_tls = table.transport.as_ref().is_some_and(|transport| transport.get_ref() == "tls");
+        if table.register.is_some() && !over_tls {
+            let why = "certificate beside register needs transport = \"tls\": elsewhere nothing is shown";
             self.refuse(&field.span(), why);
         }
         Some(name.clone())
@@ -158,14 +163,34 @@ impl Checker<'_> {
             (true, Some((_, server))) => vec![server],
             (_, _) => proxies,
         };
+        let transport = self.transport(table);
         if table.register.is_none() && table.options_s.is_none() {
             return None;
         }
         Some(TrunkUplink {
             account,
             servers,
+            transport: transport?,
             options: seconds.map(|seconds| Duration::from_secs(seconds.into())),
         })
+    }
+
+    /// How the carrier's servers are spoken to. A connection needs a listener of its kind: the
+    /// carrier may answer by another.
+    fn transport(&mut self, table: &TrunkTable) -> Option<Transport> {
+        let transport = self.choice(table.transport.as_ref(), "transport", &TRANSPORTS);
+        let Some(field) = &table.transport else { return transport };
+        if table.register.is_none() && table.options_s.is_none() {
+            self.refuse(&field.span(), "transport is for register or options_s: give one of them");
+        }
+        let missing = match transport {
+            Some(Transport::Tcp) if !self.has_tcp => "sip_tcp",
+            Some(Transport::Tls) if !self.has_tls => "sip_tls",
+            _ => return transport,
+        };
+        let why = format!("transport = \"{}\" needs [edge] {missing}", field.get_ref());
+        self.refuse(&field.span(), why);
+        transport
     }
 
     fn account(&mut self, table: &TrunkTable, user: &str, server: &Server) -> Option<TrunkAccount> {
@@ -216,6 +241,9 @@ const REL100: [(&str, Rel100); 3] =
     [("supported", Rel100::Supported), ("off", Rel100::Off), ("require", Rel100::Require)];
 /// The longest name of a host (RFC 1035).
 const CERTIFICATE_LEN_MAX: usize = 253;
+/// The first is the default, because every carrier has it.
+const TRANSPORTS: [(&str, Transport); 3] =
+    [("udp", Transport::Udp), ("tcp", Transport::Tcp), ("tls", Transport::Tls)];
 /// Nobody is assigned more at once; a shorter prefix is a mistake.
 const PREFIX_MIN_V4: u8 = 8;
 /// The same for IPv6.

@@ -24,6 +24,10 @@ const REFRESH_PERCENT: (u64, u64) = (50, 25);
 /// How long the registrar may take to forget us: a process that ends waits for it, and the
 /// contact expires by itself.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
+/// After the loss of a connection it is registered anew after this long and up to twice as long:
+/// no call arrives until then, and the other edges of a carrier that restarts do not all come at
+/// once. RFC 5626 section 4.5 would wait half a minute; that is what follows if this fails.
+const LOST_WAIT: Duration = Duration::from_secs(1);
 /// Jitter that is added to a wait, in percent of it.
 const JITTER_PERCENT: u64 = 20;
 
@@ -38,6 +42,8 @@ pub(super) enum Input {
     Silence,
     /// Its server answers OPTIONS again.
     Reachable,
+    /// The connection that it is registered over is gone.
+    Lost,
     /// The edge goes: our contact is to be taken back.
     Leave,
 }
@@ -125,6 +131,15 @@ impl Machine {
             (Input::Leave, _) => self.leave(now),
             (_, RegistrationPhase::Left) => Step::Rest,
             (input, RegistrationPhase::Leaving) => self.go(now, input),
+            (Input::Lost, RegistrationPhase::Registered) => {
+                self.next = Some(now + LOST_WAIT + percent(LOST_WAIT, draw % 101));
+                self.phase = RegistrationPhase::Waiting;
+                self.failures = self.failures.saturating_add(1);
+                self.news = Some(UplinkChange::Lost);
+                Step::Rest
+            }
+            // Whatever was asked on it is told as silence.
+            (Input::Lost, _) => Step::Rest,
             // One question at a time; its answer or its silence is on the way.
             (Input::Due | Input::Reachable, RegistrationPhase::Asking) => Step::Rest,
             (Input::Reachable, RegistrationPhase::Registered | RegistrationPhase::Stopped) => Step::Rest,
@@ -245,7 +260,7 @@ impl Machine {
                     status => UplinkChange::NotLeft(Some(status)),
                 }))
             }
-            Input::Silence | Input::Due => {
+            Input::Silence | Input::Due | Input::Lost => {
                 self.note(now, None);
                 self.end(Some(UplinkChange::NotLeft(None)))
             }
@@ -484,6 +499,22 @@ mod tests {
         assert_eq!((machine.deadline(), machine.state(at(300)).until), (None, None));
         assert_eq!(machine.handle(at(301), Input::Reachable, 0), Step::Rest);
         assert_eq!(machine.handle(at(302), Input::Due, 0), Step::Ask { answered: false });
+    }
+
+    #[test]
+    fn a_lost_connection_is_followed_by_a_new_registration_within_two_seconds() {
+        for (draw, millis) in [(0, 1_000), (100, 2_000), (101, 1_000)] {
+            let mut machine = registered();
+            assert_eq!(machine.handle(at(5), Input::Lost, draw), Step::Rest);
+            assert_eq!(machine.deadline(), Some(at(5) + Duration::from_millis(millis)));
+            assert_eq!(machine.take_news(), Some(UplinkChange::Lost));
+            assert_eq!(machine.handle(at(6), Input::Lost, draw), Step::Rest, "once");
+            assert_eq!(machine.take_news(), None);
+            assert_eq!(machine.handle(at(7), Input::Due, 0), Step::Ask { answered: false });
+            assert_eq!(machine.server(), Some(FIRST.parse().unwrap()), "where it was registered");
+            machine.handle(at(7), answer(200), 0);
+            assert_eq!(machine.take_news(), Some(UplinkChange::Registered));
+        }
     }
 
     /// A machine whose contact the first of these has.

@@ -1,5 +1,6 @@
 //! Registration and health of a trunk as messages: REGISTER (RFC 3261 section 10.2) with the
-//! answers to its challenges, and OPTIONS (section 11). UDP only.
+//! answers to its challenges, and OPTIONS (section 11); and the connection that they go over,
+//! where there is one (RFC 5626).
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,18 +8,21 @@ use std::time::Duration;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
+use super::beat::{Beat, Beaten};
 use super::machine::{Answer, Asked, Input, Machine, Step};
 use super::{Account, LastAnswer, OptionsState, UplinkChange, UplinkConfig, UplinkNews, UplinkState};
 use crate::sip::auth::Challenge;
 use crate::sip::dialog;
 use crate::sip::header::{Address, Method, Uri};
 use crate::sip::message::{Contacts, Head, Request, Response};
-use crate::sip::registration::PATH;
-use crate::sip::stack::{Stack, Timer, Use};
-use crate::sip::{Flow, Transport};
+use crate::sip::registration::{OUTBOUND, PATH};
+use crate::sip::stack::{PING, Stack, Timer, Use};
+use crate::sip::{Flow, RegistrationPhase, SipOutput, Transport};
 
 /// What is taken for an answer that names no time.
 const GRANTED_DEFAULT_SECS: u32 = 3_600;
+/// One connection at a time (RFC 5626 section 4.2): a second one that fails with the first is none.
+const REG_ID: &str = "1";
 /// News that wait to be read; older ones go, since the state itself can be asked for.
 const NEWS_MAX: usize = 256;
 
@@ -35,6 +39,15 @@ pub(in crate::sip) struct Uplink {
     /// The answers to the challenges of this attempt, by header.
     answers: Vec<(&'static str, String)>,
     health: Health,
+    beat: Beat,
+}
+
+impl Uplink {
+    /// The way to the server in use: whatever connection there is to it.
+    fn flow(&self) -> Option<Flow> {
+        let peer = self.machine.server()?;
+        Some(Flow { transport: self.config.transport, peer, connection: 0 })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +75,7 @@ impl Stack {
                 None => {
                     self.timers.clear(&Timer::Uplink(name.clone()));
                     self.timers.clear(&Timer::Health(name.clone()));
+                    self.timers.clear(&Timer::Beat(name.clone()));
                     Uplink {
                         machine: Machine::new(
                             config.account.as_ref().map_or(0, |account| account.expires_secs),
@@ -72,11 +86,12 @@ impl Stack {
                         request: None,
                         answers: Vec::new(),
                         health: Health::default(),
+                        beat: Beat::default(),
                         config,
                     }
                 }
             };
-            let stopped = uplink.machine.state(now).phase == super::RegistrationPhase::Stopped;
+            let stopped = uplink.machine.state(now).phase == RegistrationPhase::Stopped;
             self.uplinks.insert(name.clone(), uplink);
             if stopped {
                 self.on_uplink_due(now, &name);
@@ -84,6 +99,7 @@ impl Stack {
         }
         for name in before.into_keys() {
             self.timers.clear(&Timer::Uplink(name.clone()));
+            self.timers.clear(&Timer::Beat(name.clone()));
             self.timers.clear(&Timer::Health(name));
         }
     }
@@ -149,7 +165,78 @@ impl Stack {
                 challenge,
             };
             stack.drive(now, uplink, Input::Answer(answer));
+            if (200..300).contains(&response.status) && uplink.config.transport.is_stream() {
+                stack.watch_connection(now, uplink, response);
+            }
         });
+    }
+
+    /// Begins to watch the connection of a registration, or goes on.
+    fn watch_connection(&mut self, now: Now, uplink: &mut Uplink, response: &Response) {
+        let timer = Timer::Beat(uplink.config.trunk.clone());
+        if uplink.config.query || uplink.machine.state(now).phase != RegistrationPhase::Registered {
+            self.timers.clear(&timer);
+            return;
+        }
+        let knows = response.head.has_token("Require", OUTBOUND);
+        let draw = self.random.below(u64::MAX);
+        let due = uplink.beat.begin(now, response.head.number("Flow-Timer"), knows, draw);
+        self.timers.set(timer, due);
+    }
+
+    pub(in crate::sip) fn on_beat(&mut self, now: Now, trunk: &str) {
+        self.with_uplink(now, trunk, |stack, uplink| {
+            let Some(flow) = uplink.flow() else { return };
+            let timer = Timer::Beat(uplink.config.trunk.clone());
+            match uplink.beat.due(now, stack.random.below(u64::MAX)) {
+                Beaten::Ping(due) => {
+                    stack.out.push(SipOutput::Send(flow, PING.to_vec()));
+                    stack.timers.set(timer, due);
+                }
+                Beaten::Rest(due) => stack.timers.set(timer, due),
+                Beaten::Dead => {
+                    stack.counters.count("trunk_connection_silent");
+                    stack.out.push(SipOutput::Close(flow));
+                    stack.drive(now, uplink, Input::Lost);
+                }
+            }
+        });
+    }
+
+    /// A CRLF came on a connection.
+    pub(in crate::sip) fn on_pong(&mut self, now: Now, flow: Flow) {
+        for trunk in self.uplinks_over(flow) {
+            self.with_uplink(now, &trunk, |stack, uplink| {
+                if let Some(due) = uplink.beat.pong(now, stack.random.below(u64::MAX)) {
+                    stack.timers.set(Timer::Beat(uplink.config.trunk.clone()), due);
+                }
+            });
+        }
+    }
+
+    /// A connection is gone, and with it the registrations that came over it. They go over one
+    /// that we made, which is told of without a number; the carrier's own have one.
+    pub(in crate::sip) fn on_uplink_connection_lost(&mut self, now: Now, flow: Flow) {
+        if flow.connection != 0 {
+            return;
+        }
+        for trunk in self.uplinks_over(flow) {
+            self.with_uplink(now, &trunk, |stack, uplink| {
+                uplink.beat = Beat::default();
+                stack.timers.clear(&Timer::Beat(uplink.config.trunk.clone()));
+                stack.drive(now, uplink, Input::Lost);
+            });
+        }
+    }
+
+    fn uplinks_over(&self, flow: Flow) -> Vec<String> {
+        if !flow.transport.is_stream() {
+            return Vec::new();
+        }
+        let over = |uplink: &&Uplink| {
+            uplink.flow().is_some_and(|own| (own.transport, own.peer) == (flow.transport, flow.peer))
+        };
+        self.uplinks.values().filter(over).map(|uplink| uplink.config.trunk.clone()).collect()
     }
 
     pub(in crate::sip) fn on_health_due(&mut self, now: Now, trunk: &str) {
@@ -255,6 +342,7 @@ impl Stack {
             UplinkChange::Registered => "trunk_registered",
             UplinkChange::Failed(_) => "trunk_register_failed",
             UplinkChange::Stopped => "trunk_register_stopped",
+            UplinkChange::Lost => "trunk_connection_lost",
             UplinkChange::Left => "trunk_left",
             UplinkChange::NotLeft(_) => "trunk_not_left",
             UplinkChange::Up => "trunk_up",
@@ -273,7 +361,7 @@ impl Stack {
         account: &Account,
         server: SocketAddr,
     ) -> bool {
-        let flow = Flow { transport: Transport::Udp, peer: server, connection: 0 };
+        let flow = Flow { transport: uplink.config.transport, peer: server, connection: 0 };
         let (Some(uri), Some(aor)) = (domain_uri(account), aor_uri(account, server)) else {
             return false;
         };
@@ -289,11 +377,18 @@ impl Stack {
             body: Vec::new(),
         };
         if !uplink.config.query {
-            let contact = dialog::contact(&self.config, Some(&Pii::new(account.user.clone())), flow);
+            let mut contact = dialog::contact(&self.config, Some(&Pii::new(account.user.clone())), flow);
+            let mut supported = PATH.to_owned();
+            if flow.transport.is_stream() {
+                let instance = format!("<urn:uuid:{}>", uplink.config.instance);
+                contact.params.push(("+sip.instance".to_owned(), Some(instance)));
+                contact.params.push(("reg-id".to_owned(), Some(REG_ID.to_owned())));
+                supported = format!("{PATH}, {OUTBOUND}");
+            }
             head.push_address("Contact", &contact);
             head.push("Expires", uplink.machine.expires_secs().to_string());
             // A proxy on the way may add itself; what comes back by it needs nothing of us.
-            head.push("Supported", PATH);
+            head.push("Supported", supported);
         }
         for (name, value) in &uplink.answers {
             head.push(name, value.clone());
@@ -332,7 +427,7 @@ impl Stack {
 
     fn ask_health(&mut self, now: Now, uplink: &mut Uplink) {
         let Some(server) = uplink.machine.server().filter(|_| !uplink.health.asking) else { return };
-        let flow = Flow { transport: Transport::Udp, peer: server, connection: 0 };
+        let flow = Flow { transport: uplink.config.transport, peer: server, connection: 0 };
         let to = uplink.config.account.as_ref().and_then(domain_uri);
         let to = to.unwrap_or_else(|| Uri::of(None, server, Transport::Udp));
         let from = dialog::contact(&self.config, None, flow);
