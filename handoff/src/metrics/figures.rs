@@ -14,6 +14,7 @@ use super::handling::{Baseline, Gap};
 use super::proportion::{Proportion, Spread};
 use super::row::{LeftOut, Row, Transfer};
 use crate::clock::{DAY_MS, Timestamp};
+use crate::event::Mode;
 use crate::id::TransferId;
 use crate::policy::Category;
 
@@ -145,6 +146,20 @@ pub struct Figures {
     pub resolution_ms: Spread,
     /// Life after the bridge, by queue.
     pub life: BTreeMap<String, Life>,
+    /// How transfers go by what people are told before they are connected.
+    pub by_mode: BTreeMap<Mode, ByMode>,
+}
+
+/// The transfers of one mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ByMode {
+    /// Callers who were gone before they had talked for a minute: left between decision and
+    /// bridge, or cut within a minute of it; of the transfers decided.
+    pub dropped: Proportion,
+    /// Transfers that bridged, of those decided.
+    pub completion: Proportion,
+    /// Talk and hold, a whisper included, of those handled.
+    pub talk_ms: Spread,
 }
 
 /// How long conversations with one queue live.
@@ -216,6 +231,7 @@ impl Figures {
                     .collect(),
             ),
             life: life(&transfers),
+            by_mode: by_mode(&transfers),
         }
     }
 
@@ -320,6 +336,20 @@ fn life(transfers: &[(&Row, &Transfer)]) -> BTreeMap<String, Life> {
         }
     };
     queues.into_iter().map(|(queue, lives)| (queue, of(&lives))).collect()
+}
+
+fn by_mode(transfers: &[(&Row, &Transfer)]) -> BTreeMap<Mode, ByMode> {
+    let modes: BTreeSet<Mode> = transfers.iter().map(|(_, it)| it.mode).collect();
+    let of = |mode: Mode| {
+        let own = || transfers.iter().map(|(_, it)| *it).filter(|it| it.mode == mode);
+        let cut = |it: &Transfer| signed(it.life_ms).is_some_and(|ms| ms < CUT_WITHIN_MS);
+        ByMode {
+            dropped: Proportion::of(own(), |it| it.abandoned_ms.is_some() || cut(it)),
+            completion: Proportion::of(own(), |it| it.bridged_ms.is_some()),
+            talk_ms: Spread::of(own().filter_map(|it| signed(it.handled_ms)).collect()),
+        }
+    };
+    modes.into_iter().map(|mode| (mode, of(mode))).collect()
 }
 
 fn tally<K: Ord>(items: impl Iterator<Item = K>) -> BTreeMap<K, u64> {

@@ -127,6 +127,17 @@ impl Report {
         for (queue, life) in &figures.life {
             share(f, "over within 60 s", life.cut, queue)?;
         }
+        // One mode alone is what all the other figures are of.
+        for (mode, of) in figures.by_mode.iter().filter(|_| figures.by_mode.len() > 1) {
+            share(
+                f,
+                &format!("{} transfers dropped", mode.as_str()),
+                of.dropped,
+                "left before, or within 60 s of the bridge",
+            )?;
+            share(f, "  bridged", of.completion, "")?;
+            spread(f, "  talk and hold", of.talk_ms)?;
+        }
         if figures.unbalanced > 0 {
             writeln!(f, "{:<25} {} calls", "legs never closed", figures.unbalanced)?;
         }

@@ -142,6 +142,16 @@ fn a_whole_transfer_is_one_row() {
 }
 
 #[test]
+fn the_mode_is_the_one_that_the_decision_names_and_warm_where_it_names_none() {
+    let of = |body: Value| {
+        let rows = begun().edge(9_000, "transfer.decided", body).rows();
+        rows[0].transfer.as_ref().unwrap().mode
+    };
+    assert_eq!(of(json!({"transfer_id": transfer(1), "mode": "cold"})), Mode::Cold);
+    assert_eq!(of(json!({"transfer_id": transfer(1)})), Mode::Warm);
+}
+
+#[test]
 fn the_order_of_the_ledger_does_not_matter() {
     let mut shuffled = whole();
     shuffled.0.reverse();
