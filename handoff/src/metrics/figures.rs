@@ -128,6 +128,9 @@ pub struct Figures {
     pub incomplete: Proportion,
     /// Transfers whose summary was the template's.
     pub template: Proportion,
+    /// Transfers whose caller was asked again for what the card showed, of those of which a
+    /// disposition says whether.
+    pub asked_again: Proportion,
     /// Transfers that a person said belong to another team.
     pub wrong_team: Proportion,
     /// First-call resolution after transfer, by window.
@@ -213,6 +216,7 @@ impl Figures {
             pop_success: known(|it| it.accepted.then_some(it.pop_skew_ms.is_some())),
             incomplete: known(|it| it.completeness_pm.map(|pm| pm < 1_000)),
             template: known(|it| it.template),
+            asked_again: known(|it| it.disposition.as_ref()?.asked_again.map(|fields| fields > 0)),
             wrong_team: known(|it| (it.offers > 0).then_some(it.wrong_team)),
             resolution: REPEAT_WINDOWS_DAYS
                 .iter()

@@ -60,7 +60,7 @@ pub(super) fn bridged() -> Transfer {
 
 /// The same with a disposition and 30 s of work after the call.
 pub(super) fn disposed(transfer: Transfer, resolved: bool) -> Transfer {
-    let disposition = Disposition { code: "done".to_owned(), resolved, acw_s: Some(30) };
+    let disposition = Disposition { code: "done".to_owned(), resolved, acw_s: Some(30), asked_again: None };
     Transfer { disposition: Some(disposition), ..transfer }
 }
 

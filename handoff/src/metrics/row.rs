@@ -140,6 +140,10 @@ pub struct Disposition {
     pub resolved: bool,
     /// Work after the call.
     pub acw_s: Option<u64>,
+    /// Fields that the caller was asked for although the card showed them, by somebody who
+    /// listened or read a transcript of it.
+    #[serde(default)]
+    pub asked_again: Option<u64>,
 }
 
 impl Row {

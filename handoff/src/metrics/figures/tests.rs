@@ -72,6 +72,16 @@ fn completion_and_abandonment_are_of_transfers_decided() {
     );
 }
 
+#[test]
+fn who_was_asked_again_is_of_the_dispositions_that_tell() {
+    let mut rows = ten_calls();
+    for (row, fields) in rows.iter_mut().zip([Some(2), Some(0)]) {
+        let transfer = row.transfer.as_mut().unwrap();
+        transfer.disposition.as_mut().unwrap().asked_again = fields;
+    }
+    assert_eq!(figures(&rows).asked_again, of(1, 2), "the third disposition does not say");
+}
+
 /// Warm: five of seven bridged, two left, none cut. Cold: of three one left, one was cut after
 /// 40 s, one talked on.
 #[test]

@@ -150,6 +150,7 @@ impl Fold {
                     code: text(body, "code").unwrap_or_default().to_owned(),
                     resolved,
                     acw_s: number(body, "acw_s"),
+                    asked_again: body.get("asked_again").and_then(Value::as_array).map(|it| it.len() as u64),
                 });
             }
             "followup.repeat_contact" => {
