@@ -605,7 +605,8 @@ def hops(signals):
         while not done.is_set():
             for message in client.receive_message(QueueUrl=commands, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", []):
                 command = json.loads(message["Body"])
-                if command["body"]["type"] == "transfer.decided":
+                # Others may still be on their way from what was tried before.
+                if command["body"]["type"] == "transfer.decided" and command["call_id"].startswith("call_hop"):
                     arrived.setdefault(command["call_id"], time.monotonic())
                 client.delete_message(QueueUrl=commands, ReceiptHandle=message["ReceiptHandle"])
 
