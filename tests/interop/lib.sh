@@ -263,11 +263,14 @@ start_human() {
   wait_for 10 grep -q ready "$WORK/human.jsonl" || failed "the human's phone does not start"
 }
 
+# main_chain: the call itself in a list of chains; what came late has a chain beside it.
+main_chain() { python3 -c "import json, sys; print(next(c for c in (json.loads(line)['chain'] for line in sys.stdin) if '#' not in c))"; }
+
 # recorded: the one call of the store is closed, whole, and a completed transfer.
 recorded() {
   local data=$WORK/data call
   wait_for 30 sh -c "'$BINARY' audit list --json --data '$data' | grep -q '\"state\":\"closed\"'" || { echo "the chain does not close"; return 1; }
-  call=$("$BINARY" audit list --json --data "$data" | python3 -c "import json,sys; print(json.loads(sys.stdin.readline())['chain'])") || return 1
+  call=$("$BINARY" audit list --json --data "$data" | main_chain) || return 1
   "$BINARY" audit verify "$call" --data "$data" >"$WORK/verify.log" 2>&1 || { cat "$WORK/verify.log"; return 1; }
   "$BINARY" audit show "$call" --json --data "$data" >"$WORK/records.log" 2>&1
   python3 "$HERE/records.py" "$WORK/records.log"

@@ -106,7 +106,7 @@ expect "the human heard the caller" python3 "$HERE/ears.py" hears "$WORK/human.w
 
 # The chain stays open while webhooks are tried again, so it is read as it is.
 "$BINARY" audit list --json --data "$WORK/data" >"$WORK/list.log"
-call=$(python3 -c "import json; print(json.loads(open('$WORK/list.log').readline())['chain'])")
+call=$(main_chain <"$WORK/list.log")
 "$BINARY" audit show "$call" --json --data "$WORK/data" >"$WORK/records.log" 2>&1
 expect "the transfer is completed beside five bad CRMs" python3 "$HERE/records.py" "$WORK/records.log"
 expect "the good CRM had its webhooks" python3 - "$WORK" <<'PY'

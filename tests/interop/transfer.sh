@@ -44,7 +44,7 @@ if wait "$sipp"; then ok "the carrier's call ends with its BYE"; else failed "th
 data=$WORK/data
 closed() { "$BINARY" audit list --json --data "$data" | grep -q '"state":"closed"'; }
 wait_for 30 closed || failed "the call's chain does not close"
-call=$("$BINARY" audit list --json --data "$data" | python3 -c "import json,sys; print(json.loads(sys.stdin.readline())['chain'])" 2>/dev/null)
+call=$("$BINARY" audit list --json --data "$data" | main_chain 2>/dev/null)
 "$BINARY" audit show "$call" --json --data "$data" >"$WORK/records.log" 2>&1
 expect "the audit chain verifies" "$BINARY" audit verify "$call" --data "$data"
 expect "the record tells of a completed transfer" python3 "$HERE/records.py" "$WORK/records.log"
