@@ -6,6 +6,7 @@ mod exported;
 mod metrics;
 mod policy;
 mod recording;
+mod trunk;
 mod webhook;
 
 use std::path::PathBuf;
@@ -94,6 +95,17 @@ enum Command {
     },
     /// Say how transfers go, and what to change where they go badly.
     Metrics(metrics::Options),
+    /// Say how it stands with the trunks: registered, answering, and what to do where they are not.
+    Trunk {
+        /// The configuration of the edge.
+        #[arg(long, global = true, default_value = "warmbridge.toml")]
+        config: PathBuf,
+        /// Print JSON.
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        what: trunk::What,
+    },
     /// Check a policy.
     Policy {
         #[command(subcommand)]
@@ -204,6 +216,7 @@ pub fn run() -> ExitCode {
         #[cfg(not(feature = "aws"))]
         Command::Metrics(options) if options.table().is_some() => fail(&anyhow::anyhow!(NO_DYNAMODB)),
         Command::Metrics(options) => metrics::run(&options),
+        Command::Trunk { config, json, what } => on_runtime(trunk::run(config, json, what)),
         Command::Policy { what } => policy::run(what),
     }
 }

@@ -8,7 +8,7 @@ mod document;
 
 use core::fmt;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
@@ -20,6 +20,9 @@ use handoff::pii::Pii;
 use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
+
+use crate::io::tls::Tls;
+use crate::sip::{Rel100, Server, SrtpPolicy};
 
 /// A configuration in which every value has been checked.
 #[derive(Clone, Debug)]
@@ -60,6 +63,10 @@ pub struct Edge {
     pub sip_udp: Option<SocketAddr>,
     /// SIP over TCP listens here.
     pub sip_tcp: Option<SocketAddr>,
+    /// SIP over TLS listens here, with these files.
+    pub sip_tls: Option<SipTls>,
+    /// Whether audio with phones is encrypted.
+    pub phones_srtp: SrtpPolicy,
     /// The desktop page and the API listen here.
     pub http: SocketAddr,
     /// The address that SDP and Contact advertise.
@@ -78,12 +85,23 @@ pub struct Edge {
     pub cancel_while_waiting: bool,
     /// How long nothing may come from a leg that is not held before it counts as lost.
     pub rtp_timeout: Duration,
+    /// How long calls may go on after the edge was told to stop; then they are ended.
+    pub drain_max: Duration,
     /// BCP 47 language of prompts.
     pub lang: String,
     /// Clip and text id of the AI and recording disclosure.
     pub disclosure: String,
     /// Record the legs.
     pub recording: bool,
+}
+
+/// A TLS listener and what it shows.
+#[derive(Clone, Debug)]
+pub struct SipTls {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its certificate, and whom it trusts.
+    pub tls: Tls,
 }
 
 /// How the caller's trunk learns of hold.
@@ -97,14 +115,52 @@ pub enum HoldSignalling {
 }
 
 /// `[[trunk]]`: a peer that may send calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trunk {
     /// Its name in records.
     pub name: String,
-    /// Its source addresses.
+    /// Its source addresses. None where it registers and is known by its servers.
     pub addresses: Vec<IpNet>,
     /// The type of its calls, for routing rules.
     pub call_type: Option<String>,
+    /// Calls from it at once.
+    pub calls_max: Option<u32>,
+    /// Calls from it that arrive in a second.
+    pub calls_per_s: Option<u32>,
+    /// Reliable provisional responses, to it and from it.
+    pub rel100: Rel100,
+    /// Whether its audio is encrypted.
+    pub srtp: SrtpPolicy,
+    /// What is kept up with it.
+    pub uplink: Option<TrunkUplink>,
+}
+
+/// What the edge keeps up with a trunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrunkUplink {
+    /// The account that it registers.
+    pub account: Option<TrunkAccount>,
+    /// Its servers in the order in which they are tried.
+    pub servers: Vec<Server>,
+    /// How often its server is asked with OPTIONS.
+    pub options: Option<Duration>,
+}
+
+/// An account at a carrier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrunkAccount {
+    /// The user part of its address of record.
+    pub user: String,
+    /// The registrar's domain.
+    pub domain: String,
+    /// The registrar's port, where it is given.
+    pub port: Option<u16>,
+    /// The digest user name.
+    pub auth_user: String,
+    /// The digest password.
+    pub password: Secret,
+    /// How long a registration is asked for.
+    pub expires_s: u32,
 }
 
 /// `[voice_agent]`: the WebSocket that the edge dials for each call.
@@ -347,6 +403,27 @@ pub struct Aws {
     pub stack: String,
     /// The stack's bucket of settings and transcripts, an output of its deployment.
     pub media_bucket: String,
+    /// Voices of Polly for free text; without them it is never asked.
+    pub polly: Option<Polly>,
+}
+
+/// `[aws.polly]`: who speaks free text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Polly {
+    /// The engine of all voices, by Polly's name for it.
+    pub engine: &'static str,
+    /// A voice for each language, by Polly's name for it; the keys are BCP 47 tags in lower
+    /// case, whole or of the language alone.
+    pub voices: BTreeMap<String, String>,
+}
+
+impl Polly {
+    /// The voice for a BCP 47 tag: that of the tag, else that of its language.
+    pub fn voice(&self, tag: &str) -> Option<&str> {
+        let tag = tag.to_ascii_lowercase();
+        let primary = tag.split('-').next().unwrap_or_default();
+        self.voices.get(&tag).or_else(|| self.voices.get(primary)).map(String::as_str)
+    }
 }
 
 /// What an operator's token opens. Agents have their own tokens and their own transfers.
@@ -488,7 +565,9 @@ impl Config {
     /// links, people without a desktop, no speech synthesis for the whisper.
     pub fn check(&self) -> Report {
         let mut warnings = self.warnings.clone();
-        if !synthesis_installed() {
+        let polly = self.aws.as_ref().and_then(|aws| aws.polly.as_ref());
+        let spoken = |agent: &Agent| polly.is_some_and(|polly| polly.voice(&agent.lang).is_some());
+        if !synthesis_installed() && !self.agents.iter().all(spoken) {
             let message =
                 "espeak-ng is not installed: the whisper is a generic clip beside the card".to_owned();
             warnings.push(Problem { line: None, message });

@@ -28,7 +28,7 @@ use crate::edge::directory::{Directory, Members, Person, Staffing};
 use crate::media::{Carrier, MediaCommand, MediaEvent, Port, StreamKey};
 use crate::sip::{
     DialogKey, Direction, Flow, LocalMedia, Origin, RemoteMedia, SipCommand, SipConfig, SipEvent, SipOutput,
-    Stack,
+    Stack, UplinkNews, UplinkState,
 };
 
 /// Ports held ready ahead of use. A call takes two (caller and human agent); the shell
@@ -98,6 +98,8 @@ pub enum EdgeInput {
     Reload(Box<EdgeConfig>),
     /// What the names of fixed phones stand for now.
     Resolved(Vec<(String, SocketAddr)>),
+    /// The addresses of the servers of trunks that something is kept up with.
+    Servers(Vec<(String, Vec<SocketAddr>)>),
     /// Freshly bound ports.
     Ports(Vec<Port>),
     /// The recording of a leg that is over lies on disk.
@@ -214,9 +216,8 @@ impl Edge {
     /// An edge without calls. `seed` must come from the operating system's random source:
     /// tags, branches, nonces and call ids follow from it.
     pub fn new(config: EdgeConfig, seed: u128) -> Self {
-        let sip_seed = (seed >> 64) as u64;
         Self {
-            sip: Stack::new(config.sip.clone(), sip_seed),
+            sip: Stack::new(config.sip.clone(), seed),
             directory: Directory::new(config.people.clone(), config.queues.clone()),
             config,
             desktops: BTreeSet::new(),
@@ -314,6 +315,10 @@ impl Edge {
             }
             EdgeInput::Reload(config) => self.reload(at, *config, &mut out),
             EdgeInput::Resolved(hosts) => self.sip.set_hosts(hosts),
+            EdgeInput::Servers(servers) => {
+                let outputs = self.sip.set_servers(at.now, servers);
+                self.carry_sip(at, outputs, &mut out);
+            }
             EdgeInput::RecordingStored(call, leg, recording) => {
                 if !self.feed(at, &call, Input::RecordingStored { leg, recording }, &mut out) {
                     self.counters.reports_late += 1;
@@ -383,6 +388,18 @@ impl Edge {
         self.counters
     }
 
+    /// Every trunk, and how it stands with those that something is kept up with.
+    pub fn trunks(&self, now: Now) -> Vec<(String, Option<UplinkState>)> {
+        let states = self.sip.uplink_states(now);
+        let of = |name: &String| states.iter().find(|state| state.trunk == *name).cloned();
+        self.sip.trunk_names().map(|name| (name.clone(), of(name))).collect()
+    }
+
+    /// What changed with trunks since the last time this was called, for the log.
+    pub fn take_trunk_news(&mut self) -> Vec<UplinkNews> {
+        self.sip.take_uplink_news()
+    }
+
     /// Counters of the SIP stack.
     pub fn sip_counters(&self) -> &crate::sip::Counters {
         self.sip.counters()
@@ -398,6 +415,9 @@ impl Edge {
         self.config.call_types = config.call_types;
         self.directory.reload(config.people, config.queues);
         let outputs = self.sip.reload(config.sip.trunks, config.sip.users);
+        self.carry_sip(at, outputs, out);
+        self.sip.set_limits(config.sip.limits);
+        let outputs = self.sip.set_uplinks(at.now, config.sip.uplinks);
         self.carry_sip(at, outputs, out);
     }
 

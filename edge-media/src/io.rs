@@ -7,6 +7,7 @@
 
 pub mod clock;
 mod descriptors;
+mod dns;
 mod held;
 pub mod http;
 pub mod media;
@@ -16,9 +17,11 @@ mod notify;
 mod pages;
 pub mod receiver;
 pub mod recording;
+pub mod servers;
 pub mod speech;
 pub mod spool;
 pub mod stream;
+pub mod tls;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -35,7 +38,7 @@ use handoff::clock::Timestamp;
 use handoff::event::StoredRecording;
 use handoff::id::{CallId, LegId};
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
@@ -47,19 +50,17 @@ use crate::io::held::{Came, Held, Waits, came};
 use crate::io::http::events::{EventLog, Told};
 use crate::io::http::{DesktopSockets, HttpRequest};
 use crate::io::media::{MediaCounters, MediaHandle};
-use crate::io::net::{Net, NetEvent};
+use crate::io::net::{Listeners, Net, NetEvent};
 use crate::io::recording::{RECORDINGS, Recorder, RecordingQueue};
 use crate::io::spool::Spool;
 use crate::io::stream::{CloseReason, Dialer, Door, DoorEvent};
 use crate::link::twilio::{Session, StreamIds};
 use crate::media::{Carrier, MediaCommand, Port, StreamIn, StreamKey, StreamOut};
 use crate::setup::Setup;
+use crate::sip::{UplinkChange, UplinkNews, advice};
 
 /// The loop answers within this time or is taken for standing: it never works longer at once.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-
-/// Calls that may still run after SIGTERM before they are ended.
-const GRACE: Duration = Duration::from_secs(15 * 60);
 
 /// The functions may finish what is queued for this long at a stop, so that the chains of the
 /// last calls are closed. Longer is the business of the next start: nothing is lost.
@@ -93,6 +94,7 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
         }
     };
     descriptors::raise_limit();
+    let mut drain_max = config.edge.drain_max;
     let server = Server::start(config).await?;
     let manager = notify::Manager::of_environment();
     manager.ready();
@@ -106,15 +108,18 @@ pub async fn serve(path: PathBuf) -> Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => break,
             _ = sign_of_life.tick() => if server.is_alive().await { manager.alive() },
             _ = hang_up.recv() => match Config::load(&path) {
-                Ok(config) => server.reload(config).await,
+                Ok(config) => {
+                    drain_max = config.edge.drain_max;
+                    server.reload(config).await;
+                }
                 Err(errors) => warn!("the new configuration is refused, the old one stays: {errors}"),
             },
         }
     }
     info!("draining: no new calls, running ones go on");
-    manager.stopping(GRACE + FINISH);
+    manager.stopping(drain_max + FINISH);
     {
-        let mut draining = pin!(server.drain(GRACE));
+        let mut draining = pin!(server.drain(drain_max));
         loop {
             tokio::select! {
                 () = &mut draining => break,
@@ -161,6 +166,7 @@ pub struct Shown {
 enum Order {
     Reload(Box<Setup>),
     Resolved(Vec<(String, SocketAddr)>),
+    Servers(Vec<(String, Vec<SocketAddr>)>),
     Drain(oneshot::Sender<()>),
     Answer(oneshot::Sender<()>),
     Stop,
@@ -189,7 +195,9 @@ impl Server {
         .context("the recorder cannot start")?;
         media.record_to(&recorder);
         let udp = config.edge.sip_udp.context("[edge] sip_udp is not set")?;
-        let (net, net_events) = Net::bind(udp, config.edge.sip_tcp).await.context("SIP cannot listen")?;
+        let tls = config.edge.sip_tls.as_ref().map(|tls| (tls.address, tls.tls.clone()));
+        let listeners = Listeners { udp, tcp: config.edge.sip_tcp, tls };
+        let (net, net_events) = Net::bind(listeners).await.context("SIP cannot listen")?;
         let listener = TcpListener::bind(config.edge.http).await.context("HTTP cannot listen")?;
         let http = listener.local_addr()?;
         let (http_requests, http_queue) = http::requests();
@@ -204,10 +212,12 @@ impl Server {
                 let _ = stopped.await;
             }));
         let (sip, sip_tcp) = (net.udp_address, net.tcp_address);
-        let edge = Edge::new(setup.edge(sip, sip_tcp), seed()?);
+        let edge = Edge::new(setup.edge(sip, sip_tcp, net.tls_address), seed()?);
         let (orders, order_queue) = mpsc::channel(16);
         // Ends by itself when the configuration's sender is gone.
         tokio::spawn(names::keep(watched.clone(), clock, orders.clone()));
+        let reloaded = Arc::new(Notify::new());
+        tokio::spawn(servers::keep(watched.clone(), Arc::clone(&reloaded), orders.clone()));
         let (shown, _) = broadcast::channel(SHOWN_MAX);
         let (door_events, door_queue) = mpsc::channel(1_024);
         let shell = Shell {
@@ -230,6 +240,7 @@ impl Server {
             shown: shown.clone(),
             drained: None,
             told: Counted::default(),
+            reloaded,
         };
         let sources = Sources {
             orders: order_queue,
@@ -331,6 +342,22 @@ impl Server {
     }
 }
 
+/// Tells whoever reads the log how it stands with a trunk.
+fn tell_trunk(news: &UplinkNews) {
+    let trunk = &news.trunk;
+    match news.change {
+        UplinkChange::Registered => info!(trunk, "the trunk is registered"),
+        UplinkChange::Up => info!(trunk, "the trunk answers again"),
+        UplinkChange::Down(status) => warn!(trunk, status, "the trunk does not answer OPTIONS"),
+        UplinkChange::Failed(status) => {
+            warn!(trunk, status, "the trunk is not registered, and is tried again: {}", advice(status));
+        }
+        UplinkChange::Stopped => {
+            warn!(trunk, "the trunk refuses the registration, and is not asked again: {}", advice(Some(403)));
+        }
+    }
+}
+
 /// The door's ends of a stream's queues.
 type StreamEnds = (mpsc::Sender<StreamIn>, mpsc::Receiver<StreamOut>);
 
@@ -372,6 +399,8 @@ struct Shell {
     shown: broadcast::Sender<Shown>,
     drained: Option<oneshot::Sender<()>>,
     told: Counted,
+    /// Tells that a new configuration has been taken over.
+    reloaded: Arc<Notify>,
 }
 
 /// What the parts of the edge counted since the start.
@@ -407,14 +436,21 @@ impl Shell {
                 order = from.orders.recv() => match order {
                     Some(Order::Reload(setup)) => {
                         self.spool.reload(Arc::clone(&setup.functions));
-                        let config = setup.edge(self.net.udp_address, self.net.tcp_address);
+                        self.net.renew(self.config.borrow().edge.sip_tls.as_ref().map(|sip| sip.tls.clone()));
+                        let config =
+                            setup.edge(self.net.udp_address, self.net.tcp_address, self.net.tls_address);
                         self.step(EdgeInput::Reload(Box::new(config)));
+                        self.reloaded.notify_one();
                         match Dialer::new(&self.config.borrow().voice_agent) {
                             Ok(dialer) => self.dialer = dialer,
                             Err(error) => warn!(%error, "the voice agent's door stays as it was"),
                         }
                     }
-                    Some(Order::Resolved(hosts)) => self.step(EdgeInput::Resolved(hosts)),
+                    Some(Order::Resolved(hosts)) => {
+                        self.net.learn(&hosts);
+                        self.step(EdgeInput::Resolved(hosts));
+                    }
+                    Some(Order::Servers(servers)) => self.step(EdgeInput::Servers(servers)),
                     Some(Order::Drain(done)) => {
                         self.drained = Some(done);
                         self.step(EdgeInput::Drain);
@@ -497,6 +533,7 @@ impl Shell {
     fn step(&mut self, input: EdgeInput) {
         let outputs = self.edge.handle(self.clock.moment(), input);
         self.take(outputs);
+        self.edge.take_trunk_news().iter().for_each(tell_trunk);
     }
 
     /// Facts go to the spool; what stands behind one waits for its commit, except media and

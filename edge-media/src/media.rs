@@ -15,9 +15,11 @@ pub mod latch;
 pub mod measure;
 pub mod mixer;
 pub mod prompt;
+mod quality;
 pub mod rtcp;
 pub mod rtp;
 pub mod rtp_leg;
+pub mod srtp;
 pub mod stream_leg;
 pub mod tone;
 

@@ -20,7 +20,10 @@ use crate::config::{Config, Grant, HoldSignalling, Phone, WebhookMode};
 use crate::edge::EdgeConfig;
 use crate::edge::directory::{Dial, Members, Person};
 use crate::io::media::MediaConfig;
-use crate::sip::{Destination as SipDestination, SipConfig, TrunkConfig, UserConfig};
+use crate::sip::{
+    Account, CallLimits, Credentials, Destination as SipDestination, SipConfig, TrunkConfig, UplinkConfig,
+    UserConfig,
+};
 
 /// Calls at once on one edge: the RTP range of the example holds four ports a call for this
 /// many. Measured capacity is above it on one core.
@@ -101,6 +104,7 @@ impl Setup {
                 ports: config.edge.rtp_ports.0..=config.edge.rtp_ports.1,
                 threads: MEDIA_THREADS,
                 real_time: true,
+                polly: config.aws.as_ref().and_then(|aws| aws.polly.clone()),
             },
             tag_key: Pii::new(tag_key(config, store)),
             config: config.clone(),
@@ -110,7 +114,7 @@ impl Setup {
     }
 
     /// The router's configuration, now that the sockets are bound.
-    pub fn edge(&self, udp: SocketAddr, tcp: Option<SocketAddr>) -> EdgeConfig {
+    pub fn edge(&self, udp: SocketAddr, tcp: Option<SocketAddr>, tls: Option<SocketAddr>) -> EdgeConfig {
         let edge = &self.config.edge;
         let advertised = |bound: SocketAddr| SocketAddr::new(edge.public_ip, bound.port());
         let call_types: BTreeMap<String, String> = self
@@ -124,9 +128,13 @@ impl Setup {
             media_ip: edge.public_ip,
             sip: SipConfig {
                 advertised_tcp: tcp.map(advertised),
+                advertised_tls: tls.map(advertised),
                 trunks: self.config.trunks.iter().map(trunk).collect(),
+                limits: self.config.trunks.iter().filter_map(limits).collect(),
+                uplinks: self.config.trunks.iter().filter_map(|trunk| uplink(trunk, false)).collect(),
                 users: self.config.agents.iter().filter_map(user).collect(),
                 allow_loopback: edge.allow_loopback,
+                phones_srtp: edge.phones_srtp,
                 ..SipConfig::new(advertised(udp), &edge.public_ip.to_string())
             },
             call_types,
@@ -232,16 +240,44 @@ fn trunk(trunk: &crate::config::Trunk) -> TrunkConfig {
         hold_by_reinvite: true,
         port: None,
         credentials: None,
+        rel100: trunk.rel100,
+        srtp: trunk.srtp,
     }
+}
+
+fn limits(trunk: &crate::config::Trunk) -> Option<CallLimits> {
+    let (calls_max, calls_per_s) = (trunk.calls_max, trunk.calls_per_s);
+    let limited = calls_max.is_some() || calls_per_s.is_some();
+    limited.then(|| CallLimits { trunk: trunk.name.clone(), calls_max, calls_per_s })
+}
+
+/// What is kept up with a trunk, if anything; a query asks for it and changes nothing.
+pub fn uplink(trunk: &crate::config::Trunk, query: bool) -> Option<UplinkConfig> {
+    let uplink = trunk.uplink.as_ref()?;
+    Some(UplinkConfig {
+        trunk: trunk.name.clone(),
+        account: uplink.account.as_ref().map(|account| Account {
+            user: account.user.clone(),
+            domain: account.domain.clone(),
+            port: account.port,
+            credentials: Credentials { user: account.auth_user.clone(), secret: password(&account.password) },
+            expires_secs: account.expires_s,
+        }),
+        options: uplink.options,
+        known_by_servers: trunk.addresses.is_empty(),
+        query,
+    })
+}
+
+fn password(secret: &crate::config::Secret) -> crate::sip::Secret {
+    crate::sip::Secret::Password(Pii::new(String::from_utf8_lossy(secret.reveal()).into_owned()))
 }
 
 fn user(agent: &crate::config::Agent) -> Option<UserConfig> {
     match &agent.phone {
         Phone::Registered { user, password, allow_md5 } => Some(UserConfig {
             name: user.clone(),
-            secret: crate::sip::Secret::Password(Pii::new(
-                String::from_utf8_lossy(password.reveal()).into_owned(),
-            )),
+            secret: self::password(password),
             allow_md5: *allow_md5,
             uri: None,
         }),

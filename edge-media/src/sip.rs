@@ -5,9 +5,10 @@
 //! not the place for who may call whom at what time; it knows trunks, users and secrets.
 //!
 //! In reading order: `header` and `message` (bytes to values and back), `stream` (framing on
-//! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp` and
-//! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`; then the [`Stack`] itself: `stack`
-//! (admission and dispatch), `uas`, `within`, `uac`, `reinvite`, `registration`.
+//! TCP), `transaction` and `deadlines` (retransmission and timers), `dialog`, `sdp`, `sdes` and
+//! `offer_answer`, `auth`, `registrar`, `trunk`, `guard`, `room`; then the [`Stack`] itself: `stack`
+//! (admission and dispatch), `uas`, `reliable`, `within`, `refer`, `uac`, `early`,
+//! `reinvite`, `update`, `registration`, `uplink` (what is kept up with trunks).
 //!
 //! SDP does not leave this module: its neighbours see [`LocalMedia`] and [`RemoteMedia`].
 
@@ -20,14 +21,20 @@ use handoff::pii::Pii;
 mod auth;
 mod deadlines;
 mod dialog;
+mod early;
 mod guard;
 mod header;
+mod locate;
 mod message;
 mod offer_answer;
 mod random;
+mod refer;
 mod registrar;
 mod registration;
 mod reinvite;
+mod reliable;
+mod room;
+mod sdes;
 mod sdp;
 mod stack;
 mod stream;
@@ -35,18 +42,32 @@ mod transaction;
 mod trunk;
 mod uac;
 mod uas;
+mod update;
+mod uplink;
 mod within;
 
 pub use auth::Secret;
 pub use guard::Counters;
+pub use locate::{Naptr, Srv, in_order, is_located, service_name};
 pub use offer_answer::is_reachable;
+pub use room::CallLimits;
+pub use sdes::{KEY_LEN, MasterKey, SALT_LEN, SrtpKeys, SrtpPolicy, Suite};
 pub use stack::Stack;
-pub use trunk::{Credentials, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+pub use trunk::{Credentials, Rel100, SESSION_EXPIRES_SECS, SipConfig, TrunkConfig, UserConfig};
+pub use uplink::{
+    Account, EXPIRES_MAX_SECS, LastAnswer, OptionsState, RegistrationPhase, RegistrationState, Server,
+    UplinkChange, UplinkConfig, UplinkNews, UplinkState, account_of, advice,
+};
 
 /// The host of a `sip:` URI that can be dialled, an IPv6 address without its brackets. `None`
 /// for everything else: other schemes, and URIs with headers.
 pub fn host_of(uri: &str) -> Option<String> {
     header::Uri::parse(uri).filter(|uri| uri.is_sip() && !uri.has_headers).map(|uri| uri.host)
+}
+
+/// Whether a `sip:` URI is to be reached over TLS.
+pub fn wants_tls(uri: &str) -> bool {
+    header::Uri::parse(uri).is_some_and(|uri| dialog::transport_of(&uri) == Transport::Tls)
 }
 
 /// How bytes travel.
@@ -56,6 +77,45 @@ pub enum Transport {
     Udp,
     /// A byte stream, framed by Content-Length.
     Tcp,
+    /// The same inside TLS.
+    Tls,
+}
+
+impl Transport {
+    /// Whether messages are framed by their length and lost by no network.
+    pub const fn is_stream(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp | Self::Tls => true,
+        }
+    }
+
+    /// Whether a dialog may go on by `other`: it moves to the connection that its peer uses,
+    /// but never out of TLS.
+    const fn may_become(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Udp, _) | (Self::Tcp, Self::Tcp | Self::Tls) | (Self::Tls, Self::Tls) => true,
+            (Self::Tcp | Self::Tls, Self::Udp) | (Self::Tls, Self::Tcp) => false,
+        }
+    }
+
+    /// As a Via names it (RFC 3261 section 20.42).
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+        }
+    }
+
+    /// As the parameter of a URI; UDP is what its absence means.
+    const fn parameter(self) -> Option<&'static str> {
+        match self {
+            Self::Udp => None,
+            Self::Tcp => Some("tcp"),
+            Self::Tls => Some("tls"),
+        }
+    }
 }
 
 /// Where bytes came from and answers go to. `connection` names one TCP connection for its
@@ -64,7 +124,7 @@ pub enum Transport {
 /// a failure with `connection_closed` and the same flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
-    /// UDP or TCP.
+    /// UDP, TCP or TLS.
     pub transport: Transport,
     /// The far end.
     pub peer: SocketAddr,
@@ -121,6 +181,8 @@ pub struct RemoteMedia {
     pub telephone_event: Option<u8>,
     /// What we may do, after the answer: our own view.
     pub direction: Direction,
+    /// What audio is sealed with; `None` in the clear.
+    pub srtp: Option<SrtpKeys>,
 }
 
 /// Who an INVITE is from.
@@ -157,6 +219,8 @@ pub struct Caller {
 pub enum SipCommand {
     /// 180 to an inbound INVITE.
     Ring(DialogKey),
+    /// 183 with our description to an inbound INVITE: an answer, or an offer where it has none.
+    Progress(DialogKey, LocalMedia),
     /// 200 to an inbound INVITE.
     Answer(DialogKey, LocalMedia),
     /// Final refusal of an inbound INVITE.

@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use edge_media::sip::{Flow, SipCommand, SipConfig, SipEvent, SipOutput, Stack, Transport, TrunkConfig};
+use edge_media::sip::{
+    Flow, Rel100, SipCommand, SipConfig, SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig,
+};
 use handoff::clock::Now;
 
 const PEER: &str = "192.0.2.99:5060";
@@ -32,6 +34,8 @@ fn stack() -> Stack {
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
+        rel100: Rel100::default(),
+        srtp: SrtpPolicy::default(),
     });
     Stack::new(config, 1)
 }

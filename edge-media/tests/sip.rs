@@ -3,6 +3,8 @@
 
 #[path = "sip/calls.rs"]
 mod calls;
+#[path = "sip/defence.rs"]
+mod defence;
 #[path = "sip/grid.rs"]
 mod grid;
 #[path = "sip/hostile.rs"]
@@ -11,5 +13,15 @@ mod hostile;
 mod oracle;
 #[path = "sip/races.rs"]
 mod races;
+#[path = "sip/reliable.rs"]
+mod reliable;
+#[path = "sip/secure.rs"]
+mod secure;
+#[path = "sip/sessions.rs"]
+mod sessions;
+#[path = "sip/transfers.rs"]
+mod transfers;
+#[path = "sip/trunks.rs"]
+mod trunks;
 #[path = "sip/world.rs"]
 mod world;

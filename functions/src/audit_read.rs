@@ -293,31 +293,33 @@ impl Reader {
         for tenant in witness.tenants()? {
             by_tenant.entry(tenant.to_string()).or_default();
         }
-        let mut report = Report::default();
+        let (mut report, mut expired) = (Report::default(), false);
         if by_tenant.is_empty() && witness.checkpoints.is_none() {
             report.notes.push(NO_CHECKPOINTS.to_owned());
         }
         for (tenant, names) in &by_tenant {
-            let wanted = wanted.filter(|_| known || witness.checkpoints.is_some());
-            report.absorb(self.verify_tenant(tenant, names, wanted, witness)?);
+            let (own, told) = self.verify_tenant(tenant, names, wanted, witness)?;
+            report.absorb(own);
+            expired |= told;
         }
         let named = report.findings.iter().any(|finding| Some(main_name(&finding.chain)) == wanted);
-        if let (Some(chain), false, false) = (chain, known, named) {
+        if let (Some(chain), false) = (chain, known || named || expired) {
             return Ok(Report::unreadable(&format!("no chain {chain} in this store")));
         }
         Ok(report)
     }
 
+    /// The verdict on a tenant's chains, and whether the wanted one is gone for its age.
     fn verify_tenant(
         &self,
         tenant: &str,
         names: &[String],
         wanted: Option<&str>,
         witness: &Witness,
-    ) -> Result<Report, StoreError> {
+    ) -> Result<(Report, bool), StoreError> {
         let mut verifier = witness.verifier(tenant)?;
         for name in names.iter().filter(|name| wanted.is_none_or(|wanted| wanted == name.as_str())) {
-            match self.stored_call(tenant, name) {
+            match ledger::stored_call(&self.conn, tenant, name) {
                 Ok((main, side)) => verifier.chain(&main, side.as_ref()),
                 // Rows that contradict each other were not written by this program.
                 Err(StoreError::Damaged(what)) => verifier.damaged(name, what),
@@ -327,26 +329,14 @@ impl Reader {
         let only = wanted.and_then(|wanted| ChainId::parse(wanted).ok());
         if only.is_some() {
             let own = ChainId::tenant();
-            match self.stored_chain(tenant, own.as_str()) {
+            match ledger::stored_chain(&self.conn, tenant, own.as_str()) {
                 Ok(own) => verifier.know_expired(&own),
                 Err(StoreError::Damaged(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(verifier.finish(only.as_ref()))
-    }
-
-    fn stored_call(
-        &self,
-        tenant: &str,
-        name: &str,
-    ) -> Result<(StoredChain, Option<StoredChain>), StoreError> {
-        let main = self.stored_chain(tenant, name)?;
-        let side = match main.chain.call() {
-            Some(_) => Some(self.stored_chain(tenant, main.chain.side().as_str())?),
-            None => None,
-        };
-        Ok((main, side.filter(|side| !side.records.is_empty() || side.head.is_some())))
+        let expired = only.as_ref().is_some_and(|only| verifier.is_expired(only));
+        Ok((verifier.finish(only.as_ref()), expired))
     }
 
     /// One call's chain (or side chain) as a bundle.
@@ -425,29 +415,6 @@ impl Reader {
             names.insert((tenant, main_name(&chain).to_owned()));
         }
         Ok(names)
-    }
-
-    /// One chain as it is stored; without records where there are none.
-    fn stored_chain(&self, tenant: &str, chain: &str) -> Result<StoredChain, StoreError> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT seq, cj, hash, recorded_at, ct FROM audit WHERE tenant = ?1 AND chain = ?2 ORDER BY seq",
-        )?;
-        let records = statement.query_map([tenant, chain], |row| {
-            let recorded_at: String = row.get(3)?;
-            Ok(StoredRecord {
-                seq: row.get(0)?,
-                canonical: row.get(1)?,
-                hash: Some(row.get(2)?),
-                recorded_at: Timestamp::parse(&recorded_at).ok(),
-                ciphertext: row.get(4)?,
-            })
-        })?;
-        let records = records.collect::<Result<_, _>>()?;
-        let tenant = TenantId::parse(tenant).map_err(|_| StoreError::Damaged("the tenant of a chain"))?;
-        let name = ChainId::parse(chain).map_err(|_| StoreError::Damaged("the name of a chain"))?;
-        let head = ledger::head(&self.conn, &tenant, &name)?;
-        let erased = vault::is_erased(&self.conn, tenant.as_str(), main_name(chain))?;
-        Ok(StoredChain { tenant, chain: name, records, head, erased })
     }
 }
 

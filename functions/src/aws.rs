@@ -1,5 +1,5 @@
 //! The adapters of the cloud, behind the feature `aws`: the same ports over SQS, DynamoDB,
-//! S3, KMS and Secrets Manager. Only the files of this folder name `aws_sdk_*`. An adapter
+//! S3, KMS, Secrets Manager and Systems Manager. Only the files of this folder name `aws_sdk_*`. An adapter
 //! decides nothing: conditions and outcomes are `handoff`'s, retries are the queue's.
 
 pub mod checkpoints;
@@ -14,11 +14,13 @@ pub mod names;
 pub mod queues;
 pub mod read;
 pub mod settings;
+pub mod switches;
 pub mod vault;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_http_client::Builder;
@@ -51,20 +53,28 @@ struct Clients {
     kms: OnceLock<aws_sdk_kms::Client>,
     s3: OnceLock<aws_sdk_s3::Client>,
     secrets: OnceLock<aws_sdk_secretsmanager::Client>,
+    parameters: OnceLock<aws_sdk_ssm::Client>,
+}
+
+impl Clients {
+    fn new(shared: SdkConfig) -> Self {
+        Self {
+            shared,
+            sqs: OnceLock::new(),
+            dynamodb: OnceLock::new(),
+            kms: OnceLock::new(),
+            s3: OnceLock::new(),
+            secrets: OnceLock::new(),
+            parameters: OnceLock::new(),
+        }
+    }
 }
 
 impl Cloud {
     /// What clients for the stack of `names` need, with what the environment says of region,
     /// endpoint and credentials. No request is made yet.
     pub async fn connect(names: Names) -> Self {
-        let clients = Clients {
-            shared: environment().await,
-            sqs: OnceLock::new(),
-            dynamodb: OnceLock::new(),
-            kms: OnceLock::new(),
-            s3: OnceLock::new(),
-            secrets: OnceLock::new(),
-        };
+        let clients = Clients::new(environment().await);
         Self { names, clients: Arc::new(clients) }
     }
 
@@ -92,14 +102,23 @@ impl Cloud {
         self.clients.secrets.get_or_init(|| aws_sdk_secretsmanager::Client::new(&self.clients.shared))
     }
 
+    fn parameters(&self) -> &aws_sdk_ssm::Client {
+        self.clients.parameters.get_or_init(|| {
+            // Who asks goes on without an answer: none is asked for twice.
+            let config = aws_sdk_ssm::config::Builder::from(&self.clients.shared);
+            aws_sdk_ssm::Client::from_conf(config.retry_config(RetryConfig::disabled()).build())
+        })
+    }
+
     /// The time by the clock of this machine.
     fn wall(&self) -> Timestamp {
         wall_clock()
     }
 }
 
-/// Region, endpoint and credentials from the environment, with the process's one TLS library.
-async fn environment() -> SdkConfig {
+/// Region, endpoint and credentials from the environment, with the process's one TLS library:
+/// what every client of the cloud is made of, the edge's own among them.
+pub async fn environment() -> SdkConfig {
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
 }

@@ -48,17 +48,22 @@ where
         return Ok(Handled::Done);
     }
     tracing::info!(call_id = %event.call, category = trigger.category.as_str(), rule_id = trigger.rule_id, "decided");
-    store.enqueue(outputs(&event, evaluable, trigger)?).await?;
+    store.enqueue(outputs(&event, evaluable, trigger, policy.version())?).await?;
     Ok(Handled::Done)
 }
 
-fn outputs(event: &CallEvent, evaluable: &Evaluable, trigger: Trigger) -> Result<Vec<Outgoing>, Failure> {
+fn outputs(
+    event: &CallEvent,
+    evaluable: &Evaluable,
+    trigger: Trigger,
+    version: &str,
+) -> Result<Vec<Outgoing>, Failure> {
     let decision = Decision {
         decision_id: DecisionId::of(&evaluable.transfer_id),
         transfer_id: evaluable.transfer_id.clone(),
         call_id: event.call.clone(),
         trigger,
-        policy_version: evaluable.snapshot.policy_version.clone(),
+        policy_version: version.to_owned(),
         origin: Origin::Function,
     };
     let command = Command {
@@ -170,6 +175,23 @@ mod tests {
         bench.clock.pass(10_001);
         assert_eq!(run(&bench, &asked(4)).await, Ok(Handled::Done));
         assert_eq!(bench.store.outstanding().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_decision_names_the_policy_that_it_was_taken_by() {
+        let bench = Bench::new();
+        let text = include_str!("../../handoff/policies/default.toml")
+            .replace("name = \"default\"", "name = \"pinned\"");
+        let pinned = std::sync::Arc::new(handoff::policy::Policy::from_toml(&text).unwrap());
+        let policies = PolicySet::new(&[policy(), std::sync::Arc::clone(&pinned)]);
+        let event = asked(4);
+        assert_ne!(event.evaluable.as_ref().unwrap().snapshot.policy_version, pinned.version());
+        let policies = crate::switches::Pinned { policies: &policies, version: Some(pinned.version()) };
+        handle(&bench.store, &policies, &bench.clock, &event.to_json()).await.unwrap();
+        let job = DecisionJob::from_json(&bench.drain(DECISIONS).await[0].body).unwrap();
+        assert_eq!(job.decision.policy_version, pinned.version());
+        let audit = AuditMessage::from_json(&bench.drain(AUDIT).await[0].body).unwrap();
+        assert_eq!(audit.entry.body["ruleset"], pinned.version());
     }
 
     #[tokio::test]

@@ -16,12 +16,14 @@ pub mod disposition;
 pub mod evaluate_trigger;
 pub mod measure_transfers;
 pub mod send_webhook;
+pub mod switches;
 pub mod tamper_watch;
 pub mod write_audit;
 
 pub mod clock;
 pub mod guard;
 pub mod http;
+pub mod invocation;
 pub mod local;
 pub mod sqlite;
 mod worker;

@@ -12,6 +12,7 @@ pub(crate) mod ledger;
 mod once;
 mod ports;
 pub(crate) mod queue;
+pub mod retention;
 mod schema;
 pub(crate) mod vault;
 mod writer;

@@ -127,6 +127,19 @@ mod tests {
     }
 
     #[test]
+    fn a_time_to_forget_may_be_set_moved_and_taken_away_but_nothing_beside_it() {
+        let of = |cj: &str, ttl: Option<&str>| match ttl {
+            Some(ttl) => json!({"cj": {"B": cj}, "ttl": {"N": ttl}}),
+            None => json!({"cj": {"B": cj}}),
+        };
+        let (early, late) = (Some("1900000000"), Some("2000000000"));
+        for (was, is) in [(None, early), (early, late), (late, None)] {
+            assert_eq!(told(change("MODIFY", "EVT#00000007", of("eyJ9", was), of("eyJ9", is))), 0);
+            assert_eq!(told(change("MODIFY", "EVT#00000007", of("eyJ9", was), of("eyJ8", is))), 1);
+        }
+    }
+
+    #[test]
     fn a_removal_by_somebody_is_told_of_even_behind_the_time_to_forget() {
         let marked = json!({"ttl": {"N": "1900000000"}});
         let mut removed = change("REMOVE", "EVT#00000007", marked, json!({}));

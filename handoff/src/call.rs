@@ -502,6 +502,7 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
     match report {
         MediaReport::SourceLost { leg } if core.legs.is_up(leg) => core.silences.lost(leg, core.at.now),
         MediaReport::SourceBack { leg } => core.silences.back(leg),
+        MediaReport::Quality { leg, quality } => core.legs.heard(leg, quality),
         MediaReport::SourceLost { .. }
         | MediaReport::Applied { .. }
         | MediaReport::PlayEnded { .. }
@@ -578,6 +579,7 @@ fn media_reported(core: &mut Core, state: State, report: MediaReport) -> State {
             | MediaReport::Spoke { .. }
             | MediaReport::Quiet { .. }
             | MediaReport::Sent { .. }
+            | MediaReport::Quality { .. }
             | MediaReport::Drained { .. },
         ) => state,
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use codec::{BadEvent, DATA_VERSION, EVENT_LEN_MAX, sequence_text, webhook_of};
 
-use crate::call::media::Stretch;
+use crate::call::media::{Quality, Stretch};
 use crate::call::outcome::{FallbackTaken, LegCause, Outcome};
 use crate::clock::Timestamp;
 use crate::conversation::{Context, Snapshot, Stimulus};
@@ -415,6 +415,9 @@ pub enum Fact {
         cause: LegCause,
         /// From answer to end.
         billed_ms: u64,
+        /// How well it was heard; of a leg that was up for some seconds.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        quality: Option<Quality>,
     },
     /// The call ended.
     #[serde(rename = "call.ended")]

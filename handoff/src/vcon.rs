@@ -1,9 +1,10 @@
 //! A call as a vCon (draft-ietf-vcon-vcon-core-03 with the contact-centre extension `CC`): an
 //! export for other systems, made from the audit trail after the call. It is never the ledger
 //! and never read back. Digits that a party pressed are not exported at all. [`check`] holds
-//! what the draft says in words and its schema does not.
+//! what the draft says in words and its schema does not, [`signed`] makes the signed form.
 
 pub mod check;
+pub mod signed;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

@@ -16,12 +16,25 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ETC=${WB_ETC:-/etc/warmbridge}
 DATA=${WB_DATA:-/var/lib/warmbridge}
 UNITS=${WB_UNITS:-/etc/systemd/system}
+FSTAB=${WB_FSTAB:-/etc/fstab}
 
 say() { echo "warmbridge boot: $*" >&2; }
 
 instance=$(imds meta-data/instance-id)
 
 mkdir -p "$DATA" "$ETC"
+cat >"$ETC/slot.env" <<ENV
+WB_GROUP=${WB_GROUP:-}
+WB_HOOK=${WB_HOOK:-}
+AWS_DEFAULT_REGION=${AWS_DEFAULT_REGION:-}
+AWS_REGION=${AWS_DEFAULT_REGION:-}
+ENV
+cp "$HERE/warmbridge.service" "$HERE/warmbridge-drain.service" "$UNITS/"
+systemctl daemon-reload
+# Before anything that may have to wait: an instance that never becomes the edge has no call
+# that anybody should wait for.
+systemctl enable --now warmbridge-drain.service
+
 # Whoever has the slot's disk is the slot: a predecessor that drains has it until its last call
 # has ended, and only then may the address move, which carries the media of its calls.
 if [ -n "${WB_VOLUME:-}" ] && ! mountpoint -q "$DATA"; then
@@ -33,9 +46,17 @@ if [ -n "${WB_VOLUME:-}" ] && ! mountpoint -q "$DATA"; then
     sleep 1
   done
   [ -e "$disk" ] || { say "the slot's disk does not appear"; exit 1; }
-  # What the slot has spooled is on it: it is formatted only when it holds nothing.
-  blkid "$disk" >/dev/null || mkfs.ext4 -q "$disk"
+  # What the slot has spooled is on it: it is formatted only when it is known to hold nothing.
+  held=0
+  blkid -p "$disk" >/dev/null || held=$?
+  case $held in
+    0) ;;
+    2) mkfs.ext4 -q "$disk" ;;
+    *) say "what the slot's disk holds cannot be told"; exit 1 ;;
+  esac
   mount -o noatime "$disk" "$DATA"
+  # After a restart of this machine it is there before the edge, which does not start without it.
+  grep -qF "$disk $DATA " "$FSTAB" || echo "$disk $DATA ext4 noatime,nofail 0 2" >>"$FSTAB"
 fi
 
 if [ -n "${WB_ALLOCATION:-}" ]; then
@@ -44,7 +65,7 @@ if [ -n "${WB_ALLOCATION:-}" ]; then
 fi
 address=${WB_ADDRESS:-$(imds meta-data/local-ipv4)}
 
-aws s3 sync --only-show-errors --delete "$WB_CONFIG" "$ETC"
+aws s3 sync --only-show-errors --delete --exclude slot.env "$WB_CONFIG" "$ETC"
 [ -f "$ETC/warmbridge.toml" ] || { say "no warmbridge.toml in $WB_CONFIG"; exit 1; }
 sed -i "s/@PUBLIC_IP@/$address/g" "$ETC/warmbridge.toml"
 grep -q "^id *= *\"$WB_EDGE\"" "$ETC/warmbridge.toml" || { say "the configuration is not that of $WB_EDGE"; exit 1; }
@@ -52,15 +73,7 @@ grep -q "^id *= *\"$WB_EDGE\"" "$ETC/warmbridge.toml" || { say "the configuratio
 id warmbridge >/dev/null 2>&1 || useradd --system --home-dir "$DATA" --shell /usr/sbin/nologin warmbridge
 chown -R warmbridge: "$DATA" "$ETC"
 chmod -R go= "$ETC"
-cat >"$ETC/slot.env" <<ENV
-WB_GROUP=${WB_GROUP:-}
-WB_HOOK=${WB_HOOK:-}
-AWS_DEFAULT_REGION=${AWS_DEFAULT_REGION:-}
-AWS_REGION=${AWS_DEFAULT_REGION:-}
-ENV
-cp "$HERE/warmbridge.service" "$HERE/warmbridge-drain.service" "$UNITS/"
-systemctl daemon-reload
-systemctl enable --now warmbridge.service warmbridge-drain.service
+systemctl enable --now warmbridge.service
 if [ -n "${WB_STACK:-}" ]; then
   aws cloudformation signal-resource --stack-name "$WB_STACK" --logical-resource-id "$WB_RESOURCE" \
     --unique-id "$instance" --status SUCCESS || say "nobody waits for this instance"

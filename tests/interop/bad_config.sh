@@ -6,7 +6,7 @@ work=$OUT/bad-config
 mkdir -p "$work/secrets"
 
 # Every secret that the example names, so that only the planted fault is left.
-for name in voice-agent.auth voice-agent.signal ana.sip ana.desktop ben.desktop wallboard.token; do
+for name in registered.password failover.password voice-agent.auth voice-agent.signal ana.sip ana.desktop ben.desktop wallboard.token; do
   echo "a-secret-of-the-test-$name" >"$work/secrets/$name"
 done
 echo "whsec_$(head -c 32 /dev/zero | base64)" >"$work/secrets/crm.webhook"

@@ -4,9 +4,11 @@ Usage: cloud_drive.py BINARIES WORK, with the stack `wb-local` deployed into the
 AWS_ENDPOINT_URL names. Prints `ok …` or `FAILED …`, one line a check; figures in `note` lines.
 """
 
+import hashlib
 import json
 import os
 import random
+import re
 import socket
 import statistics
 import subprocess
@@ -336,9 +338,15 @@ def samples():
     sample("evaluate-trigger", "EvaluateTrigger", nothing_again, lambda: waiting("commands-edge-1") >= 1)
     sample("build-payload", "BuildPayload", nothing_again,
            lambda: any(row["call"]["S"] == call for row in rows("payloads")))
-    # Nobody listens at its receiver any more, so it is for another try.
+    # Nobody listens at its receiver any more, so it is for another try; held, it is not tried.
     comes_again = {"batchItemFailures": [{"itemIdentifier": "00000000-0000-4000-8000-000000000001"}]}
+    # By its own id: the payload made above has webhooks of this call on their way too.
+    tried = lambda: any("msg_736MNY3D6Z6HWS98MD8X9H8TCS" in row["PK"]["S"] and "attempts" in row for row in rows("transfers"))
+    turned("switches", "no-webhooks")
     sample("send-webhook", "SendWebhookDurable", comes_again, lambda: True)
+    check("with no-webhooks a webhook waits untried", not tried())
+    turned("switches", "none")
+    sample("send-webhook", "SendWebhookDurable", comes_again, tried)
     sample("write-audit-append", "WriteAuditAppend", nothing_again,
            lambda: any(row["type"]["S"] == "agent.accepted" for row in records(call)))
     sample("write-audit-erase", "WriteAuditErase", {"destroyed": []}, lambda: any(
@@ -519,6 +527,52 @@ def hops(signals):
         note(f"signal sent to command received, ms: {spread([(arrived[own] - sent[own]) * 1000 for own in sent])} (emulator: no statement about AWS)")
 
 
+def turned(name, value):
+    """A parameter of the stack, and the time that the functions take to see it."""
+    boto3.client("ssm").put_parameter(Name=f"/{STACK}/{name}", Value=value, Type="String", Overwrite=True)
+    time.sleep(11)
+
+
+def switched(signals, outputs):
+    """What an operator turns while the stack runs: whether signals are evaluated, and by what."""
+    samples = [sample for sample in map(json.loads, signals) if "evaluable" in sample["data"]]
+    commands = url("commands-edge-1")
+    asking = next((sample for sample in samples if triggers(sample, commands)), None)
+    if asking is None:
+        return
+
+    def decided():
+        """The policy by which the signal is decided now; nothing where it is not."""
+        sqs.purge_queue(QueueUrl=commands)
+        own = "call_off" + uuid.uuid4().hex[:8]
+        sqs.send_message(QueueUrl=url("signals"), MessageBody=retold(asking, own))
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            for message in sqs.receive_message(QueueUrl=commands, WaitTimeSeconds=1).get("Messages", []):
+                command = json.loads(message["Body"])
+                if command["call_id"] == own and command["body"]["type"] == "transfer.decided":
+                    return command["body"]["decision"]["policy_version"]
+        return None if waiting("signals") == 0 else "it waits"
+
+    s3, bucket, key = boto3.client("s3"), outputs["MediaBucketName"], f"config/{asking['source'].rsplit('/', 1)[-1]}.json"
+    published = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    other = re.sub('(?m)^name = ".*"$', 'name = "pinned"', published["policies"][-1], count=1)
+    published["policies"].append(other)
+    s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(published))
+    pinned = "pinned-" + hashlib.sha256(other.encode()).hexdigest()[:8]
+    usual = decided()
+    turned("policy", pinned)
+    by = decided()
+    check("a policy that is pinned decides, whatever the call began with", usual and usual != by == pinned, f"{usual}, then {by}")
+    turned("policy", "pinned-00000000")
+    check("a version that nobody has published pins nothing", decided() == usual)
+    turned("policy", "as-published")
+    turned("switches", "no-decisions")
+    check("with no-decisions a signal is taken and nothing is decided", decided() is None)
+    turned("switches", "none")
+    check("and with none it is again", decided() == usual)
+
+
 def table_down():
     """The table of records is out of reach for a while: entries come again, none is lost."""
     name = f"{STACK}-WriteAuditAppend"
@@ -609,7 +663,9 @@ def main():
         erasure(call)
     poison()
     table_down()
-    hops(stopped(outputs))
+    signals = stopped(outputs)
+    hops(signals)
+    switched(signals, outputs)
     contract(outputs)
     # Last: nobody answers at the samples' receiver, and their webhook stays in its queue.
     samples()

@@ -30,6 +30,8 @@ class Metadata(http.server.BaseHTTPRequestHandler):
     def do_PUT(self):
         self.answer("token" if self.headers.get("X-aws-ec2-metadata-token-ttl-seconds") else "")
     def do_GET(self):
+        if self.path == "/edge.zip":
+            self.send_response(200); self.end_headers(); self.wfile.write(open(work + "/edge.zip", "rb").read()); return
         known = {"instance-id": "i-0123", "local-ipv4": "10.66.1.7",
                  "target-lifecycle-state": open(work + "/state").read().strip()}
         self.answer(known.get(self.path.rsplit("/", 1)[1], "") if self.headers.get("X-aws-ec2-metadata-token") == "token" else "")
@@ -51,9 +53,11 @@ for program in systemctl mount mkfs.ext4 useradd chown mountpoint blkid aws; do
 name=$(basename "$0")
 echo "$name $*" >>"$WORK/calls"
 case "$name $1 ${2:-}" in
-  mountpoint*|blkid*) exit 1 ;;
+  mountpoint*) exit 1 ;;
+  blkid*) exit "$(cat "$WORK/blkid" 2>/dev/null || echo 2)" ;;
   "systemctl is-active"*) if [ -f "$WORK/calls-left" ]; then echo deactivating; else echo inactive; fi ;;
   "aws s3 sync") cp -r "$WORK/bucket/." "$WB_ETC/" ;;
+  "aws lambda get-layer-version-by-arn") [ -f "$WORK/layer" ] && cat "$WORK/layer" ;;
   "aws ec2 attach-volume") [ -f "$WORK/taken" ] && exit 255; touch "$WORK/disks/nvme-Amazon_Elastic_Block_Store_vol0abc" ;;
 esac
 exit 0
@@ -63,19 +67,20 @@ done
 export WORK PATH=$WORK/bin:$PATH
 export WB_EDGE=edge-1 WB_CONFIG=s3://media/edge/edge-1 WB_ALLOCATION=eipalloc-1 WB_ADDRESS=198.51.100.7
 export WB_VOLUME=vol-0abc WB_GROUP=stack-edge-1 WB_HOOK=drain WB_STACK=stack WB_RESOURCE=Edge1Group AWS_DEFAULT_REGION=us-east-1
-export WB_ETC=$WORK/etc WB_DATA=$WORK/data WB_UNITS=$WORK/units WB_DISKS=$WORK/disks WB_TRIES=1 WB_EVERY=0.1 WB_HEARTBEAT=0
+export WB_FSTAB=$WORK/fstab WB_ETC=$WORK/etc WB_DATA=$WORK/data WB_UNITS=$WORK/units WB_DISKS=$WORK/disks WB_TRIES=1 WB_EVERY=0.1 WB_HEARTBEAT=0
 boot() { bash "$ROOT/infra/edge/boot.sh"; }
 not() { ! "$@"; }
 called() { grep -q -- "$1" "$WORK/calls"; }
 before() { [ "$(grep -n -m 1 -- "$1" "$WORK/calls" | cut -d: -f1)" -lt "$(grep -n -m 1 -- "$2" "$WORK/calls" | cut -d: -f1)" ]; }
-clean() { rm -rf "$WORK/calls" "$WORK/etc" "$WORK/data" "$WORK"/disks/*; }
+clean() { rm -rf "$WORK/calls" "$WORK/etc" "$WORK/data" "$WORK"/disks/* "$WORK/fstab"; touch "$WORK/fstab"; }
 
 clean; touch "$WORK/taken"
 check "while a predecessor has the slot's disk, nothing is taken from it" not boot
 check "its address stays with its calls" not called associate-address
+check "but an instance that is to go already is let go" called "systemctl enable --now warmbridge-drain.service"
 rm "$WORK/taken"; clean
 check "without a configuration nothing starts" not boot
-check "and no service is enabled" not called "systemctl enable"
+check "and no edge is enabled" not called "systemctl enable --now warmbridge.service"
 printf '[edge]\nid = "edge-2"\npublic_ip = "@PUBLIC_IP@"\n' >"$WORK/bucket/warmbridge.toml"; clean
 check "the configuration of another edge is refused" not boot
 printf '[edge]\nid = "edge-1"\npublic_ip = "@PUBLIC_IP@"\n' >"$WORK/bucket/warmbridge.toml"; clean
@@ -83,12 +88,47 @@ check "an instance becomes the edge of its slot" boot
 check "the disk first, then the address" before attach-volume associate-address
 check "a disk that holds nothing is formatted" called mkfs.ext4
 check "carriers see the slot's address" grep -q 'public_ip = "198.51.100.7"' "$WORK/etc/warmbridge.toml"
-check "the service starts, and the stack is told" before "enable --now warmbridge.service warmbridge-drain.service" signal-resource
+check "the service starts, and the stack is told" before "enable --now warmbridge.service" signal-resource
+check "after a restart the disk is there before the edge" grep -q "vol0abc $WORK/data ext4 .*nofail" "$WORK/fstab"
+check "which does not start without it" grep -q "^RequiresMountsFor=/var/lib/warmbridge$" "$WORK/units/warmbridge.service"
+check "to become it again changes nothing" sh -c "bash '$ROOT/infra/edge/boot.sh' && [ \"\$(wc -l <'$WORK/fstab')\" = 1 ]"
+clean; echo 0 >"$WORK/blkid"
+check "a disk with a spool is mounted" boot
+check "and not formatted" not called mkfs.ext4
+clean; echo 8 >"$WORK/blkid"
+check "a disk that cannot be read is refused" not boot
+check "and not formatted either" not called mkfs.ext4
+rm "$WORK/blkid"
 check "both units are there" test -f "$WORK/units/warmbridge.service" -a -f "$WORK/units/warmbridge-drain.service"
 if command -v systemd-analyze >/dev/null; then
   mkdir -p "$WORK/root/opt/warmbridge"
   check "systemd accepts the unit" sh -c "systemd-analyze verify '$WORK/units/warmbridge.service' 2>&1 | grep -v 'not executable\|No such file' | grep -q . && exit 1 || exit 0"
 fi
+
+# What the template gives an instance to begin with: the layer, checked, then boot.sh.
+python3 - "$WORK/edge.zip" "$WORK/booted" <<'PY'
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "w") as layer:
+    layer.writestr("warmbridge", "program")
+    layer.writestr("boot.sh", f"#!/bin/bash\ntouch {sys.argv[2]}\n")
+PY
+digest() { openssl dgst -sha256 -binary "$WORK/edge.zip" | base64; }
+for slot in 1 2; do
+  awk -v slot="Edge${slot}Template:" '$1 == slot { on = 1 } on && /#!\/bin\/bash/ { text = 1 } text && /- Allocation:/ { exit } text' \
+    "$ROOT/infra/template.yaml" | sed "s/^ \{14\}//; s#/run/#$WORK/#g; s#/opt/warmbridge#$WORK/opt#g; s/sleep [0-9]*/sleep 0.1/g; s/\\\${\([A-Za-z:]*\)}/a-value/g" >"$WORK/user-data-$slot"
+  check "slot $slot: what an instance begins with names its slot" grep -q "WB_EDGE=edge-$slot .*/edge/edge-$slot" "$WORK/user-data-$slot"
+  rm -rf "$WORK/layer" "$WORK/booted" "$WORK/opt"
+  timeout 20 bash "$WORK/user-data-$slot" >"$WORK/user-data.log" 2>&1 &
+  BEGUN=$!
+  sleep 0.5
+  check "slot $slot: while its role is unknown it tries again" kill -0 "$BEGUN"
+  printf '%s\t%s\n' "$WB_IMDS/edge.zip" "AAAA$(digest | cut -c5-)" >"$WORK/layer"
+  sleep 0.5
+  check "slot $slot: a program of another digest is not unpacked" not test -e "$WORK/opt/boot.sh"
+  printf '%s\t%s\n' "$WB_IMDS/edge.zip" "$(digest)" >"$WORK/layer.new" && mv "$WORK/layer.new" "$WORK/layer"
+  wait "$BEGUN"
+  check "slot $slot: the right one boots" test -f "$WORK/booted" -a -x "$WORK/opt/warmbridge"
+done
 
 : >"$WORK/calls"; touch "$WORK/calls-left"
 bash "$ROOT/infra/edge/drain.sh" >"$WORK/drain.log" 2>&1 &
@@ -121,6 +161,7 @@ http = "127.0.0.1:0"
 public_ip = "127.0.0.1"
 public_url = "https://edge.example"
 data_dir = "{work}/edge-data"
+drain_max_s = 1200
 allow_loopback = true
 [voice_agent]
 url = "ws://127.0.0.1:9/media"
@@ -149,7 +190,7 @@ try:
     told = []
     while not told or not told[-1].startswith(b"WATCHDOG_USEC"):
         told.append(manager.recv(512))
-    assert any(each.startswith(b"STOPPING=1\nEXTEND_TIMEOUT_USEC=") for each in told), told
+    assert any(each == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=1205000000" for each in told), told
     assert edge.wait(timeout=20) == 0
 except BaseException:
     edge.kill()

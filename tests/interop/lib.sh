@@ -56,7 +56,7 @@ tear_down() {
   trap - EXIT
   for pid in "${PIDS[@]}"; do kill -TERM "$pid" 2>/dev/null; done
   for pid in "${PIDS[@]}"; do ended "$pid" || kill -KILL "$pid" 2>/dev/null; done
-  for name in edge carrier phone agent weather; do ip netns del "$NET-$name" 2>/dev/null; done
+  for name in edge carrier phone agent weather nat; do ip netns del "$NET-$name" 2>/dev/null; done
   if [ "$FAILURES" -gt 0 ] && [ -n "${KEEP:-}" ]; then echo "kept: $WORK"; else rm -rf "$WORK"; fi
 }
 trap tear_down EXIT
@@ -128,7 +128,8 @@ show_logs() {
   local log
   for log in "$WORK"/*.log; do
     echo "--- $(basename "$log")"
-    tail -n "${1:-25}" "$log"
+    # A softphone draws its clock in one endless line.
+    tail -n "${1:-25}" "$log" | cut -c -400
   done
 }
 
@@ -146,8 +147,14 @@ carrier_scenario() {
 PASSWORD=interop-softphone-password
 PAGE_TOKEN=interop-desktop-token-0123456789
 CRM_SECRET=whsec_aW50ZXJvcC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5
-# Tables that a script adds at the end.
+# Where the edge speaks SIP and RTP: the same as HTTP, where a script wants nothing else.
+SIP_HOST=$EDGE_IP
+PUBLIC_IP=$EDGE_IP
+# What the trunk is known by.
+TRUNK_LINES="addresses = [\"$CARRIER_IP/32\"]"
+# Tables that a script adds at the end, and keys of the edge's own.
 MORE_LINES=
+EDGE_LINES=
 # The softphone, baresip 1.0, knows MD5 digests alone.
 PHONE_LINES="user = \"dana\"
 password = \"$PASSWORD\"
@@ -160,17 +167,18 @@ write_config() {
 [edge]
 id = "edge_interop"
 tenant = "t_interop"
-sip_udp = "$EDGE_IP:5060"
-sip_tcp = "$EDGE_IP:5060"
+sip_udp = "$SIP_HOST:5060"
+sip_tcp = "$SIP_HOST:5060"
 http = "$EDGE_IP:8080"
-public_ip = "$EDGE_IP"
+public_ip = "$PUBLIC_IP"
 public_url = "https://handoff.example"
 rtp_ports = [20000, 20198]
 data_dir = "$WORK/data"
+$EDGE_LINES
 
 [[trunk]]
 name = "carrier"
-addresses = ["$CARRIER_IP/32"]
+$TRUNK_LINES
 
 [voice_agent]
 url = "ws://$AGENT_IP:8765/media"
@@ -216,13 +224,15 @@ start_edge() {
   fi
 }
 
+# Further lines of a softphone's configuration.
+BARESIP_LINES=
 # start_baresip PLACE DIR LISTEN ACCOUNT WAV: a softphone under control of port 4444.
 start_baresip() {
   local place=$1 dir=$2 listen=$3 account=$4 wav=$5
   mkdir -p "$dir"
   cat >"$dir/config" <<CONF
 poll_method epoll
-sip_listen $listen:5060
+sip_listen $listen:${BARESIP_PORT:-5060}
 audio_player aubridge,nil
 audio_source aufile,$wav
 audio_alert aubridge,alert
@@ -244,10 +254,11 @@ module_tmp uuid.so
 module_tmp account.so
 module_app menu.so
 module_app ctrl_tcp.so
+$BARESIP_LINES
 CONF
   echo "$account" >"$dir/accounts"
   : >"$dir/contacts"
-  start "$place" baresip baresip -f "$dir"
+  start "$place" "baresip-$place" baresip -f "$dir"
   BARESIP_PID=$STARTED
 }
 
@@ -261,6 +272,64 @@ start_human() {
   start phone human python3 "$HERE/phone.py" answers "$PHONE_IP" "$EDGE_IP:5060" 41000 "$WORK/human.jsonl" "${2:-1}"
   wait_for 10 grep -q connected "$WORK/desktop.jsonl" || failed "the desktop does not connect"
   wait_for 10 grep -q ready "$WORK/human.jsonl" || failed "the human's phone does not start"
+}
+
+# softphones CALLER DIALS HUMAN [CALLER_LISTENS HUMAN_LISTENS]: one whole warm transfer between two
+# softphones with these accounts: the caller says 450 Hz and dials DIALS, the human 1000 Hz, takes
+# RING seconds to answer (after 9 the caller is on hold), hears the whisper for 8 s and presses 1.
+# Further words for the caller's program are in CALLER_DOES. What both heard is judged by ear: of
+# the caller on its wire, because baresip keeps nothing of what it hears after a hold, or at the
+# softphone where CALLER_HEARD says so.
+RING=9
+CALLER_DOES=()
+CALLER_HEARD=wire
+softphones() {
+  local caller=$1 dials=$2 human=$3 agent phone tap at_caller=$WORK/tap.wav at_human
+  start edge tap python3 "$HERE/wiretap.py" to-carrier "$WORK/tap.wav" "$WORK/tap.json" "$PUBLIC_IP"
+  tap=$STARTED
+  start agent voice-agent python3 "$HERE/voice_agent.py" "$AGENT_IP" 8765 "$WORK/agent.wav" "$WORK/agent.jsonl" --talk 3 --transfer
+  agent=$STARTED
+  start agent crm python3 "$HERE/crm.py" "$AGENT_IP" 8766 "$CRM_SECRET" "$WORK/crm.jsonl"
+  start agent desktop python3 "$HERE/desktop.py" "$EDGE_IP" 8080 "$PAGE_TOKEN" "$WORK/desktop.jsonl"
+  listens "$AGENT_IP" 8765
+  listens "$AGENT_IP" 8766
+  tone 1000 120 "$WORK/tone1000.wav"
+  start_baresip phone "$WORK/phone" "${5:-$PHONE_IP}" "$human" "$WORK/tone1000.wav"
+  phone=$BARESIP_PID
+  start phone person python3 "$HERE/softphone.py" 4444 "$WORK/person.jsonl" --ring "$RING" --listen 8 --press 1
+  if wait_for 15 grep -q '200 OK' "$WORK/baresip-phone.log"; then ok "the human's softphone registers"; else failed "the human's softphone does not register"; fi
+  tone 450 120 "$WORK/tone450.wav"
+  start_baresip carrier "$WORK/carrier" "${4:-$CARRIER_IP}" "$caller" "$WORK/tone450.wav"
+  caller=$BARESIP_PID
+  start carrier dialler python3 "$HERE/softphone.py" 4444 "$WORK/caller.jsonl" --dial "$dials" --talk 40 "${CALLER_DOES[@]}"
+  if wait_for 60 grep -q CALL_CLOSED "$WORK/caller.jsonl"; then ok "the caller hangs up"; else failed "the call does not end"; fi
+  expect "the record tells of a completed transfer" recorded
+  stop "$caller"
+  stop "$phone"
+  stop "$agent"
+  stop "$tap"
+  [ "$CALLER_HEARD" = wire ] || at_caller=$(heard_by carrier)
+  at_human=$(heard_by phone)
+  expect "the caller heard the voice agent" python3 "$HERE/ears.py" hears "$at_caller" 650 2
+  expect "the caller heard the human" python3 "$HERE/ears.py" hears "$at_caller" 1000 3
+  expect "the human heard the caller" python3 "$HERE/ears.py" hears "$at_human" 450 3
+  expect "the human never heard the voice agent" python3 "$HERE/ears.py" lacks "$at_human" 650
+  expect "the voice agent heard the caller" python3 "$HERE/ears.py" hears "$WORK/agent.wav" 450 2
+}
+
+# heard_by PLACE: what the softphone there heard; it begins a file anew after each hold.
+heard_by() {
+  python3 - "$WORK/$1" <<'PY'
+import pathlib
+import sys
+
+import ears
+
+parts = sorted(pathlib.Path(sys.argv[1]).glob("*-dec.wav"))
+whole = f"{sys.argv[1]}/heard.wav"
+ears.write(whole, [sample for part in parts for sample in ears.read(str(part))])
+print(whole)
+PY
 }
 
 # main_chain: the call itself in a list of chains; what came late has a chain beside it.

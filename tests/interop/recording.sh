@@ -61,6 +61,28 @@ assert "lisinopril" not in json.dumps(redacted) and "Ortiz" not in json.dumps(re
 assert [len(whole[part]) for part in ("parties", "dialog")] == [len(redacted[part]) for part in ("parties", "dialog")]
 PY
 }
+# Made, and judged, by OpenSSL, where there is one.
+signed() {
+  openssl genpkey -algorithm ed25519 -out "$OUT/signer.pem" &&
+    openssl req -x509 -new -key "$OUT/signer.pem" -days 2 -subj "/CN=test" >>"$OUT/signer.pem" &&
+    "$BINARY" audit export "$call" --vcon --sign "$OUT/signer.pem" --data "$copy" >"$OUT/signed.json" || return 1
+  python3 - "$OUT/signed.json" "$OUT" <<'PY' || return 1
+import base64, json, sys
+signed, out = json.load(open(sys.argv[1])), sys.argv[2]
+decoded = lambda text: base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+(one,) = signed["signatures"]
+vcon = json.loads(decoded(signed["payload"]))
+assert one["header"]["uuid"] == vcon["uuid"] and "lisinopril" in json.dumps(vcon)
+assert json.loads(decoded(one["protected"])) == {"alg": "EdDSA"}
+open(f"{out}/signer.der", "wb").write(base64.b64decode(one["header"]["x5c"][0]))
+open(f"{out}/signature", "wb").write(decoded(one["signature"]))
+open(f"{out}/input", "w").write(one["protected"] + "." + signed["payload"])
+open(f"{out}/resigned", "w").write(one["protected"] + "." + signed["payload"].swapcase())
+PY
+  openssl x509 -inform DER -in "$OUT/signer.der" -noout -pubkey >"$OUT/signer.pub" &&
+    openssl pkeyutl -verify -rawin -pubin -inkey "$OUT/signer.pub" -sigfile "$OUT/signature" -in "$OUT/input" &&
+    ! openssl pkeyutl -verify -rawin -pubin -inkey "$OUT/signer.pub" -sigfile "$OUT/signature" -in "$OUT/resigned"
+}
 rows() {
   python3 - "$OUT/feed.jsonl" "$OUT/later.jsonl" <<'PY'
 import json, sys
@@ -71,7 +93,12 @@ assert not any(word in text for word in ("Dana", "Ortiz", "lisinopril", "+1555")
 assert all(not isinstance(value, (dict, list)) for row in rows for value in row.values()), "flat"
 PY
 }
-recorded() { sqlite3 "$copy/warmbridge.db" "SELECT count(*) FROM queue WHERE name = 'audit.fifo'" | grep -qx 2; }
+SIGNED=0
+if command -v openssl >/dev/null; then
+  SIGNED=1
+  check "a signed vCon holds by its own certificate, and a changed one does not" signed
+fi
+recorded() { sqlite3 "$copy/warmbridge.db" "SELECT count(*) FROM queue WHERE name = 'audit.fifo'" | grep -qx $((2 + SIGNED)); }
 check "the call is a vCon with its transfer, and a redacted one keeps its indices" vcon
 check "each export waits for its place in the trail" recorded
 check "rows for a warehouse are flat, without personal columns, and go on from any cursor" rows

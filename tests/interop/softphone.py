@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""The person at a baresip: lets it ring, answers, listens, presses a key. It drives baresip
-through its control port (netstrings of JSON). One JSON line for each event.
+"""The person at a baresip: lets it ring, answers, listens, presses a key; or dials, and hangs
+up by a key of the telephone. It drives baresip through its control port (netstrings of JSON).
+One JSON line for each event.
 
   softphone.py PORT LOG --ring S --listen S --press KEYS [--again S]
+  softphone.py PORT LOG --dial URI --talk S [--hold S --resume S]
 
-`--again` presses the keys a second time, so many seconds later."""
+`--again` presses the keys a second time, so many seconds later; `--talk` is how long the call
+lasts from its answer, `--hold` and `--resume` when the other end is put on hold and taken back."""
 
 import argparse
 import json
@@ -62,6 +65,10 @@ def main():
     parser.add_argument("--listen", type=float, default=6)
     parser.add_argument("--press", default="")
     parser.add_argument("--again", type=float)
+    parser.add_argument("--dial")
+    parser.add_argument("--talk", type=float, default=30)
+    parser.add_argument("--hold", type=float)
+    parser.add_argument("--resume", type=float)
     options = parser.parse_args()
     log = open(options.log, "w", encoding="utf-8", buffering=1)
 
@@ -70,7 +77,7 @@ def main():
 
     control = Control(options.port)
     note("ready")
-    due = []
+    due = [(time.monotonic(), ("dial", options.dial))] if options.dial else []
     while True:
         wait = max(min((at for at, _ in due), default=time.monotonic() + 1) - time.monotonic(), 0)
         message = control.message(max(wait, 0.01))
@@ -84,7 +91,11 @@ def main():
         note(message.get("type") or "response", text=json.dumps(message)[:300])
         if message.get("type") == "CALL_INCOMING":
             due.append((now + options.ring, ("accept",)))
-        if message.get("type") == "CALL_ESTABLISHED" and options.press:
+        if message.get("type") == "CALL_ESTABLISHED" and options.dial:
+            due.append((now + options.talk, ("hangup",)))
+            keys = ((options.hold, "hold"), (options.resume, "resume"))
+            due.extend((now + at, (key,)) for at, key in keys if at is not None)
+        elif message.get("type") == "CALL_ESTABLISHED" and options.press:
             due.append((now + options.listen, ("sndcode", options.press)))
             if options.again is not None:
                 due.append((now + options.listen + options.again, ("sndcode", options.press)))

@@ -115,6 +115,47 @@ else
   echo "FAILED tamper: an erased call: exit $code"; head -n 10 <<<"$said"
 fi
 
+# Seven years later: a held call stays, a call whose time is up goes and the trail says so, and
+# the same deletion without that record is found.
+old=$OUT/old
+rm -rf "$old" "$old.checkpoints"
+mkdir -p "$old"
+find "$data" -maxdepth 1 -type f ! -name '*.wav' -exec cp {} "$old"/ \;
+cp -r "$data/recordings" "$old"/ 2>/dev/null
+audit() { "$BINARY" audit "$@" --data "$old" 2>&1; }
+retained() {
+  local name=$1 codes=$2 words=$3 said code
+  shift 3
+  said=$(audit "$@")
+  code=$?
+  if [[ " $codes " == *" $code "* ]] && grep -qE "$words" <<<"$said"; then
+    echo "ok tamper: $name: $(grep -m 1 -E "$words" <<<"$said")"
+  else
+    echo "FAILED tamper: $name: exit $code, wanted one of $codes and /$words/"; head -n 10 <<<"$said"
+  fi
+}
+retained "a call of today is within its time" 0 "no call is past its time" retention --class hipaa --class tsr --apply
+python3 "$ROOT/tests/interop/rewrite.py" "$old/warmbridge.db" age || echo "FAILED tamper: the call cannot be dated back"
+retained "a call of seven years ago is whole" 0 "^verified: " verify "$call"
+audit checkpoint --checkpoints "$old.checkpoints" >/dev/null
+retained "its time is up, and a dry run says so" 0 "$call .*would be deleted" retention --class hipaa --class tsr
+audit hold place "$call" --basis "case 7" >/dev/null
+retained "a held call stays when its time is up" 0 "$call .*a legal hold stands" retention --class hipaa --apply
+retained "it is still there" 0 "^verified: " verify "$call" --checkpoints "$old.checkpoints"
+audit hold release "$call" --basis "case 7 is closed" >/dev/null
+retained "a call whose time is up goes" 0 "$call .* deleted$" retention --class hipaa --class tsr --apply
+retained "the store verifies without it" 0 "^note: checked against checkpoints of [1-9]" verify --checkpoints "$old.checkpoints"
+retained "asked for the call, verify says where it went" 0 "was deleted at .*its time was up" verify "$call" --checkpoints "$old.checkpoints"
+left=$(for table in audit audit_head audit_idem; do sqlite3 "$old/warmbridge.db" "SELECT count(*) FROM $table WHERE chain LIKE '$call%'"; done
+  for table in audit_keys payloads transcripts queue webhooks; do sqlite3 "$old/warmbridge.db" "SELECT count(*) FROM $table WHERE call = '$call'"; done)
+if [ "$(sort -u <<<"$left")" = 0 ] && [ ! -e "$old/recordings/$call" ]; then
+  echo "ok tamper: no row and no recording of it is left"
+else
+  echo "FAILED tamper: rows of the call are left: $left"
+fi
+sqlite3 "$old/warmbridge.db" "DELETE FROM audit WHERE chain = '#tenant'; DELETE FROM audit_head WHERE chain = '#tenant'"
+retained "a call that is gone without the record of it is missing" 1 "the chain was deleted" verify --checkpoints "$old.checkpoints"
+
 # unreadable NAME FOLDER: what cannot be read is neither verified nor tampered with.
 unreadable() {
   local code

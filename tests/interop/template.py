@@ -5,6 +5,7 @@ not one.
 """
 
 import copy
+import re
 import sys
 
 from cfnlint.decode import cfn_yaml
@@ -37,17 +38,61 @@ def text_of(resource):
     return given if isinstance(given, str) else given[0]
 
 
-def is_own(text, statement):
-    """What an edge's instance may reach although its name holds a star: its program's versions,
-    its configuration, what is tagged as a slot's, and its own groups."""
-    if text.endswith((":layer:${AWS::StackName}-edge:*", "${MediaBucket.Arn}/edge/*")):
+def is_own(role, text, statement):
+    """What the instance of a slot may reach although its name holds a star: its program's
+    versions, its configuration, its group, and what bears the slot's name."""
+    slot = f"edge-{role.removeprefix('Edge').removesuffix('Role')}"
+    if text.endswith((":layer:${AWS::StackName}-edge:*", f"/edge/{slot}/*", f":autoScalingGroupName/${{AWS::StackName}}-{slot}")):
         return True
-    if ":autoScalingGroupName/${AWS::StackName}-edge-" in text:
-        return True
-    return ":ec2:" in text and "aws:ResourceTag/Name" in str(statement.get("Condition"))
+    named = {"StringEquals": {"aws:ResourceTag/Name": {"Fn::Sub": f"${{AWS::StackName}}-{slot}"}}}
+    return text.endswith((":instance/*", ":network-interface/*")) and statement.get("Condition") == named
 
 
-def edge_faults(resources, kinds):
+def is_speech(statement):
+    """The one action whose service knows no resource; it may send words to the stack's region alone."""
+    return (statement["Action"], statement["Resource"]) == (["polly:SynthesizeSpeech"], ["*"]) and \
+        statement.get("Condition") == {"StringEquals": {"aws:RequestedRegion": {"Ref": "AWS::Region"}}}
+
+
+def slot_faults(resources, slot, other):
+    """A slot is complete, and reaches nothing of the other one."""
+    number = slot.removeprefix("Edge")
+    parts = (f"{slot}Address", f"{slot}Volume", f"{slot}Drain", f"{slot}Template", f"{slot}Role", f"{slot}SilentAlarm",
+             f"Commands{slot}Queue", f"Commands{slot}DeadLetters", f"Commands{slot}DeadLettersAlarm")
+    missing = [part for part in parts if part not in resources]
+    yield from (f"{slot}: a slot without {part}" for part in missing)
+    if missing:
+        return
+    if str(resources[f"{slot}Group"]["Properties"]["MaxSize"]) != "1":
+        yield f"{slot}: two instances race for its address"
+    drain = resources[f"{slot}Drain"]["Properties"]
+    if (drain["LifecycleTransition"], drain["DefaultResult"]) != ("autoscaling:EC2_INSTANCE_TERMINATING", "CONTINUE"):
+        yield f"{slot}: its instance goes without draining"
+    role, text = resources[f"{slot}Role"], str(resources[f"{slot}Role"])
+    if other in text or f"edge-{other.removeprefix('Edge')}" in text:
+        yield f"{slot}: reaches what is {other}'s"
+    if resources[f"{slot}SilentAlarm"]["Properties"]["TreatMissingData"] != "breaching":
+        yield f"{slot}: nobody notices that it is gone"
+    volume = resources[f"{slot}Volume"]["Properties"]
+    if "KmsKeyId" not in volume or not volume.get("Encrypted"):
+        yield f"{slot}: its spool is in the clear"
+    grants = [each for each in statements(role) if "kms:CreateGrant" in each["Action"]]
+    if not grants:
+        yield f"{slot}: cannot attach a disk with the stack's key"
+    for each in grants:
+        if each.get("Condition") != {"Bool": {"kms:GrantIsForAWSResource": "true"}}:
+            yield f"{slot}: could pass the stack's key on"
+    data = resources[f"{slot}Template"]["Properties"]["LaunchTemplateData"]
+    tagged = {each["ResourceType"] for each in data["TagSpecifications"]
+              if each["Tags"][0]["Value"] == {"Fn::Sub": f"${{AWS::StackName}}-edge-{number}"}}
+    if tagged != {"instance", "network-interface"}:
+        yield f"{slot}: its role does not know its own instance"
+    script = data["UserData"]["Fn::Base64"]["Fn::Sub"][0]
+    if "CodeSha256" not in script or '= "$digest" ]' not in script:
+        yield f"{slot}: starts a program that nobody checked"
+
+
+def edge_faults(resources, kinds, parameters):
     for name in sorted(name for name, kind in kinds.items() if kind == "AWS::EC2::LaunchTemplate"):
         data = resources[name]["Properties"]["LaunchTemplateData"]
         metadata = data.get("MetadataOptions", {})
@@ -62,16 +107,24 @@ def edge_faults(resources, kinds):
             yield "a shell can be reached from outside"
         if rule["FromPort"] <= 5060 <= rule["ToPort"] and not isinstance(rule["CidrIp"], dict):
             yield "SIP can be reached by everybody"
+    for parameter in ("TrunkCidr", "SecondTrunkCidr"):
+        pattern = parameters[parameter].get("AllowedPattern", "")
+        if re.search(pattern, "0.0.0.0/0") or not re.search(pattern, "203.0.113.0/24"):
+            yield f"{parameter}: everybody could be named"
     for name, kind in sorted(kinds.items()):
         if kind in ("AWS::EC2::EIP", "AWS::EC2::Volume") and resources[name].get("Condition") != "WithSlots":
             yield f"{name}: refused by an emulator"
         if kind.startswith(("AWS::EC2::", "AWS::AutoScaling::")) and "Condition" not in resources[name]:
             yield f"{name}: paid for by whoever runs the edge elsewhere"
-    for group in sorted(name for name, kind in kinds.items() if kind == "AWS::AutoScaling::AutoScalingGroup"):
-        slot = group.removesuffix("Group")
-        for part in (f"{slot}Address", f"{slot}Volume", f"{slot}Drain", f"Commands{slot}Queue", f"Commands{slot}DeadLettersAlarm"):
-            if part not in resources:
-                yield f"{slot}: a slot without {part}"
+    slots = sorted(name.removesuffix("Group") for name, kind in kinds.items() if kind == "AWS::AutoScaling::AutoScalingGroup")
+    if len(slots) != 2 or len({str(resources[f"EdgeSubnet{slot[-1]}"]["Properties"]["AvailabilityZone"]) for slot in slots}) != 2:
+        yield "the slots do not stand in two zones"
+        return
+    for slot, other in zip(slots, reversed(slots)):
+        yield from slot_faults(resources, slot, other)
+    layer = resources["EdgeLayer"]
+    if layer["Metadata"] != {"BuildMethod": "makefile", "BuildArchitecture": "arm64"}:
+        yield "EdgeLayer: not built for its instances"
 
 
 def faults(template):
@@ -88,13 +141,15 @@ def faults(template):
             for action in statement["Action"]:
                 if "*" in action:
                     yield f"{where}: the action {action} is not one action"
+            if name == "EdgePolicy" and is_speech(statement):
+                continue
             for resource in statement["Resource"]:
                 if not isinstance(resource, dict) or arn_of(resource).strip() in ("", "*"):
                     yield f"{where}: the resource {resource} names nothing"
                 text = text_of(resource)
                 if name == "WriteAuditCheckpointRole" and text.endswith(":s3:::${Bucket}/*"):
                     continue
-                if name == "EdgeInstanceRole" and is_own(text, statement):
+                if re.fullmatch("Edge[0-9]Role", name) and is_own(name, text, statement):
                     continue
                 if "*" in text and not text.endswith(("/config/*", "/t/*", "-commands-*", "secret:${AWS::StackName}/*")):
                     yield f"{where}: the resource {text} is too wide"
@@ -114,20 +169,25 @@ def faults(template):
             visibility = resources[queue]["Properties"]["VisibilityTimeout"]
             if visibility < VISIBILITY_FACTOR * properties["Timeout"]:
                 yield f"{queue}: visible again before {name} is done"
-            redrive = resources[queue]["Properties"].get("RedrivePolicy")
-            if not redrive:
-                yield f"{queue}: no dead letters"
-                continue
-            dead = arn_of(redrive["deadLetterTargetArn"])
-            if f"'{dead}" not in alarmed:
-                yield f"{dead}: no alarm"
-            fifo = [resources[each]["Properties"].get("FifoQueue", False) for each in (queue, dead)]
-            if fifo[0] != fifo[1]:
-                yield f"{dead}: not of the kind of {queue}"
 
     for name in sorted(by_kind("AWS::SQS::Queue")):
         if "KmsMasterKeyId" not in resources[name]["Properties"]:
             yield f"{name}: not encrypted with the stack's key"
+        if name.endswith("DeadLetters") or name == "ParkedQueue":
+            continue
+        redrive = resources[name]["Properties"].get("RedrivePolicy")
+        if not redrive:
+            yield f"{name}: no dead letters"
+            continue
+        dead = arn_of(redrive["deadLetterTargetArn"])
+        if f"'{dead}" not in alarmed:
+            yield f"{dead}: no alarm"
+        if dead not in resources:
+            yield f"{name}: its dead letters are nowhere"
+            continue
+        fifo = [resources[each]["Properties"].get("FifoQueue", False) for each in (name, dead)]
+        if fifo[0] != fifo[1]:
+            yield f"{dead}: not of the kind of {name}"
 
     for name in sorted(by_kind("AWS::DynamoDB::Table")):
         table = resources[name]
@@ -161,7 +221,7 @@ def faults(template):
                     if not named or {"seq", "hash", "state"} & set(named):
                         yield f"{name}: could move the end of a chain"
 
-    yield from edge_faults(resources, kinds)
+    yield from edge_faults(resources, kinds, template["Parameters"])
 
     for name in sorted(roles - {"WriteAuditCheckpointRole"}):
         if any("kms:Sign" in each["Action"] for each in statements(resources[name])):
@@ -205,6 +265,8 @@ def plants(template):
     yield planted("names nothing", lambda r: first(r["BuildPayloadRole"])[1].update(Resource=["*"]))
     yield planted("too wide", lambda r: first(r["BuildPayloadRole"])[1].update(
         Resource=[{"Fn::Sub": "${MediaBucket.Arn}/*"}]))
+    yield planted("EdgePolicy Speech: the resource", lambda r: next(
+        each for each in statements(r["EdgePolicy"]) if each["Sid"] == "Speech").pop("Condition"))
     yield planted("not its own", lambda r: r["BuildPayload"]["Properties"].update(
         Role={"Fn::GetAtt": ["EvaluateTriggerRole", "Arn"]}))
     yield planted("whole batch", lambda r: r["EvaluateTrigger"]["Properties"]["Events"]["Queue"]["Properties"].pop(
@@ -240,8 +302,26 @@ def plants(template):
     yield planted("by an emulator", lambda r: r["Edge2Address"].update(Condition="WithEdge"))
     yield planted("paid for", lambda r: r["EdgeVpc"].pop("Condition"))
     yield planted("a slot without", lambda r: r.pop("CommandsEdge2Queue"))
-    yield planted("too wide", lambda r: next(
-        each for each in first(r["EdgeInstanceRole"]) if each["Sid"] == "Slot").pop("Condition"))
+    said = lambda r, role, sid: next(each for each in first(r[role]) if each["Sid"] == sid)
+    yield planted("too wide", lambda r: said(r, "Edge1Role", "Slot").pop("Condition"))
+    yield planted("reaches what is", lambda r: said(r, "Edge1Role", "Commands").update(
+        Resource=[{"Fn::GetAtt": ["CommandsEdge2Queue", "Arn"]}]))
+    yield planted("attach a disk", lambda r: first(r["Edge2Role"]).remove(said(r, "Edge2Role", "Disk")))
+    yield planted("pass the stack's key", lambda r: said(r, "Edge1Role", "Disk").pop("Condition"))
+    yield planted("its own instance", lambda r: launch(r)["TagSpecifications"].pop())
+    yield planted("nobody checked", lambda r: launch(r)["UserData"]["Fn::Base64"]["Fn::Sub"].__setitem__(0, "curl | sh"))
+    yield planted("without Edge1SilentAlarm", lambda r: r.pop("Edge1SilentAlarm"))
+    yield planted("nobody notices", lambda r: r["Edge2SilentAlarm"]["Properties"].update(TreatMissingData="ignore"))
+    yield planted("race for", lambda r: r["Edge1Group"]["Properties"].update(MaxSize="2"))
+    yield planted("without draining", lambda r: r["Edge2Drain"]["Properties"].update(DefaultResult="ABANDON"))
+    yield planted("spool is in the clear", lambda r: r["Edge1Volume"]["Properties"].pop("KmsKeyId"))
+    yield planted("two zones", lambda r: r["EdgeSubnet2"]["Properties"].update(
+        AvailabilityZone=r["EdgeSubnet1"]["Properties"]["AvailabilityZone"]))
+    yield planted("built for its instances", lambda r: r["EdgeLayer"]["Metadata"].update(BuildArchitecture="x86_64"))
+    yield planted("CommandsEdge2Queue: no dead letters", lambda r: r["CommandsEdge2Queue"]["Properties"].pop("RedrivePolicy"))
+    open_trunk = copy.deepcopy(template)
+    open_trunk["Parameters"]["TrunkCidr"].pop("AllowedPattern")
+    yield "everybody could be named", open_trunk
     yield planted("without TLS", lambda r: r.pop("CheckpointsBucketPolicy"))
 
 

@@ -23,7 +23,7 @@ tone 1000 120 "$WORK/tone1000.wav"
 start_baresip phone "$WORK/phone" "$PHONE_IP" \
   "<sip:dana@$EDGE_IP>;auth_user=dana;auth_pass=$PASSWORD;regint=60;answermode=manual;audio_codecs=PCMU/8000/1" "$WORK/tone1000.wav"
 start phone person python3 "$HERE/softphone.py" 4444 "$WORK/person.jsonl" --ring 9 --listen 8 --press 1
-if wait_for 15 grep -q REGISTER_OK "$WORK/person.jsonl" || grep -q '200 OK' "$WORK/baresip.log"; then
+if wait_for 15 grep -q REGISTER_OK "$WORK/person.jsonl" || grep -q '200 OK' "$WORK/baresip-phone.log"; then
   ok "baresip registers with digest"
 else
   failed "baresip does not register"

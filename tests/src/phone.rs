@@ -112,7 +112,7 @@ impl Phone {
         seed: u64,
     ) -> Self {
         Self {
-            stack: Stack::new(config, seed),
+            stack: Stack::new(config, seed.into()),
             sip,
             rtp,
             habit,

@@ -15,8 +15,8 @@ use edge_media::media::hold::HoldBed;
 use edge_media::media::prompt::{Audio, ClipStore, SpeechKey};
 use edge_media::media::{MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, codec, tone};
 use edge_media::sip::{
-    Caller, Codec, Destination, DialogKey, Flow, Secret, SipCommand, SipConfig, Transport, TrunkConfig,
-    UserConfig,
+    Caller, Codec, Destination, DialogKey, Flow, Rel100, Secret, SipCommand, SipConfig, SrtpPolicy,
+    Transport, TrunkConfig, UserConfig,
 };
 use handoff::call::outcome::LegCause;
 use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor};
@@ -473,7 +473,7 @@ impl World {
     }
 
     fn arrive(&mut self, sent: Sent) {
-        let Sent { from, to, bytes } = sent;
+        let Sent { from, to, mut bytes } = sent;
         if let Some(record) = self.record.as_mut().filter(|_| from.port() == 5060) {
             record.sip.push((from, to, bytes.clone()));
         }
@@ -483,7 +483,7 @@ impl World {
             return;
         }
         if to.ip() == edge_sip().ip() {
-            self.engine.packet(self.now, Port(to.port()), from, &bytes, &mut self.media);
+            self.engine.packet(self.now, Port(to.port()), from, &mut bytes, &mut self.media);
             self.carry_media();
             return;
         }
@@ -653,6 +653,8 @@ fn trunk(name: &str, network: &str) -> TrunkConfig {
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
+        rel100: Rel100::default(),
+        srtp: SrtpPolicy::default(),
     }
 }
 

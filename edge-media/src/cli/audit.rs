@@ -1,6 +1,7 @@
 //! `warmbridge audit`: the trail as a person reads it, and the verdict on it. The exit codes
 //! of `verify` are a contract: 0 verified, 1 tampered, 2 incomplete, 3 policy, 4 unreadable.
 
+mod retention;
 #[cfg(feature = "aws")]
 pub(super) mod table;
 mod vcon;
@@ -14,8 +15,6 @@ use functions::audit_read::{Bundle, Chain, Reader, Shown, Witness, verify_bundle
 use functions::local::checkpointer::make_outside;
 use functions::sqlite::StoreError;
 use functions::sqlite::erase::{Deed, execute};
-use handoff::audit::CHAIN_CLOSED;
-use handoff::audit::retention::CLASSES;
 use handoff::audit::verify::Report;
 use handoff::audit::verify::checkpoints::TrailPolicy;
 use handoff::id::CallId;
@@ -23,6 +22,7 @@ use serde_json::json;
 
 use super::{UNREADABLE, account, print_line};
 use crate::config::within;
+use retention::{Sweep, retention};
 use vcon::VconOptions;
 
 /// Rows that are in memory at once.
@@ -67,10 +67,14 @@ pub(super) enum What {
         #[command(subcommand)]
         what: Hold,
     },
-    /// How long records are kept: every class, with the date for one call.
+    /// How long records are kept: every class, with the date for one call; or, with --class,
+    /// the calls whose time is up.
     Retention {
         /// The call.
+        #[arg(conflicts_with = "class")]
         call: Option<String>,
+        #[command(flatten)]
+        sweep: Sweep,
     },
     /// One call as a bundle: one canonical record a line, byte for byte; or as a vCon.
     Export {
@@ -154,7 +158,8 @@ pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
         What::Hold { what: Hold::Release { call, ground } } => {
             Ok(deed(data, &call, Deed::ReleaseHold, ground))
         }
-        What::Retention { call } => {
+        What::Retention { sweep, .. } if sweep.is_asked() => sweep.run(data, as_json),
+        What::Retention { call, .. } => {
             let records = call.map(|call| Reader::open(data).and_then(|reader| reader.show(&call)));
             records.transpose().map(|records| retention(records, as_json))
         }
@@ -216,29 +221,6 @@ fn done(deed: Deed, destroyed: Result<Vec<String>, impl std::fmt::Display>) -> E
             ExitCode::FAILURE
         }
     }
-}
-
-/// The classes, with the date of each for the call whose records are given.
-fn retention(records: Option<Vec<Shown>>, as_json: bool) -> ExitCode {
-    let mut closed = None;
-    if let Some(records) = records {
-        closed = records.iter().find(|record| record.kind == CHAIN_CLOSED).map(|record| record.occurred_at);
-        if closed.is_none() {
-            print_line("the store holds no such call, or its chain is open");
-            return ExitCode::FAILURE;
-        }
-    }
-    for class in CLASSES {
-        let until = closed.map(|closed| class.until(closed));
-        if as_json {
-            let line = json!({"class": class.name, "days": class.days, "basis": class.basis, "until": until});
-            print_line(&line.to_string());
-        } else {
-            let until = until.map(|until| format!("  until {until}")).unwrap_or_default();
-            print_line(&format!("{:<8} {:>5} days{until}  {}", class.name, class.days, class.basis));
-        }
-    }
-    ExitCode::SUCCESS
 }
 
 fn checkpoint(data: &Path, folder: &Path, as_json: bool) -> Result<ExitCode, StoreError> {

@@ -261,6 +261,7 @@ mod tests {
                 role: Role::Caller,
                 cause: handoff::call::outcome::LegCause::RemoteHangUp,
                 billed_ms: 4_000,
+                quality: None,
             };
             let facts = [
                 Some(Fact::LegOpened { leg: LegId::VOICE_AGENT, role: Role::VoiceAgent }),

@@ -3,12 +3,13 @@
 //! none. Files that hold secrets are read here, once.
 
 mod people;
+mod trunk;
 mod values;
 mod webhook;
 
 use core::ops::{Range, RangeInclusive};
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -17,20 +18,27 @@ use handoff::call::OnVoiceAgentBye;
 use handoff::call::media::ClipId;
 use handoff::message;
 use hyper::Uri;
-use ipnet::IpNet;
 use toml::Spanned;
 
 use super::document::{
-    AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, TrunkTable, VoiceAgentTable,
+    AuditTable, AwsTable, Document, EdgeTable, OperatorTable, PolicyTable, PollyTable, VoiceAgentTable,
 };
 use super::{
-    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Problem, Secret, Trunk,
+    Agent, Audit, Aws, Config, Edge, HoldSignalling, Operator, OperatorRole, Polly, Problem, Secret, SipTls,
     VoiceAgent, within,
 };
-use values::{SecretSource, literal_ip};
+use crate::io::tls::Tls;
+use crate::sip::SrtpPolicy;
+use values::{NAME_LEN_MAX, SecretSource, is_language_tag, literal_ip};
 
 /// Longest name of a stack: the service's limit.
 const STACK_LEN_MAX: usize = 128;
+/// What Polly calls its engines.
+const POLLY_ENGINES: [&str; 4] = ["standard", "neural", "long-form", "generative"];
+/// Within the time that a ringing telephone gives, the best of them.
+const POLLY_ENGINE_DEFAULT: &str = "neural";
+/// Polly has about 40 languages and variants.
+const POLLY_VOICES_MAX: usize = 64;
 
 /// Collects what is wrong while it turns tables into values.
 pub(super) struct Checker<'a> {
@@ -40,11 +48,13 @@ pub(super) struct Checker<'a> {
     warnings: Vec<Problem>,
     /// The functions run in the cloud.
     in_cloud: bool,
+    /// SIP is spoken over TLS.
+    has_tls: bool,
 }
 
 impl<'a> Checker<'a> {
     pub(super) const fn new(text: &'a str, read: &'a dyn Fn(&Path) -> io::Result<String>) -> Self {
-        Self { text, read, problems: Vec::new(), warnings: Vec::new(), in_cloud: false }
+        Self { text, read, problems: Vec::new(), warnings: Vec::new(), in_cloud: false, has_tls: false }
     }
 
     /// The configuration, or everything that is wrong with it, in the order of the file.
@@ -56,6 +66,7 @@ impl<'a> Checker<'a> {
         self.bounded("operator", document.operator.len(), 0..=OPERATORS_MAX);
 
         self.in_cloud = document.aws.is_some();
+        self.has_tls = document.edge.sip_tls.is_some();
         let loopback = document.edge.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
         let edge = self.edge(&document.edge);
         let trunks = self.trunks(&document.trunk, loopback);
@@ -95,11 +106,46 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// A listener for TLS has a certificate and a key that can be read.
+    fn sip_tls(&mut self, table: &EdgeTable) -> Option<SipTls> {
+        let Some(field) = &table.sip_tls else {
+            let files = [&table.tls_cert_file, &table.tls_key_file, &table.tls_ca_file];
+            if let Some(file) = files.into_iter().flatten().next() {
+                self.refuse(&file.span(), "a file for TLS without sip_tls: nothing would listen");
+            }
+            return None;
+        };
+        let address = self.parsed::<SocketAddr>(field, "sip_tls");
+        let (Some(cert), Some(key)) = (&table.tls_cert_file, &table.tls_key_file) else {
+            self.refuse(&field.span(), "sip_tls needs tls_cert_file and tls_key_file");
+            return None;
+        };
+        let mut texts = Vec::new();
+        for file in [Some(cert), Some(key), table.tls_ca_file.as_ref()].into_iter().flatten() {
+            match (self.read)(file.get_ref()) {
+                Ok(text) => texts.push(text),
+                Err(error) => {
+                    self.refuse(&file.span(), format!("{}: {error}", file.get_ref().display()));
+                    return None;
+                }
+            }
+        }
+        let [cert_text, key_text, roots @ ..] = texts.as_slice() else { return None };
+        match Tls::of_pem(cert_text, key_text, roots.first().map(String::as_str)) {
+            Ok(tls) => Some(SipTls { address: address?, tls }),
+            Err(error) => {
+                self.refuse(&cert.span(), error.to_string());
+                None
+            }
+        }
+    }
+
     fn edge(&mut self, table: &EdgeTable) -> Option<Edge> {
         let id = self.parsed(&table.id, "id");
         let tenant = self.parsed(&table.tenant, "tenant");
         let sip_udp = table.sip_udp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_udp"));
         let sip_tcp = table.sip_tcp.as_ref().map(|field| self.parsed::<SocketAddr>(field, "sip_tcp"));
+        let sip_tls = self.sip_tls(table);
         let http = self.parsed::<SocketAddr>(&table.http, "http");
         if sip_udp.is_none() {
             self.refuse(
@@ -108,7 +154,8 @@ impl<'a> Checker<'a> {
             );
         }
         let allow_loopback = table.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());
-        let listeners = [sip_udp.flatten(), sip_tcp.flatten(), http];
+        let secure = sip_tls.as_ref().map(|tls| tls.address);
+        let listeners = [sip_udp.flatten(), sip_tcp.flatten(), secure, http];
         let open = listeners.iter().flatten().find(|address| !address.ip().is_loopback());
         if let (Some(allow), true, Some(open)) = (&table.allow_loopback, allow_loopback, open) {
             let why =
@@ -122,6 +169,7 @@ impl<'a> Checker<'a> {
         let public_ip = self.public_ip(&table.public_ip, allow_loopback);
         let public_url = self.public_url(&table.public_url);
         let rtp_ports = self.rtp_ports(table.rtp_ports.as_ref());
+        let phones_srtp = self.srtp(table.phones_srtp.as_ref(), "phones_srtp");
         let (hold_signalling, cancel_while_waiting) = self.hold(table);
         let rtp_timeout_s = self.in_range(
             table.rtp_timeout_s.as_ref(),
@@ -129,6 +177,8 @@ impl<'a> Checker<'a> {
             RTP_TIMEOUT_S,
             RTP_TIMEOUT_DEFAULT_S,
         );
+        let drain_max_s =
+            self.in_range(table.drain_max_s.as_ref(), "drain_max_s", DRAIN_MAX_S, DRAIN_MAX_DEFAULT_S);
         let lang = self.lang(table.lang.as_ref(), "en");
         let disclosure = self.name(table.disclosure.as_ref(), "disclosure", "disclosure.ai_recording");
         if let (Some(lang), Some(disclosure)) = (&lang, &disclosure) {
@@ -140,6 +190,8 @@ impl<'a> Checker<'a> {
             tenant: tenant?,
             sip_udp: sip_udp.flatten(),
             sip_tcp: sip_tcp.flatten(),
+            sip_tls,
+            phones_srtp: phones_srtp?,
             http: http?,
             public_ip: public_ip?,
             public_url: public_url?,
@@ -149,6 +201,7 @@ impl<'a> Checker<'a> {
             hold_signalling: hold_signalling?,
             cancel_while_waiting,
             rtp_timeout: Duration::from_secs(rtp_timeout_s?.into()),
+            drain_max: Duration::from_secs(drain_max_s?.into()),
             lang: lang?,
             disclosure: disclosure?,
             recording: table.recording,
@@ -202,6 +255,22 @@ impl<'a> Checker<'a> {
         Some((low, high))
     }
 
+    /// Whose audio is encrypted: by default that of whoever speaks TLS.
+    fn srtp(&mut self, field: Option<&Spanned<String>>, key: &str) -> Option<SrtpPolicy> {
+        let Some(field) = field else { return Some(SrtpPolicy::default()) };
+        let choices = [
+            ("required", SrtpPolicy::Required),
+            ("preferred", SrtpPolicy::Preferred),
+            ("off", SrtpPolicy::Off),
+        ];
+        let policy = self.choice(Some(field), key, &choices);
+        if matches!(policy, Some(SrtpPolicy::Required | SrtpPolicy::Preferred)) && !self.has_tls {
+            let why = format!("{key} needs [edge] sip_tls: keys for audio are given inside TLS alone");
+            self.refuse(&field.span(), why);
+        }
+        policy
+    }
+
     fn hold(&mut self, table: &EdgeTable) -> (Option<HoldSignalling>, bool) {
         let choices = [("reinvite", HoldSignalling::Reinvite), ("none", HoldSignalling::None)];
         let hold = self.choice(table.hold_signalling.as_ref(), "hold_signalling", &choices);
@@ -212,46 +281,6 @@ impl<'a> Checker<'a> {
             self.refuse(&cancel.span(), why);
         }
         (hold, cancels)
-    }
-
-    fn trunks(&mut self, tables: &[TrunkTable], allow_loopback: bool) -> Vec<Trunk> {
-        let mut names = BTreeSet::new();
-        let mut taken: Vec<(IpNet, String)> = Vec::new();
-        let mut trunks = Vec::new();
-        for table in tables {
-            self.unique(&mut names, &table.name, "trunk");
-            let name = self.name(Some(&table.name), "name", "");
-            let call_type = table.call_type.as_ref().map(|field| self.name(Some(field), "call_type", ""));
-            if table.addresses.get_ref().is_empty() {
-                self.refuse(&table.addresses.span(), "a trunk without addresses could never call");
-            }
-            let mut addresses = Vec::new();
-            for field in table.addresses.get_ref() {
-                let Some(net) = self.network(field) else { continue };
-                let wide = if net.addr().is_ipv4() { PREFIX_MIN_V4 } else { PREFIX_MIN_V6 };
-                if net.prefix_len() < wide {
-                    let why = format!("{net} is wider than /{wide}: a trunk may not be half the internet");
-                    self.refuse(&field.span(), why);
-                }
-                if net.addr().is_loopback() && !allow_loopback {
-                    self.refuse(&field.span(), format!("{net} is loopback without [edge] allow_loopback"));
-                }
-                if let Some((_, other)) =
-                    taken.iter().find(|(other, _)| other.contains(&net) || net.contains(other))
-                {
-                    let why = format!("{net} belongs to trunk \"{other}\" already");
-                    self.refuse(&field.span(), why);
-                }
-                taken.push((net, table.name.get_ref().clone()));
-                addresses.push(net);
-            }
-            if let (Some(name), Some(call_type)) =
-                (name, call_type.map_or(Some(None), |given| given.map(Some)))
-            {
-                trunks.push(Trunk { name, addresses, call_type });
-            }
-        }
-        trunks
     }
 
     fn voice_agent(&mut self, table: &VoiceAgentTable) -> Option<VoiceAgent> {
@@ -350,7 +379,39 @@ impl<'a> Checker<'a> {
             self.refuse(&table.media_bucket.span(), "media_bucket is not the name of a bucket");
             return None;
         }
-        Some(Aws { stack: stack.clone(), media_bucket: bucket.clone() })
+        let polly = match &table.polly {
+            Some(polly) => Some(self.polly(polly)?),
+            None => None,
+        };
+        Some(Aws { stack: stack.clone(), media_bucket: bucket.clone(), polly })
+    }
+
+    /// Names only: which voices and engines go together is the service's to say, and changes.
+    fn polly(&mut self, table: &PollyTable) -> Option<Polly> {
+        let before = self.problems.len();
+        let asked = table.engine.as_ref().map_or(POLLY_ENGINE_DEFAULT, |engine| engine.get_ref());
+        let engine = POLLY_ENGINES.into_iter().find(|engine| *engine == asked);
+        if let (None, Some(field)) = (engine, &table.engine) {
+            self.refuse(&field.span(), format!("engine must be one of {}", POLLY_ENGINES.join(", ")));
+        }
+        let mut voices = BTreeMap::new();
+        for (tag, voice) in table.voices.get_ref() {
+            let name = voice.get_ref();
+            if !is_language_tag(tag) {
+                self.refuse(&voice.span(), format!("\"{tag}\" is not a BCP 47 tag such as en or en-US"));
+            }
+            if name.is_empty()
+                || name.len() > NAME_LEN_MAX
+                || !name.bytes().all(|b| b.is_ascii_alphanumeric())
+            {
+                self.refuse(&voice.span(), "a voice of Polly is one word such as \"Matthew\"");
+            }
+            voices.insert(tag.to_ascii_lowercase(), name.clone());
+        }
+        if voices.is_empty() || voices.len() > POLLY_VOICES_MAX {
+            self.refuse(&table.voices.span(), format!("[aws.polly] voices: 1 to {POLLY_VOICES_MAX}"));
+        }
+        engine.filter(|_| self.problems.len() == before).map(|engine| Polly { engine, voices })
     }
 
     /// The file must be there; its rules are judged by the policy itself.
@@ -393,10 +454,6 @@ const WEBHOOKS_MAX: usize = 32;
 const OPERATORS_MAX: usize = 64;
 /// The payload allows 512 characters for a link; paths and ids need the rest.
 const PUBLIC_URL_LEN_MAX: usize = 384;
-/// Nobody is assigned more at once; a shorter prefix is a mistake.
-const PREFIX_MIN_V4: u8 = 8;
-/// The same for IPv6.
-const PREFIX_MIN_V6: u8 = 19;
 /// Oftener, and signing is most of what the store does; more rarely, and what can be rewritten
 /// unseen is more than a working day.
 const CHECKPOINT_EVERY_S: RangeInclusive<u32> = 10..=86_400;
@@ -406,6 +463,10 @@ const DATA_DIR: &str = "warmbridge-data";
 const RTP_TIMEOUT_S: RangeInclusive<u32> = 5..=300;
 /// Long enough for a network to find another way, short enough to wait for.
 const RTP_TIMEOUT_DEFAULT_S: u32 = 20;
+/// Shorter, and a stop is a hang-up; the longest is what a group of instances waits for at most.
+const DRAIN_MAX_S: RangeInclusive<u32> = 10..=172_800;
+/// Most calls end by themselves within it; longer holds up whoever restarts an edge by hand.
+const DRAIN_MAX_DEFAULT_S: u32 = 900;
 /// Outside the range that systems use for outbound connections on their own.
 const RTP_PORTS_DEFAULT: (u16, u16) = (20_000, 29_998);
 /// Four legs, each with its port and one in quarantine.

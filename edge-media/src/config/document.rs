@@ -2,6 +2,7 @@
 //! is closed, so a misspelt key is refused by name. Values that are judged later carry
 //! their place in the file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -38,6 +39,11 @@ pub(super) struct EdgeTable {
     pub(super) tenant: Spanned<String>,
     pub(super) sip_udp: Option<Spanned<String>>,
     pub(super) sip_tcp: Option<Spanned<String>>,
+    pub(super) sip_tls: Option<Spanned<String>>,
+    pub(super) tls_cert_file: Option<Spanned<PathBuf>>,
+    pub(super) tls_key_file: Option<Spanned<PathBuf>>,
+    pub(super) tls_ca_file: Option<Spanned<PathBuf>>,
+    pub(super) phones_srtp: Option<Spanned<String>>,
     pub(super) http: Spanned<String>,
     pub(super) public_ip: Spanned<String>,
     pub(super) public_url: Spanned<String>,
@@ -47,6 +53,7 @@ pub(super) struct EdgeTable {
     pub(super) hold_signalling: Option<Spanned<String>>,
     pub(super) cancel_while_waiting: Option<Spanned<bool>>,
     pub(super) rtp_timeout_s: Option<Spanned<i64>>,
+    pub(super) drain_max_s: Option<Spanned<i64>>,
     pub(super) lang: Option<Spanned<String>>,
     pub(super) disclosure: Option<Spanned<String>>,
     #[serde(default)]
@@ -57,8 +64,20 @@ pub(super) struct EdgeTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct TrunkTable {
     pub(super) name: Spanned<String>,
-    pub(super) addresses: Spanned<Vec<Spanned<String>>>,
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) call_type: Option<Spanned<String>>,
+    pub(super) register: Option<Spanned<String>>,
+    pub(super) auth_user: Option<Spanned<String>>,
+    pub(super) password: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<PathBuf>>,
+    pub(super) expires_s: Option<Spanned<i64>>,
+    pub(super) proxies: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) options_s: Option<Spanned<i64>>,
+    #[serde(rename = "100rel")]
+    pub(super) rel100: Option<Spanned<String>>,
+    pub(super) calls_max: Option<Spanned<i64>>,
+    pub(super) calls_per_s: Option<Spanned<i64>>,
+    pub(super) srtp: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -152,6 +171,14 @@ pub(super) struct AuditTable {
 pub(super) struct AwsTable {
     pub(super) stack: Spanned<String>,
     pub(super) media_bucket: Spanned<String>,
+    pub(super) polly: Option<PollyTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PollyTable {
+    pub(super) engine: Option<Spanned<String>>,
+    pub(super) voices: Spanned<BTreeMap<String, Spanned<String>>>,
 }
 
 #[derive(Deserialize)]

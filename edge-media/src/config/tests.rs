@@ -36,6 +36,8 @@ fn files(path: &Path) -> io::Result<String> {
         "missing" => return Err(io::Error::from(io::ErrorKind::NotFound)),
         _ if name.ends_with(".key") => "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=\n".to_owned(),
         _ if name.ends_with(".webhook") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n".to_owned(),
+        "edge.crt" => include_str!("../../tests/data/tls/edge.pem").to_owned(),
+        "edge.pk" => include_str!("../../tests/data/tls/edge.key").to_owned(),
         _ => format!("a-secret-of-{name}-that-is-long\n"),
     })
 }
@@ -84,6 +86,7 @@ fn a_minimal_configuration_gets_the_documented_defaults() {
     assert_eq!(agent.ring_timeout, Duration::from_secs(20));
     assert_eq!(agent.accept_timeout, Duration::from_secs(20));
     assert_eq!(config.edge.rtp_timeout, Duration::from_secs(20));
+    assert_eq!(config.edge.drain_max, Duration::from_secs(900));
     assert_eq!(config.queues[0].on_agent_bye, Survivor::End);
     assert_eq!(config.queues[0].on_agent_lost, Survivor::Reoffer);
     assert_eq!(config.queues[0].payload_ack, PayloadAck::Desktop);
@@ -98,6 +101,8 @@ fn where_a_caller_goes_after_the_bridge_and_when_a_leg_is_given_up_are_chosen_wi
     assert_eq!(config.queues[0].on_agent_lost, Survivor::Closing);
     let silent = with("tenant = \"t_acme\"\n", "tenant = \"t_acme\"\nrtp_timeout_s = 1\n");
     refused(&silent, &["line 5: rtp_timeout_s is 1: 5 to 300 allowed"]);
+    let abrupt = with("tenant = \"t_acme\"\n", "tenant = \"t_acme\"\ndrain_max_s = 0\n");
+    refused(&abrupt, &["line 5: drain_max_s is 0: 10 to 172800 allowed"]);
 }
 
 #[test]
@@ -393,6 +398,83 @@ fn a_queue_acknowledges_by_the_desktop_or_by_a_webhook_that_exists() {
 }
 
 #[test]
+fn a_trunk_that_registers_needs_an_account_and_no_addresses() {
+    let config = parse(&with(
+        "addresses = [\"203.0.113.0/24\"]",
+        "register = \"sip:+15550100@reg.example:5070\"\npassword_file = \"trunk.sip\"\noptions_s = 30",
+    ))
+    .unwrap();
+    let uplink = config.trunks[0].uplink.as_ref().unwrap();
+    let account = uplink.account.as_ref().unwrap();
+    assert_eq!((account.user.as_str(), account.auth_user.as_str()), ("+15550100", "+15550100"));
+    assert_eq!((account.domain.as_str(), account.port, account.expires_s), ("reg.example", Some(5_070), 600));
+    assert_eq!(uplink.servers, [Server { host: "reg.example".to_owned(), port: Some(5_070) }]);
+    assert_eq!(uplink.options, Some(Duration::from_secs(30)));
+    assert!(config.trunks[0].addresses.is_empty());
+    assert!(!format!("{config:?}").contains("a-secret-of"), "no password in a debug line");
+
+    let given = parse(&with(
+        "addresses = [\"203.0.113.0/24\"]",
+        "addresses = [\"203.0.113.0/24\"]\noptions_s = 10\nproxies = [\"a.example\", \"192.0.2.1:5080\"]\ncalls_max = 30\ncalls_per_s = 5\n100rel = \"require\"",
+    ))
+    .unwrap();
+    assert_eq!((given.trunks[0].calls_max, given.trunks[0].calls_per_s), (Some(30), Some(5)));
+    assert_eq!([given.trunks[0].rel100, config.trunks[0].rel100], [Rel100::Require, Rel100::Supported]);
+    let uplink = given.trunks[0].uplink.as_ref().unwrap();
+    assert_eq!((uplink.account.is_none(), uplink.servers.len()), (true, 2));
+}
+
+#[test]
+fn what_is_wrong_with_a_registration_is_named() {
+    for (lines, expected) in [
+        (
+            "addresses = [\"192.0.2.1\"]\ncalls_max = 0\ncalls_per_s = 1001",
+            vec![
+                "line 12: calls_max is 0: 1 to 1000 allowed",
+                "line 13: calls_per_s is 1001: 1 to 1000 allowed",
+            ],
+        ),
+        ("", vec!["line 10: a trunk needs addresses, or register"]),
+        (
+            "register = \"sip:reg.example\"\npassword_file = \"x.sip\"",
+            vec!["line 11: register is not like \"sip:user@registrar.example\""],
+        ),
+        (
+            "register = \"sip:a@reg.example\"",
+            vec!["line 11: a trunk that registers needs password_file (or password)"],
+        ),
+        (
+            "register = \"sip:a@reg.example\"\npassword_file = \"x.sip\"\nexpires_s = 5\noptions_s = 1",
+            vec![
+                "line 13: expires_s is 5: 60 to 86400 allowed",
+                "line 14: options_s is 1: 10 to 600 allowed",
+            ],
+        ),
+        (
+            "addresses = [\"192.0.2.1\"]\nauth_user = \"a\"\nexpires_s = 60",
+            vec![
+                "line 12: auth_user is for a trunk that registers: it needs register",
+                "line 13: expires_s is for a trunk that registers: it needs register",
+            ],
+        ),
+        (
+            "addresses = [\"192.0.2.1\"]\noptions_s = 30",
+            vec!["line 12: options_s needs a server to ask: register, or proxies"],
+        ),
+        (
+            "addresses = [\"192.0.2.1\"]\nproxies = [\"a.example\"]",
+            vec!["line 12: proxies are asked for register or options_s: give one of them"],
+        ),
+        (
+            "register = \"sip:a@reg.example\"\npassword_file = \"x.sip\"\nproxies = [\"sip:a.example;lr\"]",
+            vec!["line 13: proxies are hosts such as \"sip1.example\" or \"192.0.2.1:5060\""],
+        ),
+    ] {
+        refused(&with("addresses = [\"203.0.113.0/24\"]", lines), &expected);
+    }
+}
+
+#[test]
 fn overlapping_trunks_and_trunks_of_half_the_internet_are_refused() {
     let second = "[[trunk]]\nname = \"other\"\naddresses = [\"203.0.113.9\", \"0.0.0.0/0\"]\n[voice_agent]";
     refused(
@@ -487,6 +569,44 @@ fn a_stack_is_named_by_a_build_that_has_its_adapters_and_its_functions_have_the_
 }
 
 #[test]
+fn polly_speaks_where_a_language_has_a_voice_and_nowhere_else() {
+    let example = include_str!("../../../warmbridge.example.toml");
+    let here = example.lines().filter(|line| !line.starts_with("checkpoint"));
+    let mut text = here.collect::<Vec<_>>().join("\n");
+    text.push_str("\n[aws]\nstack = \"warmbridge\"\nmedia_bucket = \"warmbridge-media-1234\"\n[aws.polly]\n");
+    let with = |polly: &str| parse(&format!("{text}{polly}\n"));
+    if !cfg!(feature = "aws") {
+        let problems = with("voices = { en = \"Matthew\" }").map(|_| ()).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].message.contains("--features aws"), "{problems:?}");
+        return;
+    }
+    let polly = with("voices = { en = \"Matthew\", en-GB = \"Brian\" }").unwrap().aws.unwrap().polly.unwrap();
+    assert_eq!(polly.engine, "neural");
+    for (lang, voice) in [
+        ("en", Some("Matthew")),
+        ("en-US", Some("Matthew")),
+        ("EN-gb", Some("Brian")),
+        ("es", None),
+        ("", None),
+    ] {
+        assert_eq!(polly.voice(lang), voice, "{lang}");
+    }
+    let engine = |name: &str| with(&format!("engine = \"{name}\"\nvoices = {{ en = \"Matthew\" }}"));
+    assert_eq!(engine("long-form").unwrap().aws.unwrap().polly.unwrap().engine, "long-form");
+    for (polly, said) in [
+        (engine("best"), "engine must be one of standard, neural, long-form, generative"),
+        (with("voices = {}"), "1 to 64"),
+        (with("voices = { english = \"Matthew\" }"), "\"english\" is not a BCP 47 tag"),
+        (with("voices = { en = \"a man\" }"), "one word"),
+        (with("voice = \"Matthew\""), "unknown field `voice`"),
+    ] {
+        let problems = polly.map(|_| ()).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].message.contains(said), "{problems:?}");
+        assert!(problems[0].line.is_some());
+    }
+}
+
+#[test]
 fn checkpoints_lie_outside_the_data_directory() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -506,4 +626,39 @@ fn checkpoints_lie_outside_the_data_directory() {
     }
     assert!(with("notes", "checkpoint_every_s = 5").is_err());
     assert!(parse(&format!("{MINIMAL}\n[audit]\ncheckpoint_every_s = 300\n")).is_err());
+}
+
+#[test]
+fn tls_needs_a_certificate_its_key_and_a_listener() {
+    let after = |lines: &str| with("http = ", &format!("{lines}http = "));
+    let listener = "sip_tls = \"127.0.0.1:5061\"\n";
+    let files = "tls_cert_file = \"edge.crt\"\ntls_key_file = \"edge.pk\"\n";
+    let config = parse(&after(&format!("{listener}{files}"))).unwrap();
+    assert_eq!(config.edge.sip_tls.map(|tls| tls.address.port()), Some(5_061));
+    refused(&after(listener), &["line 6: sip_tls needs tls_cert_file and tls_key_file"]);
+    refused(&after(files), &["line 6: a file for TLS without sip_tls: nothing would listen"]);
+    refused(
+        &after(&format!("{listener}tls_cert_file = \"edge.pk\"\ntls_key_file = \"edge.crt\"\n")),
+        &["line 7: no certificate in PEM in its file"],
+    );
+    for (line, policy) in [("", SrtpPolicy::WithTls), ("phones_srtp = \"off\"\n", SrtpPolicy::Off)] {
+        let config = parse(&after(&format!("{listener}{files}{line}"))).unwrap();
+        assert_eq!(config.edge.phones_srtp, policy);
+    }
+    refused(
+        &after("phones_srtp = \"required\"\n"),
+        &["line 6: phones_srtp needs [edge] sip_tls: keys for audio are given inside TLS alone"],
+    );
+    refused(
+        &after(&format!("{listener}{files}phones_srtp = \"always\"\n")),
+        &["line 9: phones_srtp is \"always\": choose \"required\" or \"preferred\" or \"off\""],
+    );
+    let trunk = with("[[trunk]]\n", "[[trunk]]\nsrtp = \"preferred\"\n");
+    assert!(parse(&trunk).is_err(), "there is no TLS");
+    let phone =
+        with("user = \"ana\"\npassword_file = \"ana.sip\"", "uri = \"sip:ana@192.0.2.9;transport=tls\"");
+    refused(
+        &phone,
+        &["line 17: transport=tls needs [edge] sip_tls: the edge would have no certificate to show"],
+    );
 }

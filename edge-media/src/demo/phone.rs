@@ -77,7 +77,7 @@ impl Phone {
         let (orders, order_queue) = sync_channel(256);
         let (event_sender, events) = tokio::sync::mpsc::channel(256);
         let mut line = Line {
-            stack: Stack::new(config(sip_address), seed),
+            stack: Stack::new(config(sip_address), seed.into()),
             clock,
             sip,
             rtp,

@@ -29,7 +29,10 @@ use crate::demo::voice_agent::{Cue, Told, VoiceAgent};
 use crate::io::Server;
 use crate::io::clock::Clock;
 use crate::media::prompt::ClipStore;
-use crate::sip::{Caller, Destination, DialogKey, Direction, SipCommand, SipConfig, SipEvent, TrunkConfig};
+use crate::sip::{
+    Caller, Destination, DialogKey, Direction, Rel100, SipCommand, SipConfig, SipEvent, SrtpPolicy,
+    TrunkConfig,
+};
 
 /// Nothing in a call takes longer: a machine that answered has 20 s to accept, after the whisper.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -375,6 +378,8 @@ fn outside(own: SocketAddr) -> SipConfig {
         hold_by_reinvite: false,
         port: None,
         credentials: None,
+        rel100: Rel100::default(),
+        srtp: SrtpPolicy::default(),
     };
     SipConfig { trunks: vec![edge], allow_loopback: true, ..SipConfig::new(own, &own.ip().to_string()) }
 }

@@ -42,6 +42,7 @@ impl fmt::Debug for EdgeInput {
             Self::Ports(ports) => f.debug_tuple("Ports").field(ports).finish(),
             Self::Reload(_) => f.write_str("Reload"),
             Self::Resolved(hosts) => write!(f, "Resolved({} names)", hosts.len()),
+            Self::Servers(servers) => write!(f, "Servers({} trunks)", servers.len()),
             Self::RecordingStored(call, leg, recording) => {
                 f.debug_tuple("RecordingStored").field(call).field(leg).field(recording).finish()
             }

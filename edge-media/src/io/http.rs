@@ -14,6 +14,7 @@ pub mod events;
 mod problem;
 mod routes;
 mod transfers;
+pub mod trunks;
 
 use core::future::Future;
 use core::time::Duration;
@@ -29,7 +30,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use functions::disposition::Disposition;
 use handoff::call::{Standing, Waiting};
-use handoff::clock::Now;
+use handoff::clock::{Moment, Now};
 use handoff::id::{CallId, DestinationId, HumanAgentId, QueueId, TransferId};
 use handoff::pii::Pii;
 use handoff::signal::Signal;
@@ -49,6 +50,7 @@ use crate::edge::directory::Staffing;
 use crate::io::http::access::Rates;
 use crate::io::http::events::EventLog;
 use crate::io::http::problem::Denied;
+use crate::sip::UplinkState;
 
 /// A message for a page.
 #[derive(Debug)]
@@ -176,12 +178,20 @@ pub enum HttpRequest {
         /// In the order of the configuration.
         reply: oneshot::Sender<Vec<QueueFigures>>,
     },
+    /// The trunks and how it stands with them.
+    Trunks {
+        /// At which moment, each with what is kept up with it.
+        reply: oneshot::Sender<TrunkStates>,
+    },
     /// Whether the edge takes new calls.
     Ready {
         /// The answer.
         reply: oneshot::Sender<bool>,
     },
 }
+
+/// The trunks at one moment, each by its name with what is kept up with it.
+pub type TrunkStates = (Moment, Vec<(String, Option<UplinkState>)>);
 
 /// Who asks for personal data, for the record of the access.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -447,6 +457,8 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/v1/transfers/{id}/hand-back", post(transfers::hand_back)),
         ("/v1/transfers/{id}/payload", get(transfers::payload)),
         ("/v1/transcripts/{id}", get(transfers::transcript)),
+        ("/v1/trunks", get(trunks::list)),
+        ("/v1/trunks/{name}", get(trunks::show)),
         ("/v1/dispositions", post(dispositions::receive)),
     ]
 }

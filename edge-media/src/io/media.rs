@@ -25,6 +25,7 @@ use self::worker::Worker;
 use super::clock::Clock;
 use super::recording::{Recorder, RecordingQueue};
 use super::speech::Speech;
+use crate::config::Polly;
 use crate::media::prompt::{Audio, ClipStore, SpeechKey, SpeechStore};
 use crate::media::{Carrier, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut};
 
@@ -53,6 +54,8 @@ pub struct MediaConfig {
     pub threads: usize,
     /// Ask for real-time scheduling and locked memory; refusal is a warning.
     pub real_time: bool,
+    /// Voices of Polly for free text.
+    pub polly: Option<Polly>,
 }
 
 /// What the media plane counts, over all threads.
@@ -134,7 +137,7 @@ impl MediaHandle {
         let senders: Vec<_> = workers.iter().map(|(orders, _)| orders.clone()).collect();
         let spoken = Arc::new(Mutex::new(SpeechStore::default()));
         let kept = Arc::clone(&spoken);
-        let speech = Speech::start(move |key, audio| {
+        let speech = Speech::start(config.polly.clone(), move |key, audio| {
             lock(&kept).insert(key, audio.clone());
             for orders in &senders {
                 // A full queue costs the whisper its voice, not its clip.

@@ -231,6 +231,7 @@ file = "policy.toml"
         let task = tokio::spawn(keep(watched, Clock::start(), orders));
         let table = |order: Option<Order>| match order {
             Some(Order::Resolved(table)) => table,
+            Some(Order::Servers(_)) => panic!("a table"),
             Some(Order::Reload(_) | Order::Drain(_) | Order::Answer(_) | Order::Stop) | None => {
                 panic!("a table")
             }

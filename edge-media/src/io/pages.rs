@@ -100,6 +100,10 @@ impl Shell {
             HttpRequest::Queues { reply } => {
                 let _ = reply.send(self.queues());
             }
+            HttpRequest::Trunks { reply } => {
+                let at = self.clock.moment();
+                let _ = reply.send((at, self.edge.trunks(at.now)));
+            }
             HttpRequest::Ready { reply } => {
                 let _ = reply.send(self.edge.is_ready());
             }

@@ -1,7 +1,11 @@
-//! Free text to speech: espeak-ng as a subprocess (its licence stays outside of ours), µ-law
-//! at 8 kHz out of it. The text goes through standard input, never into an argument list that
-//! other users can read. Where there is no synthesiser, or it is late, nothing is made, and
-//! the prompt plays its generic clip.
+//! Free text to speech, µ-law at 8 kHz: by Polly where the configuration names voices of it and
+//! the build has the cloud's adapters, else or when that fails by espeak-ng as a subprocess
+//! (its licence stays outside of ours). To espeak-ng the text goes through standard input,
+//! never into an argument list that other users can read. Where nobody can say it, or all are
+//! late, nothing is made, and the prompt plays its generic clip. No text is ever logged.
+
+#[cfg(feature = "aws")]
+mod polly;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::f64::consts::PI;
@@ -10,10 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handoff::pii::Pii;
+use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
+use crate::config::Polly as PollyVoices;
 use crate::media::codec;
 use crate::media::prompt::{Audio, SpeechKey};
 use crate::sip::Codec;
@@ -24,7 +31,8 @@ const PROGRAM: &str = "espeak-ng";
 /// vowels of both correlate up to 0.7 over 400 ms, at 20 below 0.5, so that a search of the
 /// caller's recording for the whisper finds the whisper or nothing.
 const PITCH: &str = "20";
-/// A whisper takes it some 50 ms; what takes this long would come after the answer.
+/// What each provider has for a text. A whisper takes espeak-ng some 50 ms; two that take this
+/// long would come after the answer.
 const TIME_LIMIT: Duration = Duration::from_millis(1_500);
 /// Longest text. A whisper has at most 320 characters.
 const TEXT_LEN_MAX: usize = 1_000;
@@ -32,8 +40,10 @@ const TEXT_LEN_MAX: usize = 1_000;
 const SAMPLES_MAX: usize = 8_000 * 30;
 /// Requests that may wait: one per call that rings at this moment.
 const REQUESTS_MAX: usize = 256;
+/// Texts in work at a time: as many as Polly takes at once from one account.
+const AT_ONCE_MAX: usize = 16;
 /// Synthesisers at a time: they share the machine with the media threads.
-const AT_ONCE_MAX: usize = 4;
+const PROCESSES_MAX: usize = 4;
 /// Texts that are not made again, because the media threads still have them.
 const REMEMBERED_MAX: usize = 256;
 /// Below this sample value the beginning and the end are cut off.
@@ -51,13 +61,17 @@ pub struct Speech {
 }
 
 impl Speech {
-    /// Starts a thread that makes speech and gives it to `ready`.
-    pub fn start(ready: impl Fn(SpeechKey, Audio) + Send + Sync + 'static) -> std::io::Result<Self> {
+    /// Starts a thread that makes speech and gives it to `ready`: by Polly where it has a
+    /// voice, else by espeak-ng.
+    pub fn start(
+        polly: Option<PollyVoices>,
+        ready: impl Fn(SpeechKey, Audio) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new()
-            .name("speech".to_owned())
-            .spawn(move || runtime.block_on(serve(queue, Arc::new(ready))))?;
+        std::thread::Builder::new().name("speech".to_owned()).spawn(move || {
+            runtime.block_on(async { serve(queue, providers(polly).await, Arc::new(ready)).await });
+        })?;
         Ok(Self { requests })
     }
 
@@ -69,6 +83,83 @@ impl Speech {
     }
 }
 
+/// Who can say a text.
+#[derive(Debug)]
+enum Provider {
+    /// Amazon Polly.
+    #[cfg(feature = "aws")]
+    Polly(Box<polly::Polly>),
+    /// A subprocess, and how many of them may run.
+    Espeak(Semaphore),
+}
+
+/// Why a provider said nothing; never what it should have said.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum Unspoken {
+    #[error("it has no voice for the language")]
+    NoVoice,
+    #[error("it is not installed")]
+    NotInstalled,
+    #[error("it took too long")]
+    Late,
+    #[error("it failed: {0}")]
+    Failed(String),
+    #[error("what it made is not speech")]
+    NotSpeech,
+}
+
+impl Unspoken {
+    /// Whether the same text may be spoken a moment later.
+    const fn may_pass(&self) -> bool {
+        match self {
+            Self::Late | Self::Failed(_) => true,
+            Self::NoVoice | Self::NotInstalled | Self::NotSpeech => false,
+        }
+    }
+}
+
+impl Provider {
+    const fn name(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "aws")]
+            Self::Polly(_) => "Polly",
+            Self::Espeak(_) => PROGRAM,
+        }
+    }
+
+    /// `text` as samples, with their rate.
+    async fn say(&self, text: &Pii<String>, lang: &str) -> Result<(u32, Vec<f64>), Unspoken> {
+        match self {
+            #[cfg(feature = "aws")]
+            Self::Polly(polly) => in_time(polly.say(text, lang)).await,
+            Self::Espeak(places) => {
+                // Never closed.
+                let _place = places.acquire().await;
+                let wave = in_time(espeak(text, lang)).await?;
+                parse_wave(&wave).ok_or(Unspoken::NotSpeech)
+            }
+        }
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, Unspoken>>) -> Result<T, Unspoken> {
+    tokio::time::timeout(TIME_LIMIT, work).await.unwrap_or(Err(Unspoken::Late))
+}
+
+/// Everybody who can say something here, in the order in which they are asked.
+#[cfg_attr(not(feature = "aws"), expect(clippy::unused_async, reason = "the cloud's environment is read"))]
+async fn providers(polly: Option<PollyVoices>) -> Vec<Provider> {
+    let espeak = Provider::Espeak(Semaphore::new(PROCESSES_MAX));
+    match polly {
+        None => vec![espeak],
+        #[cfg(feature = "aws")]
+        Some(voices) => vec![Provider::Polly(Box::new(polly::Polly::connect(&voices).await)), espeak],
+        // A configuration that names it is refused without the adapters.
+        #[cfg(not(feature = "aws"))]
+        Some(_) => vec![espeak],
+    }
+}
+
 /// Whether there is a synthesiser on the path.
 pub fn installed() -> bool {
     std::env::var_os("PATH")
@@ -77,59 +168,118 @@ pub fn installed() -> bool {
 
 async fn serve(
     mut queue: mpsc::Receiver<Request>,
+    providers: Vec<Provider>,
     ready: Arc<impl Fn(SpeechKey, Audio) + Send + Sync + 'static>,
 ) {
-    let places = Arc::new(Semaphore::new(AT_ONCE_MAX));
-    let mut known = BTreeSet::new();
-    let mut order = VecDeque::new();
-    while let Some((text, lang)) = queue.recv().await {
-        let key = SpeechKey::of(text.expose(), &lang);
-        if !known.insert(key) {
-            continue;
-        }
-        order.push_back(key);
-        if order.len() > REMEMBERED_MAX
-            && let Some(oldest) = order.pop_front()
-        {
-            known.remove(&oldest);
-        }
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let ready = Arc::clone(&ready);
-        tokio::spawn(async move {
-            match synthesise(&text, &lang).await {
-                Some(audio) => ready(key, audio),
-                None => tracing::warn!(lang, "no speech was made; a generic clip will be played"),
+    let providers = Arc::new(providers);
+    let mut known = Known::default();
+    let mut work = JoinSet::new();
+    loop {
+        tokio::select! {
+            request = queue.recv(), if work.len() < AT_ONCE_MAX => {
+                let Some((text, lang)) = request else { return };
+                let key = SpeechKey::of(text.expose(), &lang);
+                if known.insert(key) {
+                    let (providers, ready) = (Arc::clone(&providers), Arc::clone(&ready));
+                    work.spawn(async move {
+                        match synthesise(&providers, &text, &lang).await {
+                            Ok(audio) => {
+                                ready(key, audio);
+                                None
+                            }
+                            Err(again) => {
+                                tracing::warn!(lang, "no speech was made; a generic clip will be played");
+                                again.then_some(key)
+                            }
+                        }
+                    });
+                }
             }
-            drop(place);
-        });
+            Some(done) = work.join_next(), if !work.is_empty() => {
+                // One that panicked has been reported, and stays known.
+                if let Ok(Some(again)) = done {
+                    known.keys.remove(&again);
+                }
+            }
+        }
     }
 }
 
-/// `text` as speech, or nothing.
-pub async fn synthesise(text: &Pii<String>, lang: &str) -> Option<Audio> {
-    if text.expose().len() > TEXT_LEN_MAX {
-        return None;
+/// What was made, or is being made, not long ago. A text's voice follows from its language
+/// while the process runs, so that the key of both is that of the voice too.
+#[derive(Debug, Default)]
+struct Known {
+    keys: BTreeSet<SpeechKey>,
+    order: VecDeque<SpeechKey>,
+}
+
+impl Known {
+    /// Whether `key` was new.
+    fn insert(&mut self, key: SpeechKey) -> bool {
+        if !self.keys.insert(key) {
+            return false;
+        }
+        self.order.push_back(key);
+        if self.order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.keys.remove(&oldest);
+        }
+        true
     }
+}
+
+/// `text` as the first of `providers` says it that can; an error says whether one of them may
+/// be able to a moment later.
+async fn synthesise(providers: &[Provider], text: &Pii<String>, lang: &str) -> Result<Audio, bool> {
+    if text.expose().len() > TEXT_LEN_MAX {
+        return Err(false);
+    }
+    let mut again = false;
+    for provider in providers {
+        match provider.say(text, lang).await.and_then(|(rate, samples)| telephone(rate, &samples)) {
+            Ok(audio) => return Ok(audio),
+            Err(why) if why.may_pass() => {
+                tracing::warn!(provider = provider.name(), %why, lang, "a text was not spoken");
+                again = true;
+            }
+            Err(why) => tracing::debug!(provider = provider.name(), %why, lang, "a text was not spoken"),
+        }
+    }
+    Err(again)
+}
+
+/// Samples as a telephone plays them.
+fn telephone(rate: u32, samples: &[f64]) -> Result<Audio, Unspoken> {
+    let speech = level(&resample(rate, samples));
+    if speech.is_empty() {
+        return Err(Unspoken::NotSpeech);
+    }
+    Ok(Audio::from(speech.iter().map(|s| codec::encode(Codec::Pcmu, *s)).collect::<Vec<u8>>()))
+}
+
+/// The wave that espeak-ng makes of `text`.
+async fn espeak(text: &Pii<String>, lang: &str) -> Result<Vec<u8>, Unspoken> {
+    let voice = voice(lang).ok_or(Unspoken::NoVoice)?;
     let mut child = Command::new(PROGRAM)
-        .args(["--stdin", "--stdout", "-b", "1", "-s", "170", "-p", PITCH, "-v", &voice(lang)?])
+        .args(["--stdin", "--stdout", "-b", "1", "-s", "170", "-p", PITCH, "-v", &voice])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .ok()?;
-    let mut input = child.stdin.take()?;
-    let work = async {
-        input.write_all(text.expose().as_bytes()).await.ok()?;
-        drop(input);
-        let output = child.wait_with_output().await.ok()?;
-        output.status.success().then_some(output.stdout)
-    };
-    let wave = tokio::time::timeout(TIME_LIMIT, work).await.ok()??;
-    let (rate, samples) = parse_wave(&wave)?;
-    let speech = level(&resample(rate, &samples));
-    (!speech.is_empty())
-        .then(|| Audio::from(speech.iter().map(|s| codec::encode(Codec::Pcmu, *s)).collect::<Vec<u8>>()))
+        .map_err(|error| {
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            if missing { Unspoken::NotInstalled } else { Unspoken::Failed(error.kind().to_string()) }
+        })?;
+    if let Some(mut input) = child.stdin.take() {
+        // Whoever left before reading it says why by its exit.
+        let _ = input.write_all(text.expose().as_bytes()).await;
+    }
+    let output =
+        child.wait_with_output().await.map_err(|error| Unspoken::Failed(error.kind().to_string()))?;
+    // It says so of a language that it does not have.
+    output.status.success().then_some(output.stdout).ok_or(Unspoken::NoVoice)
 }
 
 /// The voice for a BCP 47 tag: a man's, as in the clips for human agents and in no other.
@@ -256,9 +406,9 @@ mod tests {
     #[tokio::test]
     async fn text_becomes_speech_where_a_synthesiser_is_installed() {
         let text = Pii::new("A patient asks about a refill.".to_owned());
-        let audio = synthesise(&text, "en").await;
-        assert_eq!(audio.is_some(), installed());
-        if let Some(audio) = audio {
+        let audio = synthesise(&providers(None).await, &text, "en").await;
+        assert_eq!(audio.is_ok(), installed());
+        if let Ok(audio) = audio {
             assert!((8_000..80_000).contains(&audio.bytes().len()), "{}", audio.bytes().len());
         }
     }

@@ -22,9 +22,9 @@ use super::egress::Slot;
 use super::prompt::{Audio, ClipStore, SpeechKey, SpeechStore};
 use super::rtp::RtpPacket;
 use super::rtp_leg::Arrival;
+use super::srtp::SrtpError;
 use super::{
     FRAME_SAMPLES, FRAMES_AT_ONCE_MAX, MediaCommand, MediaEvent, Port, StreamIn, StreamKey, StreamOut, TICK,
-    rtcp,
 };
 use crate::sip::RemoteMedia;
 
@@ -79,6 +79,22 @@ pub struct EngineCounters {
     pub refused: u64,
     /// Keys that could not be queued.
     pub refused_keys: u64,
+    /// Datagrams under SRTP that the far end did not seal, also counted as foreign.
+    pub forged: u64,
+}
+
+impl EngineCounters {
+    /// A datagram that does not open. One that the network doubled is nobody's fault.
+    const fn refuse(&mut self, error: SrtpError) {
+        match error {
+            SrtpError::Length => self.malformed += 1,
+            SrtpError::Forged => {
+                self.foreign += 1;
+                self.forged += 1;
+            }
+            SrtpError::Repeated => {}
+        }
+    }
 }
 
 /// See the module.
@@ -161,8 +177,8 @@ impl Engine {
         self.speech.insert(key, audio);
     }
 
-    /// A datagram arrived on an RTP port.
-    pub fn packet(&mut self, now: Now, port: Port, from: SocketAddr, bytes: &[u8], sink: &mut impl Sink) {
+    /// A datagram arrived on an RTP port. It is opened in its place, where it is sealed.
+    pub fn packet(&mut self, now: Now, port: Port, from: SocketAddr, bytes: &mut [u8], sink: &mut impl Sink) {
         let Some((call, id)) = self.ports.get(&port) else {
             self.counters.foreign += 1;
             return;
@@ -170,6 +186,13 @@ impl Engine {
         let Some(media) = self.calls.get_mut(call) else { return };
         let epoch = media.plan.epoch;
         let Some(leg) = media.legs.iter_mut().find(|leg| leg.id() == *id) else { return };
+        let bytes = match leg.open_packet(bytes) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.counters.refuse(error);
+                return;
+            }
+        };
         match leg.packet(now, from, bytes, call, epoch, sink) {
             Arrival::Malformed => self.counters.malformed += 1,
             Arrival::Foreign => self.counters.foreign += 1,
@@ -185,9 +208,19 @@ impl Engine {
     }
 
     /// A datagram arrived on an RTCP port. It is checked and counted, and steers nothing.
-    pub fn control_packet(&mut self, bytes: &[u8]) {
-        if !rtcp::is_compound(bytes) {
-            self.counters.malformed += 1;
+    pub fn control_packet(&mut self, now: Now, port: Port, bytes: &mut [u8]) {
+        let leg = self
+            .ports
+            .get(&port)
+            .and_then(|(call, id)| self.calls.get_mut(call)?.legs.iter_mut().find(|leg| leg.id() == *id));
+        let Some(leg) = leg else {
+            self.counters.foreign += 1;
+            return;
+        };
+        match leg.control_packet(now, bytes) {
+            Ok(true) => {}
+            Ok(false) => self.counters.malformed += 1,
+            Err(error) => self.counters.refuse(error),
         }
     }
 

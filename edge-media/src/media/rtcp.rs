@@ -1,6 +1,6 @@
-//! RTCP, as little as is useful: our sender and receiver reports with a CNAME, and a check of
-//! what arrives. Nothing that arrives steers anything: a BYE ends no call, because anybody
-//! who guesses a port could send it. RFC 3550 section 6.
+//! RTCP, as little as is useful: our sender and receiver reports with a CNAME, a check of what
+//! arrives, and what it says of our stream. Nothing that arrives steers anything: a BYE ends no
+//! call, because anybody who guesses a port could send it. RFC 3550 section 6.
 
 use handoff::clock::Now;
 
@@ -41,6 +41,60 @@ pub struct Heard {
     pub highest: u32,
     /// Interarrival jitter in samples.
     pub jitter: u32,
+    /// Its last sender report, by the middle of its time stamp; 0 without one.
+    pub last_report: u32,
+    /// How long ago that was, in units of 1/65536 s.
+    pub since_report: u32,
+}
+
+/// What the far end says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The middle of the time stamp of its sender report, if it is one.
+    pub stamp: Option<u32>,
+    /// What it says of our stream, if anything; the SSRC is ours.
+    pub heard: Option<Heard>,
+}
+
+/// A moment as reports carry it: the middle 32 bits of its time stamp (section 6.4.1).
+pub const fn middle(now: Now) -> u32 {
+    let micros = now.micros();
+    ((micros / 1_000_000) as u32) << 16 | (((micros % 1_000_000) << 16) / 1_000_000) as u32
+}
+
+/// What the first report of a compound packet says of the stream `ours`.
+pub fn told(bytes: &[u8], ours: u32) -> Told {
+    let word = |at: usize| {
+        let bytes = bytes.get(at..)?.first_chunk()?;
+        Some(u32::from_be_bytes(*bytes))
+    };
+    let Some(&[flags, kind, ..]) = bytes.first_chunk::<4>() else { return Told::default() };
+    let (stamp, mut at) = match (kind, word(8), word(12)) {
+        (SENDER_REPORT, Some(seconds), Some(fraction)) => (Some(seconds << 16 | fraction >> 16), 28),
+        _ => (None, 8),
+    };
+    let mut heard = None;
+    for _ in 0..flags & 0x1f {
+        let block = (word(at), word(at + 4), word(at + 8), word(at + 12), word(at + 16), word(at + 20));
+        let (Some(ssrc), Some(lost), Some(highest), Some(jitter), Some(last), Some(since)) = block else {
+            break;
+        };
+        if ssrc == ours {
+            // A number of 24 bits with a sign: doubled packets make it negative.
+            let lost_all = if lost & 0x0080_0000 == 0 { lost & 0x007f_ffff } else { 0 };
+            heard = Some(Heard {
+                ssrc,
+                fraction_lost: (lost >> 24) as u8,
+                lost: lost_all,
+                highest,
+                jitter,
+                last_report: last,
+                since_report: since,
+            });
+        }
+        at += 24;
+    }
+    Told { stamp, heard }
 }
 
 impl Report {
@@ -66,7 +120,8 @@ impl Report {
         }
         if let Some(heard) = self.heard {
             let lost = u32::from(heard.fraction_lost) << 24 | heard.lost & 0x00ff_ffff;
-            for word in [heard.ssrc, lost, heard.highest, heard.jitter, 0, 0] {
+            for word in [heard.ssrc, lost, heard.highest, heard.jitter, heard.last_report, heard.since_report]
+            {
                 bytes.put(&word.to_be_bytes());
             }
         }
@@ -127,6 +182,21 @@ mod tests {
 
     use super::*;
 
+    const HEARD: Heard =
+        Heard { ssrc: 1, fraction_lost: 2, lost: 3, highest: 4, jitter: 5, last_report: 6, since_report: 7 };
+
+    #[test]
+    fn a_report_says_to_its_reader_what_its_author_heard() {
+        for packets in [0, 1] {
+            let mut buffer = [0; REPORT_LEN_MAX];
+            let bytes = report(packets, Some(HEARD)).write(&mut buffer);
+            let stamp = (packets > 0).then_some(middle(Now::from_millis(1_500)));
+            assert_eq!(told(bytes, 1), Told { stamp, heard: Some(HEARD) });
+            assert_eq!(told(bytes, 2), Told { stamp, heard: None }, "of another stream");
+        }
+        assert_eq!(middle(Now::from_millis(1_500)), 0x0001_8000);
+    }
+
     fn report(packets: u32, heard: Option<Heard>) -> Report {
         let now = Now::from_millis(1_500);
         Report { ssrc: 0xdead_beef, now, timestamp: 160, packets, octets: 160, heard }
@@ -135,7 +205,7 @@ mod tests {
     #[test]
     fn our_reports_pass_our_own_check() {
         for packets in [0, 1] {
-            for heard in [None, Some(Heard { ssrc: 1, fraction_lost: 2, lost: 3, highest: 4, jitter: 5 })] {
+            for heard in [None, Some(HEARD)] {
                 let mut buffer = [0; REPORT_LEN_MAX];
                 let bytes = report(packets, heard).write(&mut buffer);
                 assert!(is_compound(bytes), "{bytes:x?}");
@@ -162,7 +232,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_check_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = is_compound(&bytes);
+            let _ = (is_compound(&bytes), told(&bytes, 1));
         }
     }
 }

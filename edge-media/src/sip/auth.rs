@@ -1,7 +1,8 @@
 //! HTTP digest for SIP (RFC 3261 section 22, RFC 7616, RFC 8760): challenges and checks as a
-//! server, answers as a client. SHA-256, but MD5 for users who are listed for it; `qop=auth`
-//! only. Nonces carry their own proof (an HMAC over time and source), so that an
-//! unauthenticated peer costs no memory. Unknown users take the same path as known ones.
+//! server, answers as a client. SHA-256, but MD5 for users who are listed for it, and `qop=auth`
+//! only; the client also answers SHA-512-256 and `auth-int`. Nonces carry their own proof (an
+//! HMAC over time and source), so that an unauthenticated peer costs no memory. Unknown users
+//! take the same path as known ones.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 use md5::Md5;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512_256};
 use subtle::ConstantTimeEq;
 
 use super::header::Uri;
@@ -43,6 +44,8 @@ pub enum Secret {
 pub(super) enum Algorithm {
     Md5,
     Sha256,
+    /// As a client only: phones do not know it.
+    Sha512_256,
 }
 
 impl Algorithm {
@@ -50,17 +53,25 @@ impl Algorithm {
         match self {
             Self::Md5 => "MD5",
             Self::Sha256 => "SHA-256",
+            Self::Sha512_256 => "SHA-512-256",
         }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::Md5, Self::Sha256].into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
+        [Self::Md5, Self::Sha256, Self::Sha512_256]
+            .into_iter()
+            .find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
     }
 
     fn hash(self, text: &str) -> String {
+        self.hash_bytes(text.as_bytes())
+    }
+
+    fn hash_bytes(self, bytes: &[u8]) -> String {
         match self {
-            Self::Md5 => hex(&Md5::digest(text.as_bytes())),
-            Self::Sha256 => hex(&Sha256::digest(text.as_bytes())),
+            Self::Md5 => hex(&Md5::digest(bytes)),
+            Self::Sha256 => hex(&Sha256::digest(bytes)),
+            Self::Sha512_256 => hex(&Sha512_256::digest(bytes)),
         }
     }
 }
@@ -73,6 +84,7 @@ impl Secret {
             }
             (Self::Ha1 { sha256, .. }, Algorithm::Sha256) => Some(sha256.expose().clone()),
             (Self::Ha1 { md5, .. }, Algorithm::Md5) => md5.as_ref().map(|ha1| ha1.expose().clone()),
+            (Self::Ha1 { .. }, Algorithm::Sha512_256) => None,
         }
     }
 }
@@ -166,7 +178,8 @@ impl Authenticator {
         let get = |name| field(credentials, name).unwrap_or_default();
         let (user, nonce, uri) = (get("username"), get("nonce"), get("uri"));
         let name = field(credentials, "algorithm").unwrap_or("MD5");
-        let Some(algorithm) = Algorithm::parse(name) else {
+        let known = Algorithm::parse(name).filter(|algorithm| *algorithm != Algorithm::Sha512_256);
+        let Some(algorithm) = known else {
             return Verdict::Challenge { stale: false };
         };
         let count = u32::from_str_radix(get("nc"), 16).ok().filter(|count| *count > 0);
@@ -184,7 +197,8 @@ impl Authenticator {
             None => (&nobody, false),
         };
         let ha1 = secret.ha1(algorithm, user, &self.realm).unwrap_or_else(|| hex(&self.key));
-        let expected = response(algorithm, &ha1, nonce, Some((get("nc"), get("cnonce"))), method, uri);
+        let used = Some((get("nc"), get("cnonce"), "auth"));
+        let expected = response(algorithm, &ha1, nonce, used, &format!("{method}:{uri}"));
         let given = get("response").to_ascii_lowercase();
         let matches: bool = expected.as_bytes().ct_eq(given.as_bytes()).into();
         if !matches || !allowed || !same_target(uri, request_uri) {
@@ -245,6 +259,23 @@ impl Authenticator {
     }
 }
 
+/// The parts of a request that an answer may cover.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Covered<'a> {
+    pub(super) method: &'a str,
+    pub(super) uri: &'a str,
+    pub(super) body: &'a [u8],
+}
+
+/// What the answer to a challenge covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quality {
+    /// Method and URI.
+    Auth,
+    /// The body as well.
+    AuthInt,
+}
+
 /// A challenge as a client reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Challenge {
@@ -252,7 +283,7 @@ pub(super) struct Challenge {
     nonce: String,
     opaque: Option<String>,
     algorithm: Algorithm,
-    qop: bool,
+    qop: Option<Quality>,
     /// Only the nonce was too old.
     pub(super) stale: bool,
 }
@@ -268,9 +299,13 @@ impl Challenge {
     fn parse(value: &str) -> Option<Self> {
         let fields = parse(value)?;
         let get = |name| field(&fields, name);
+        let offers =
+            |list: &str, wanted: &str| list.split(',').any(|qop| qop.trim().eq_ignore_ascii_case(wanted));
         let qop = match get("qop") {
-            None => false,
-            Some(list) if list.split(',').any(|qop| qop.trim().eq_ignore_ascii_case("auth")) => true,
+            None => None,
+            // Whatever lies between may change a body, so it is covered only on demand.
+            Some(list) if offers(list, "auth") => Some(Quality::Auth),
+            Some(list) if offers(list, "auth-int") => Some(Quality::AuthInt),
             Some(_) => return None,
         };
         Some(Self {
@@ -288,15 +323,22 @@ impl Challenge {
         &self,
         user: &str,
         secret: &Secret,
-        method: &str,
-        uri: &str,
+        request: &Covered<'_>,
         count: u32,
         cnonce: &str,
     ) -> Option<String> {
+        let Covered { method, uri, body } = *request;
         let ha1 = secret.ha1(self.algorithm, user, &self.realm)?;
         let count = format!("{count:08x}");
-        let used = self.qop.then_some((count.as_str(), cnonce));
-        let response = response(self.algorithm, &ha1, &self.nonce, used, method, uri);
+        let (qop, covered) = match self.qop {
+            None => (None, format!("{method}:{uri}")),
+            Some(Quality::Auth) => (Some("auth"), format!("{method}:{uri}")),
+            Some(Quality::AuthInt) => {
+                (Some("auth-int"), format!("{method}:{uri}:{}", self.algorithm.hash_bytes(body)))
+            }
+        };
+        let used = qop.map(|qop| (count.as_str(), cnonce, qop));
+        let response = response(self.algorithm, &ha1, &self.nonce, used, &covered);
         let mut value = format!(
             "Digest username=\"{}\", realm=\"{}\", nonce=\"{}\", uri=\"{}\", response=\"{response}\", algorithm={}",
             escape(user),
@@ -305,8 +347,8 @@ impl Challenge {
             escape(uri),
             self.algorithm.name()
         );
-        if self.qop {
-            value.push_str(&format!(", qop=auth, nc={count}, cnonce=\"{cnonce}\""));
+        if let Some(qop) = qop {
+            value.push_str(&format!(", qop={qop}, nc={count}, cnonce=\"{cnonce}\""));
         }
         if let Some(opaque) = &self.opaque {
             value.push_str(&format!(", opaque=\"{}\"", escape(opaque)));
@@ -322,18 +364,18 @@ fn same_target(given: &str, request_uri: &str) -> bool {
     given == request_uri || parts(given).is_some_and(|given| Some(given) == parts(request_uri))
 }
 
-/// RFC 7616 section 3.4.1; without `qop` the older formula of RFC 2069.
+/// RFC 7616 section 3.4.1, over what the answer covers; without `qop` (then its count, our
+/// nonce and itself) the older formula of RFC 2069.
 fn response(
     algorithm: Algorithm,
     ha1: &str,
     nonce: &str,
-    qop: Option<(&str, &str)>,
-    method: &str,
-    uri: &str,
+    qop: Option<(&str, &str, &str)>,
+    covered: &str,
 ) -> String {
-    let ha2 = algorithm.hash(&format!("{method}:{uri}"));
+    let ha2 = algorithm.hash(covered);
     match qop {
-        Some((count, cnonce)) => algorithm.hash(&format!("{ha1}:{nonce}:{count}:{cnonce}:auth:{ha2}")),
+        Some((count, cnonce, qop)) => algorithm.hash(&format!("{ha1}:{nonce}:{count}:{cnonce}:{qop}:{ha2}")),
         None => algorithm.hash(&format!("{ha1}:{nonce}:{ha2}")),
     }
 }
@@ -397,10 +439,44 @@ mod tests {
             (Algorithm::Sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
         ] {
             let ha1 = secret().ha1(algorithm, "Mufasa", "http-auth@example.org").unwrap();
-            let given =
-                response(algorithm, &ha1, nonce, Some(("00000001", cnonce)), "GET", "/dir/index.html");
+            let used = Some(("00000001", cnonce, "auth"));
+            let given = response(algorithm, &ha1, nonce, used, "GET:/dir/index.html");
             assert_eq!(given, expected);
         }
+    }
+
+    #[test]
+    fn sha_512_256_is_the_truncated_hash_with_its_own_start() {
+        // The vector of FIPS 180-4 for "abc".
+        assert_eq!(
+            Algorithm::Sha512_256.hash("abc"),
+            "53048e2681941ef99b2e29b76b4c7dabe4c2d0c634fc6d46e0e2f13107e7af23"
+        );
+    }
+
+    #[test]
+    fn auth_int_covers_the_body_and_is_chosen_only_where_auth_is_not_offered() {
+        let ask = |qop: &str| {
+            let text = format!("Digest realm=\"r\", nonce=\"n\", algorithm=SHA-256, qop=\"{qop}\"");
+            let challenge = Challenge::parse(&text)?;
+            let request = Covered { method: "REGISTER", uri: "sip:r", body: b"body" };
+            challenge.answer("ann", &secret(), &request, 1, "c")
+        };
+        assert!(ask("auth,auth-int").unwrap().contains("qop=auth,"));
+        let given = ask("auth-int").unwrap();
+        let hash = |text: &str| Algorithm::Sha256.hash(text);
+        let covered = hash(&format!("REGISTER:sip:r:{}", hash("body")));
+        let ha1 = hash("ann:r:Circle of Life");
+        let expected = hash(&format!("{ha1}:n:00000001:c:auth-int:{covered}"));
+        assert!(given.contains(&expected) && given.contains("qop=auth-int, nc=00000001"), "{given}");
+        assert_eq!(ask("auth-conf"), None);
+    }
+
+    #[test]
+    fn a_phone_cannot_use_an_algorithm_that_it_was_not_challenged_with() {
+        let mut fixture = Fixture::new();
+        let answer = fixture.answer_with(Algorithm::Sha512_256, "ann", 1);
+        assert_eq!(fixture.check(Now::from_millis(6), &answer), Verdict::Challenge { stale: false });
     }
 
     struct Fixture {
@@ -434,7 +510,8 @@ mod tests {
         fn answer_with(&self, algorithm: Algorithm, user: &str, count: u32) -> String {
             let challenge = self.server.challenge(Now::from_millis(5), self.source, algorithm, false);
             let challenge = Challenge::parse(&challenge).unwrap();
-            challenge.answer(user, &secret(), "REGISTER", "sip:edge", count, "c").unwrap()
+            let request = Covered { method: "REGISTER", uri: "sip:edge", body: b"" };
+            challenge.answer(user, &secret(), &request, count, "c").unwrap()
         }
     }
 
@@ -497,9 +574,9 @@ mod tests {
     #[test]
     fn the_strongest_challenge_is_answered() {
         let source = "192.0.2.1".parse().unwrap();
-        let challenges = [Algorithm::Md5, Algorithm::Sha256]
+        let challenges = [Algorithm::Md5, Algorithm::Sha512_256, Algorithm::Sha256]
             .map(|algorithm| Fixture::new().server.challenge(Now::ZERO, source, algorithm, false));
         let chosen = Challenge::strongest(challenges.iter().map(String::as_str)).unwrap();
-        assert_eq!(chosen.algorithm, Algorithm::Sha256);
+        assert_eq!(chosen.algorithm, Algorithm::Sha512_256);
     }
 }

@@ -9,12 +9,15 @@ use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
+use super::early::Early;
 use super::header::{Address, Method, Uri, Via};
 use super::message::{Head, Request, Response};
 use super::offer_answer::Negotiation;
 use super::random::Random;
+use super::reliable::Reliable;
 use super::transaction::TransactionId;
-use super::trunk::{Credentials, SipConfig};
+use super::trunk::{Credentials, Rel100, SipConfig};
+use super::update::Refresh;
 use super::{DialogKey, Flow, LocalMedia, Transport};
 
 /// Most forks of one INVITE whose 2xx are remembered; a proxy that forks wider is broken.
@@ -73,8 +76,6 @@ pub(super) struct Calling {
     pub(super) moved_to_tcp: bool,
     /// TCP failed: send it by UDP, whatever its size.
     pub(super) datagram_only: bool,
-    /// SDP of a provisional response, for a 2xx that does not repeat it.
-    pub(super) preview: Option<Vec<u8>>,
 }
 
 impl Calling {
@@ -94,7 +95,6 @@ impl Calling {
             interval_raised: false,
             moved_to_tcp: false,
             datagram_only: false,
-            preview: None,
         }
     }
 }
@@ -196,6 +196,16 @@ pub(super) struct Dialog {
     pub(super) acks: BTreeMap<(u32, String), (Flow, Vec<u8>)>,
     pub(super) session: Option<Session>,
     pub(super) credentials: Option<Credentials>,
+    /// The far end takes UPDATE.
+    pub(super) takes_update: bool,
+    /// An UPDATE of ours that refreshes the session.
+    pub(super) refresh: Option<Refresh>,
+    /// What we do about reliable provisional responses.
+    pub(super) rel100: Rel100,
+    /// Ours, while we are called.
+    pub(super) reliable: Reliable,
+    /// The far ends by To-tag, while we call.
+    pub(super) early: BTreeMap<String, Early>,
 }
 
 /// The identity of a dialog at its start.
@@ -234,7 +244,12 @@ impl Dialog {
             local_cseq: u32::try_from(random.below(1 << 24)).unwrap_or(1),
             remote_cseq: None,
             // Numbers beyond 53 bits are not safe in every peer's parser.
-            negotiation: Negotiation::new(random.below(1 << 53), config.allow_loopback),
+            negotiation: Negotiation::new(
+                random.below(1 << 53),
+                config.allow_loopback,
+                config.keying(flow),
+                random.master_key(),
+            ),
             phase,
             invite: None,
             reinvite_transaction: None,
@@ -249,6 +264,11 @@ impl Dialog {
             acks: BTreeMap::new(),
             session: None,
             credentials: None,
+            takes_update: false,
+            refresh: None,
+            rel100: Rel100::default(),
+            reliable: Reliable::default(),
+            early: BTreeMap::new(),
         }
     }
 
@@ -327,11 +347,11 @@ impl Dialog {
     }
 
     fn next_hop(&self, config: &SipConfig) -> Flow {
-        if self.peer == Peer::User || self.flow.transport == Transport::Tcp {
+        if self.peer == Peer::User || self.flow.transport.is_stream() {
             return self.flow;
         }
         let hop = self.routes.first().map_or(&self.target, |route| &route.uri);
-        let address = config.resolve(&hop.host, hop.port);
+        let address = config.resolve(hop);
         let allowed =
             address.filter(|address| super::offer_answer::is_reachable(address.ip(), config.allow_loopback));
         match allowed {
@@ -341,9 +361,24 @@ impl Dialog {
     }
 }
 
+/// Learns what a response establishes: target, route set, flow.
+pub(super) fn establish(dialog: &mut Dialog, flow: Flow, response: &Response) {
+    dialog.refresh_target(&response.head);
+    dialog.learn_methods(&response.head);
+    dialog.routes = response.head.addresses("Record-Route").unwrap_or_default();
+    dialog.routes.reverse();
+    if dialog.flow.transport.may_become(flow.transport) {
+        dialog.flow = flow;
+    }
+}
+
 /// The transport that a URI asks for.
 pub(super) fn transport_of(uri: &Uri) -> Transport {
-    if uri.transport.as_deref() == Some("tcp") { Transport::Tcp } else { Transport::Udp }
+    match uri.transport.as_deref() {
+        Some("tcp") => Transport::Tcp,
+        Some("tls") => Transport::Tls,
+        Some(_) | None => Transport::Udp,
+    }
 }
 
 /// Our address on a transport.
@@ -351,19 +386,20 @@ pub(super) fn own_address(config: &SipConfig, transport: Transport) -> std::net:
     match transport {
         Transport::Udp => config.advertised,
         Transport::Tcp => config.advertised_tcp.unwrap_or(config.advertised),
+        Transport::Tls => config.advertised_tls.unwrap_or(config.advertised),
     }
 }
 
 /// A Via with a fresh branch.
 pub(super) fn via(config: &SipConfig, random: &mut Random, flow: Flow) -> Via {
     let branch = format!("{}{}", super::header::COOKIE, random.token());
-    Via::ours(flow.transport == Transport::Tcp, own_address(config, flow.transport), &branch)
+    Via::ours(flow.transport, own_address(config, flow.transport), &branch)
 }
 
 /// Our Contact on a flow.
 pub(super) fn contact(config: &SipConfig, user: Option<&Pii<String>>, flow: Flow) -> Address {
-    let tcp = flow.transport == Transport::Tcp;
-    Address::new(Uri::of(Some(&config.identity(user)), own_address(config, flow.transport), tcp))
+    let address = own_address(config, flow.transport);
+    Address::new(Uri::of(Some(&config.identity(user)), address, flow.transport))
 }
 
 #[cfg(test)]

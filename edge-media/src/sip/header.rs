@@ -5,6 +5,8 @@
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
+use super::Transport;
+
 /// The magic cookie of RFC 3261 section 8.1.1.7.
 pub(super) const COOKIE: &str = "z9hG4bK";
 
@@ -90,8 +92,9 @@ impl Uri {
     }
 
     /// A `sip:` URI of this address.
-    pub(super) fn of(user: Option<&str>, address: SocketAddr, tcp: bool) -> Self {
-        let transport = if tcp { ";transport=tcp" } else { "" };
+    pub(super) fn of(user: Option<&str>, address: SocketAddr, transport: Transport) -> Self {
+        let parameter = transport.parameter();
+        let transport = parameter.map(|transport| format!(";transport={transport}")).unwrap_or_default();
         let user_at = user.map(|user| format!("{}@", escape_user(user))).unwrap_or_default();
         Self {
             text: format!("sip:{user_at}{address}{transport}"),
@@ -99,7 +102,7 @@ impl Uri {
             user: user.map(|user| user.as_bytes().to_vec()),
             host: address.ip().to_string(),
             port: Some(address.port()),
-            transport: tcp.then(|| "tcp".to_owned()),
+            transport: parameter.map(str::to_owned),
             loose: false,
             has_headers: false,
         }
@@ -256,10 +259,10 @@ pub(super) struct Via {
 
 impl Via {
     /// Ours, for a new branch.
-    pub(super) fn ours(tcp: bool, sent_by: SocketAddr, branch: &str) -> Self {
+    pub(super) fn ours(transport: Transport, sent_by: SocketAddr, branch: &str) -> Self {
         Self {
             protocol: PROTOCOL.to_owned(),
-            transport: if tcp { "TCP" } else { "UDP" }.to_owned(),
+            transport: transport.name().to_owned(),
             sent_by: sent_by.to_string(),
             params: vec![("branch".to_owned(), Some(branch.to_owned())), ("rport".to_owned(), None)],
         }
@@ -322,7 +325,7 @@ mod tests {
             ("a@b>\r\nEvil: x", "sip:a%40b%3E%0D%0AEvil%3A%20x@192.0.2.1:5060"),
             ("é", "sip:%C3%A9@192.0.2.1:5060"),
         ] {
-            let uri = Uri::of(Some(user), at, false);
+            let uri = Uri::of(Some(user), at, Transport::Udp);
             assert_eq!(uri.text, text);
             assert_eq!(Uri::parse(&uri.text).unwrap().user_text(), Some(user));
         }

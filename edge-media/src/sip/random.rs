@@ -1,9 +1,11 @@
-//! Unguessable identifiers from one seed: branches, tags, Call-IDs, nonces and back-off
-//! draws. It reads no random source itself; the shell seeds it from the operating system,
+//! Unguessable identifiers from one seed: branches, tags, Call-IDs, nonces, back-off draws and
+//! keys of streams. It reads no random source itself; the shell seeds it from the operating system,
 //! a simulation seeds it with a number and gets the same bytes every time.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+
+use super::sdes::{KEY_LEN, MasterKey, SALT_LEN};
 
 /// A keyed counter: HMAC-SHA-256 over the draw's number, so that no output tells another.
 #[derive(Clone)]
@@ -14,7 +16,7 @@ pub(super) struct Random {
 
 impl Random {
     /// A generator for `seed`.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u128) -> Self {
         Self { key: mac(&seed.to_be_bytes(), &[b"warmbridge sip"]), draws: 0 }
     }
 
@@ -35,6 +37,16 @@ impl Random {
         let drawn = bytes.iter().take(8).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
         // The bias of a 64-bit draw over a bound of a few hundred is beneath notice.
         drawn.checked_rem(bound).unwrap_or(0)
+    }
+
+    /// Key and salt of a stream: as strong as the seed.
+    pub(super) fn master_key(&mut self) -> MasterKey {
+        let drawn = self.draw();
+        let mut bytes = [0; KEY_LEN + SALT_LEN];
+        for (byte, drawn) in bytes.iter_mut().zip(drawn) {
+            *byte = drawn;
+        }
+        MasterKey::of(&bytes)
     }
 
     fn draw(&mut self) -> [u8; 32] {

@@ -150,6 +150,11 @@ impl Registrar {
         self.retain(|user, _| known(user))
     }
 
+    /// Whether somebody who proved who they are is reached over this flow.
+    pub(super) fn has(&self, flow: Flow) -> bool {
+        self.users.values().flatten().any(|binding| binding.flow == flow)
+    }
+
     /// UDP flows that a NAT would forget.
     pub(super) fn udp_flows(&self) -> Vec<Flow> {
         let all = self.users.values().flatten().map(|binding| binding.flow);

@@ -133,7 +133,7 @@ impl Stack {
         };
         let flow = Flow { transport: Transport::Udp, peer: registration.registrar, connection: 0 };
         let host = &registration.domain;
-        let aor = Uri::of(Some(user), registration.registrar, false);
+        let aor = Uri::of(Some(user), registration.registrar, Transport::Udp);
         let named = |text: String| Uri::parse(&text);
         let start = aor.text.rfind('@').and_then(|at| aor.text.get(..at)).unwrap_or("sip:");
         let (Some(uri), Some(aor)) = (named(format!("sip:{host}")), named(format!("{start}@{host}"))) else {

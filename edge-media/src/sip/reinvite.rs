@@ -16,10 +16,10 @@ use super::uas::{ALLOW, MIN_SE_SECS, SDP};
 use super::{DialogKey, Flow, LocalMedia, SipEvent};
 
 /// Attempts at a re-INVITE that meets 491: after that the peer is not getting out of the way.
-const GLARES_MAX: u32 = 3;
+pub(super) const GLARES_MAX: u32 = 3;
 /// RFC 3261 section 14.1: the owner of the Call-ID waits 2.1 to 4 s, the other side up to 2 s.
-const OWNER_WAIT: (u64, u64) = (210, 400);
-const OTHER_WAIT: (u64, u64) = (0, 200);
+pub(super) const OWNER_WAIT: (u64, u64) = (210, 400);
+pub(super) const OTHER_WAIT: (u64, u64) = (0, 200);
 
 /// How long a re-INVITE may stay open once the peer has shown that it is alive: longer than
 /// the transaction's own 32 s, which end the dialog of a peer that has not.
@@ -30,7 +30,10 @@ impl Stack {
         let Some(session) = dialog.session else {
             return;
         };
-        if session.we_refresh {
+        if session.we_refresh && dialog.takes_update {
+            self.refresh(now, dialog);
+            self.watch_session(now, dialog);
+        } else if session.we_refresh {
             if let (Some(local), None) = (dialog.negotiation.local(), dialog.wanted) {
                 dialog.wanted = Some((local, Purpose::Refresh));
                 self.try_reinvite(now, dialog);

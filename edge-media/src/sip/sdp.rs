@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::Direction;
+use super::sdes::{CRYPTOS_MAX, Crypto};
 
 /// Most m-lines: each one is echoed in every answer for the life of a dialog.
 const LINES_MAX: usize = 16;
@@ -30,6 +31,8 @@ pub(super) struct MediaLine {
     pub(super) encodings: Vec<(u8, String, u32)>,
     /// As its author sees it.
     pub(super) direction: Direction,
+    /// The keys that are usable, in the order of preference.
+    pub(super) cryptos: Vec<Crypto>,
 }
 
 /// A session description.
@@ -81,6 +84,7 @@ impl Description {
                 address,
                 encodings: encodings(&media.attributes),
                 direction: direction(&media.attributes).or(session_direction).unwrap_or(Direction::SendRecv),
+                cryptos: cryptos(&media.attributes),
             });
         }
         Ok(Self { lines })
@@ -109,6 +113,8 @@ pub(super) enum LocalLine {
         payloads: Vec<(u8, &'static str)>,
         /// As we see it.
         direction: Direction,
+        /// Our key.
+        crypto: Option<Crypto>,
     },
     /// Anything else: refused in place, port 0.
     Refused {
@@ -133,7 +139,7 @@ pub(super) fn print(origin: Origin, ip: IpAddr, lines: &[LocalLine]) -> Vec<u8> 
     );
     for line in lines {
         match line {
-            LocalLine::Audio { port, protocol, payloads, direction } => {
+            LocalLine::Audio { port, protocol, payloads, direction, crypto } => {
                 let _ = write!(out, "m=audio {port} {protocol}");
                 for (payload, _) in payloads {
                     let _ = write!(out, " {payload}");
@@ -144,6 +150,9 @@ pub(super) fn print(origin: Origin, ip: IpAddr, lines: &[LocalLine]) -> Vec<u8> 
                     if *name == TELEPHONE_EVENT {
                         let _ = write!(out, "a=fmtp:{payload} 0-15\r\n");
                     }
+                }
+                if let Some(crypto) = crypto {
+                    let _ = write!(out, "a=crypto:{}\r\n", crypto.print());
                 }
                 let _ = write!(out, "a=ptime:20\r\na={}\r\n", attribute(*direction));
             }
@@ -189,6 +198,15 @@ fn encodings(attributes: &[sdp_types::Attribute]) -> Vec<(u8, String, u32)> {
         .filter(|attribute| attribute.attribute == "rtpmap")
         .filter_map(|attribute| rtpmap(attribute.value.as_deref()?))
         .take(FORMATS_MAX)
+        .collect()
+}
+
+fn cryptos(attributes: &[sdp_types::Attribute]) -> Vec<Crypto> {
+    attributes
+        .iter()
+        .filter(|attribute| attribute.attribute == "crypto")
+        .take(CRYPTOS_MAX)
+        .filter_map(|attribute| Crypto::parse(attribute.value.as_deref()?))
         .collect()
 }
 

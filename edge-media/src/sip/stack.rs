@@ -12,16 +12,18 @@ use handoff::clock::Now;
 use super::auth::Authenticator;
 use super::deadlines::Deadlines;
 use super::dialog::{Dialog, Phase};
-use super::guard::{Buckets, Counters};
+use super::guard::{Bans, Buckets, Counters};
 use super::header::Method;
 use super::message::{self, Fault, Message, Request, Response};
 use super::random::Random;
 use super::registrar::Registrar;
 use super::registration::Registration;
+use super::room::{CallLimits, Room};
 use super::stream::{Framed, Framer};
 use super::transaction::{Progress, TIMEOUT, TransactionId, Transactions};
 use super::trunk::{SipConfig, TrunkConfig, UserConfig};
 use super::uac::Order;
+use super::uplink::{Uplink, UplinkConfig, UplinkNews};
 use super::{DialogKey, Flow, SipCommand, SipEvent, SipOutput, Transport};
 
 /// Connections whose stream is read; the shell caps what it accepts as well.
@@ -30,8 +32,12 @@ const STREAMS_MAX: usize = 4_096;
 pub(super) const DIALOGS_MAX: usize = 8_192;
 /// A NAT forgets a UDP flow after 30 s in the worst common case.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
-/// Wrong credentials a minute from one source or for one user before silence.
-const FAILURES_BURST: u64 = 20;
+/// Wrong credentials from one source at once, and a minute afterwards, before it is banned:
+/// several phones behind one address may have an old password.
+const FAILURES_MAX: u64 = 20;
+/// The same for one user of one source, before its attempts are no longer looked at: a phone
+/// that was given a wrong password asks about twice a minute.
+const USER_FAILURES_MAX: u64 = 5;
 
 /// What a client transaction was for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +45,15 @@ pub(super) enum Use {
     Invite(DialogKey),
     Reinvite(DialogKey),
     Bye(DialogKey),
+    /// UPDATE that refreshes the session.
+    Update(DialogKey),
     /// CANCEL, or the BYE of a fork: nobody waits for the answer.
     Nothing,
     Register(String),
+    /// The registration of a trunk's account.
+    Uplink(String),
+    /// OPTIONS to a trunk.
+    Health(String),
 }
 
 /// A deadline of the stack itself; those of transactions are theirs.
@@ -49,6 +61,8 @@ pub(super) enum Use {
 pub(super) enum Timer {
     /// Send our 2xx again, or give its ACK up.
     Acknowledge(DialogKey),
+    /// Send a reliable provisional response again, or give its PRACK up.
+    Provisional(DialogKey),
     /// Try a re-INVITE again after 491.
     Glare(DialogKey),
     /// A re-INVITE gets no final answer.
@@ -63,6 +77,10 @@ pub(super) enum Timer {
     KeepAlive,
     /// Refresh or retry a registration of ours.
     Register(String),
+    /// Refresh or retry the registration of a trunk's account.
+    Uplink(String),
+    /// Ask a trunk how it is.
+    Health(String),
 }
 
 /// A SIP user agent, registrar and back-to-back leg factory without a socket.
@@ -77,8 +95,13 @@ pub struct Stack {
     pub(super) timers: Deadlines<Timer>,
     pub(super) registrar: Registrar,
     pub(super) registrations: BTreeMap<String, Registration>,
+    pub(super) room: Room,
+    pub(super) uplinks: BTreeMap<String, Uplink>,
+    pub(super) uplink_news: Vec<UplinkNews>,
     pub(super) auth: Authenticator,
-    pub(super) failures: Buckets<(IpAddr, String)>,
+    pub(super) failures: Buckets<IpAddr>,
+    pub(super) user_failures: Buckets<(IpAddr, String)>,
+    bans: Bans,
     streams: BTreeMap<Flow, Framer>,
     sources: Buckets<IpAddr>,
     pub(super) tag_key: [u8; 32],
@@ -91,9 +114,10 @@ pub struct Stack {
 impl Stack {
     /// A stack. `seed` must come from the operating system's random source outside tests:
     /// branches, tags, Call-IDs and nonces are as unguessable as it is.
-    pub fn new(config: SipConfig, seed: u64) -> Self {
+    pub fn new(config: SipConfig, seed: u128) -> Self {
         let random = Random::new(seed);
-        Self {
+        let uplinks = config.uplinks.clone();
+        let mut stack = Self {
             auth: Authenticator::new(config.realm.clone(), random.derive("nonce")),
             tag_key: random.derive("stateless tag"),
             random,
@@ -104,7 +128,12 @@ impl Stack {
             timers: Deadlines::new(),
             registrar: Registrar::default(),
             registrations: BTreeMap::new(),
-            failures: Buckets::new(1, FAILURES_BURST),
+            room: Room::new(config.limits.clone()),
+            uplinks: BTreeMap::new(),
+            uplink_news: Vec::new(),
+            failures: Buckets::per_minute(FAILURES_MAX, FAILURES_MAX),
+            user_failures: Buckets::per_minute(USER_FAILURES_MAX, USER_FAILURES_MAX),
+            bans: Bans::default(),
             streams: BTreeMap::new(),
             sources: Buckets::new(config.source_rate, config.source_rate.saturating_mul(3)),
             config,
@@ -112,7 +141,10 @@ impl Stack {
             next_inbound: 2,
             counters: Counters::default(),
             out: Vec::new(),
-        }
+        };
+        // Nothing is sent before the addresses of their servers are known.
+        stack.keep_uplinks(Now::ZERO, uplinks);
+        stack
     }
 
     /// Takes one datagram, or the next bytes of a stream.
@@ -121,15 +153,22 @@ impl Stack {
         let source = flow.peer.ip().to_canonical();
         if self.config.trunk(flow.peer).is_none() && !self.sources.take(now, &source) {
             self.counters.count("source_over_rate");
-            if flow.transport == Transport::Tcp {
+            if flow.transport.is_stream() {
                 // Bytes cannot be left out of a stream; the stream as a whole can.
+                self.close(flow);
+            }
+            return std::mem::take(&mut self.out);
+        }
+        if self.is_banned(now, flow) {
+            self.counters.count("banned_source");
+            if flow.transport.is_stream() {
                 self.close(flow);
             }
             return std::mem::take(&mut self.out);
         }
         match flow.transport {
             Transport::Udp => self.on_datagram(now, flow, bytes),
-            Transport::Tcp => self.on_stream(now, flow, bytes),
+            Transport::Tcp | Transport::Tls => self.on_stream(now, flow, bytes),
         }
         std::mem::take(&mut self.out)
     }
@@ -155,7 +194,8 @@ impl Stack {
     #[must_use = "outputs are the only effect a stack has"]
     pub fn command(&mut self, now: Now, command: SipCommand) -> Vec<SipOutput> {
         match command {
-            SipCommand::Ring(key) => self.ring(now, key),
+            SipCommand::Ring(key) => self.progress(now, key, None),
+            SipCommand::Progress(key, local) => self.progress(now, key, Some(local)),
             SipCommand::Answer(key, local) => self.answer(now, key, local),
             SipCommand::Reject(key, status) => self.reject(now, key, status),
             SipCommand::Invite { dialog, to, local, handle } => {
@@ -224,6 +264,26 @@ impl Stack {
         std::mem::take(&mut self.out)
     }
 
+    /// Exchanges what is kept up with trunks: registrations and looks at their health. What
+    /// is configured as before goes on undisturbed.
+    #[must_use = "outputs are the only effect a stack has"]
+    pub fn set_uplinks(&mut self, now: Now, uplinks: Vec<UplinkConfig>) -> Vec<SipOutput> {
+        self.keep_uplinks(now, uplinks);
+        std::mem::take(&mut self.out)
+    }
+
+    /// Exchanges how many calls trunks may have. Running calls stay.
+    pub fn set_limits(&mut self, limits: Vec<CallLimits>) {
+        self.room.limit(limits);
+    }
+
+    /// Learns the addresses of trunks' servers, each in the order in which they are tried.
+    #[must_use = "outputs are the only effect a stack has"]
+    pub fn set_servers(&mut self, now: Now, servers: Vec<(String, Vec<SocketAddr>)>) -> Vec<SipOutput> {
+        self.learn_servers(now, servers);
+        std::mem::take(&mut self.out)
+    }
+
     /// Exchanges the addresses of the names that fixed URIs use.
     pub fn set_hosts(&mut self, hosts: Vec<(String, SocketAddr)>) {
         self.config.hosts = hosts;
@@ -270,6 +330,21 @@ impl Stack {
         }
     }
 
+    /// Whether a flow's source is not listened to. Whoever has proven who they are, or is in a
+    /// call with us, is heard all the same: others may share or forge their address.
+    fn is_banned(&self, now: Now, flow: Flow) -> bool {
+        self.bans.holds(now, flow.peer.ip().to_canonical())
+            && self.config.trunk(flow.peer).is_none()
+            && !self.registrar.has(flow)
+            && !self.dialogs.values().any(|dialog| dialog.flow.peer == flow.peer)
+    }
+
+    /// Stops listening to a source for a while.
+    pub(super) fn ban(&mut self, now: Now, flow: Flow) {
+        self.counters.count("banned");
+        self.bans.ban(now, flow.peer.ip().to_canonical());
+    }
+
     fn close(&mut self, flow: Flow) {
         self.streams.remove(&flow);
         self.timers.clear(&Timer::Stream(flow));
@@ -305,10 +380,15 @@ impl Stack {
                 Some(Use::Reinvite(key)) => {
                     self.with(key, |stack, dialog| stack.on_reinvite_response(now, flow, dialog, response));
                 }
+                Some(Use::Update(key)) => {
+                    self.with(key, |stack, dialog| stack.on_update_response(now, id, dialog, response));
+                }
                 Some(Use::Bye(key)) if response.status >= 200 => {
                     self.with(key, |_, dialog| dialog.bye = None);
                 }
                 Some(Use::Register(user)) => self.on_register_response(now, &user, response),
+                Some(Use::Uplink(trunk)) => self.on_uplink_response(now, &trunk, response),
+                Some(Use::Health(trunk)) => self.on_health(now, &trunk, Some(response)),
                 Some(Use::Bye(_) | Use::Nothing) | None => {}
             },
             Some((_, false)) => {}
@@ -320,6 +400,7 @@ impl Stack {
     fn on_timer(&mut self, now: Now, timer: Timer) {
         match timer {
             Timer::Acknowledge(key) => self.with(key, |stack, dialog| stack.on_unacknowledged(now, dialog)),
+            Timer::Provisional(key) => self.with(key, |stack, dialog| stack.on_unpracked(now, dialog)),
             Timer::Glare(key) => self.with(key, |stack, dialog| stack.try_reinvite(now, dialog)),
             Timer::Reinvite(key) => self.with(key, |stack, dialog| stack.on_reinvite_stuck(now, dialog)),
             Timer::Session(key) => self.with(key, |stack, dialog| stack.on_session_timer(now, dialog)),
@@ -341,6 +422,8 @@ impl Stack {
                 self.out.extend(flows.into_iter().map(|flow| SipOutput::Send(flow, b"\r\n\r\n".to_vec())));
             }
             Timer::Register(user) => self.send_register(now, &user),
+            Timer::Uplink(trunk) => self.on_uplink_due(now, &trunk),
+            Timer::Health(trunk) => self.on_health_due(now, &trunk),
         }
     }
 
@@ -356,8 +439,13 @@ impl Stack {
                     Some(Use::Reinvite(key)) => {
                         self.with(key, |stack, dialog| stack.on_reinvite_unanswered(now, dialog));
                     }
+                    Some(Use::Update(key)) => {
+                        self.with(key, |stack, dialog| stack.on_update_unanswered(now, id, dialog));
+                    }
                     Some(Use::Bye(key)) => self.with(key, |_, dialog| dialog.bye = None),
                     Some(Use::Register(user)) => self.on_register_unanswered(now, &user),
+                    Some(Use::Uplink(trunk)) => self.on_uplink_silence(now, &trunk),
+                    Some(Use::Health(trunk)) => self.on_health(now, &trunk, None),
                     Some(Use::Nothing) | None => {}
                 },
                 Progress::Over(id) => match self.uses.remove(&id) {
@@ -367,7 +455,15 @@ impl Stack {
                     Some(Use::Reinvite(key)) => self.with(key, |_, dialog| {
                         dialog.reinvite_transaction = dialog.reinvite_transaction.filter(|open| *open != id);
                     }),
-                    Some(Use::Bye(_) | Use::Nothing | Use::Register(_)) | None => {}
+                    Some(
+                        Use::Update(_)
+                        | Use::Bye(_)
+                        | Use::Nothing
+                        | Use::Register(_)
+                        | Use::Uplink(_)
+                        | Use::Health(_),
+                    )
+                    | None => {}
                 },
             }
         }
@@ -380,9 +476,11 @@ impl Stack {
         };
         work(self, &mut dialog);
         if dialog.is_over() {
+            self.room.ended(key);
             self.by_call.remove(&(dialog.call_id.clone(), dialog.local_tag().to_owned()));
             for timer in [
                 Timer::Acknowledge(key),
+                Timer::Provisional(key),
                 Timer::Glare(key),
                 Timer::Reinvite(key),
                 Timer::Session(key),
@@ -402,6 +500,8 @@ impl Stack {
         }
         dialog.cause = cause;
         dialog.wanted = None;
+        self.room.ended(dialog.key);
+        self.timers.clear(&Timer::Provisional(dialog.key));
         self.timers.clear(&Timer::Glare(dialog.key));
         self.timers.clear(&Timer::Session(dialog.key));
         self.event(SipEvent::Ended { dialog: dialog.key, cause, status });
@@ -457,7 +557,7 @@ impl Stack {
 
     /// Moves a request that is too large for a datagram to TCP.
     fn fit(&mut self, flow: Flow, request: &mut Request) -> Flow {
-        if flow.transport == Transport::Tcp || request.print().len() <= DATAGRAM_BYTES_MAX {
+        if flow.transport.is_stream() || request.print().len() <= DATAGRAM_BYTES_MAX {
             return flow;
         }
         let flow = Flow { transport: Transport::Tcp, peer: flow.peer, connection: 0 };

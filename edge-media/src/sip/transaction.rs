@@ -384,7 +384,7 @@ impl Transactions {
 fn reliability(flow: Flow) -> machine::Reliability {
     match flow.transport {
         Transport::Udp => machine::Reliability::Unreliable,
-        Transport::Tcp => machine::Reliability::Reliable,
+        Transport::Tcp | Transport::Tls => machine::Reliability::Reliable,
     }
 }
 

@@ -8,14 +8,19 @@ use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
 use handoff::pii::Pii;
 
-use super::auth::Challenge;
-use super::dialog::{self, Calling, Cancel, Dialog, FORKS_MAX, Parties, Peer, Phase, Role, Session, Target};
+use super::auth::{Challenge, Covered};
+use super::dialog::{
+    self, Calling, Cancel, Dialog, FORKS_MAX, Parties, Peer, Phase, Role, Session, Target, establish,
+};
+use super::early;
 use super::header::{Address, Method, Uri};
 use super::message::{Head, Request, Response};
 use super::offer_answer::is_reachable;
+use super::reliable::REL100;
+use super::sdes::Keying;
 use super::stack::{DIALOGS_MAX, Stack, Timer, Use};
 use super::transaction::TIMEOUT;
-use super::trunk::Credentials;
+use super::trunk::{Credentials, Rel100};
 use super::uas::{ALLOW, MIN_SE_SECS, SDP, cause_of};
 use super::{Caller, Destination, DialogKey, Flow, LocalMedia, SipEvent, Transport};
 
@@ -43,6 +48,11 @@ impl Stack {
             return;
         }
         let (peer, mut targets) = self.targets(now, &order.to);
+        let known = targets.len();
+        targets.retain(|target| self.config.keying(target.flow) != Keying::Impossible);
+        if targets.len() < known {
+            self.counters.count("srtp_without_tls");
+        }
         targets.reverse();
         let full = self.dialogs.len() >= DIALOGS_MAX;
         let (Some(first), false) = (targets.pop(), full) else {
@@ -77,6 +87,7 @@ impl Stack {
             Phase::Confirmed,
         );
         dialog.credentials = credentials.clone();
+        dialog.rel100 = self.config.rel100(flow.peer);
         let (_, request) = dialog.request(&self.config, &mut self.random, Method::Invite, None);
         let mut calling = Calling::new(request, order.local);
         calling.targets = targets;
@@ -121,7 +132,7 @@ impl Stack {
 
     fn fixed_target(&self, uri: &str) -> Option<Target> {
         let uri = Uri::parse(uri).filter(|uri| uri.is_sip() && !uri.has_headers)?;
-        let peer = self.config.resolve(&uri.host, uri.port)?;
+        let peer = self.config.resolve(&uri)?;
         let reachable = is_reachable(peer.ip(), self.config.allow_loopback);
         let flow = Flow { transport: dialog::transport_of(&uri), peer, connection: 0 };
         reachable.then_some(Target { uri, flow })
@@ -135,7 +146,7 @@ impl Stack {
             }
         }
         let user = self.config.identity(from.map(|from| &from.user));
-        let mut uri = Uri::of(Some(&user), self.config.advertised, false);
+        let mut uri = Uri::of(Some(&user), self.config.advertised, Transport::Udp);
         let domain = from.and_then(|from| from.domain.as_deref()).unwrap_or(&self.config.realm);
         let at = uri.text.rfind('@').unwrap_or(0);
         let named = uri.text.get(..at).and_then(|start| Uri::parse(&format!("{start}@{domain}")));
@@ -154,14 +165,23 @@ impl Stack {
         authorization: Option<(&str, String)>,
         interval: (u32, u32),
     ) {
+        early::forget(dialog);
         let Phase::Calling(mut calling) = dialog.phase.clone() else {
             return;
         };
+        dialog.negotiation.moved(self.config.keying(dialog.flow));
         let cseq = calling.request.head.cseq;
         let (flow, mut request) = dialog.request(&self.config, &mut self.random, Method::Invite, Some(cseq));
         request.head.push_address("Contact", &dialog::contact(&self.config, None, flow));
         request.head.push("Allow", ALLOW);
-        request.head.push("Supported", "timer");
+        match dialog.rel100 {
+            Rel100::Off => request.head.push("Supported", "timer"),
+            Rel100::Supported => request.head.push("Supported", "timer, 100rel"),
+            Rel100::Require => {
+                request.head.push("Supported", "timer, 100rel");
+                request.head.push("Require", REL100);
+            }
+        }
         request.head.push("Session-Expires", interval.0.to_string());
         request.head.push("Min-SE", interval.1.to_string());
         if calling.restricted {
@@ -207,10 +227,12 @@ impl Stack {
         };
         if status < 200 {
             calling.provisional = true;
-            if !response.head.body.is_empty() && response.head.content_type().as_deref() == Some(SDP) {
-                calling.preview = Some(response.head.body.clone());
-            }
-            if status > 100 && !std::mem::replace(&mut calling.rang, true) && !dialog.ended {
+            let rings = status > 100 && self.on_progress(now, flow, dialog, response);
+            if let Phase::Calling(calling) = &mut dialog.phase
+                && rings
+                && !std::mem::replace(&mut calling.rang, true)
+                && !dialog.ended
+            {
                 self.event(SipEvent::Ringing(dialog.key));
             }
             self.cancel_if_wanted(now, dialog);
@@ -269,10 +291,14 @@ impl Stack {
             _ => ("WWW-Authenticate", "Authorization"),
         };
         let challenge = Challenge::strongest(response.head.all(asked))?;
-        let method = request.head.method.as_str();
+        let covered = Covered {
+            method: request.head.method.as_str(),
+            uri: &request.uri.text,
+            body: &request.head.body,
+        };
         let cnonce = self.random.token();
         challenge
-            .answer(&credentials.user, &credentials.secret, method, &request.uri.text, 1, &cnonce)
+            .answer(&credentials.user, &credentials.secret, &covered, 1, &cnonce)
             .map(|value| (answered, value))
     }
 
@@ -330,9 +356,12 @@ impl Stack {
             self.on_fork(now, flow, dialog, response, tag);
             return;
         };
+        let early = dialog.early.remove(&tag).unwrap_or_default();
+        dialog.early.clear();
         dialog.remote = response.head.to.clone();
         establish(dialog, flow, response);
         self.ack(dialog, response.head.cseq, tag, Some(&calling.request));
+        let preview = early.confirm(dialog);
         dialog.phase = Phase::Confirmed;
         self.timers.clear(&Timer::Cancelled(dialog.key));
         if dialog.ended {
@@ -341,9 +370,14 @@ impl Stack {
             self.bye(now, dialog);
             return;
         }
-        let body =
-            if response.head.body.is_empty() { calling.preview } else { Some(response.head.body.clone()) };
-        match body.map(|body| dialog.negotiation.accept(&body)) {
+        let body = if response.head.body.is_empty() { preview } else { Some(response.head.body.clone()) };
+        // The first description that arrived reliably is the answer; later ones are none
+        // (RFC 3261 section 13.2.1).
+        let answer = match dialog.negotiation.agreed() {
+            Some(agreed) => Some(Ok(agreed)),
+            None => body.map(|body| dialog.negotiation.accept(&body)),
+        };
+        match answer {
             Some(Ok(remote)) => {
                 self.adopt_session(now, dialog, response);
                 self.event(SipEvent::Answered(dialog.key, remote));
@@ -465,16 +499,6 @@ pub(super) fn cancel_of(invite: &Request) -> Request {
     let routes = invite.head.fields.iter().filter(|(name, _)| name == "Route").cloned().collect();
     let head = Head { method: Method::Cancel, fields: routes, body: Vec::new(), ..invite.head.clone() };
     Request { uri: invite.uri.clone(), max_forwards: Some(70), head }
-}
-
-/// Learns what a 2xx establishes: target, route set, flow.
-fn establish(dialog: &mut Dialog, flow: Flow, response: &Response) {
-    dialog.refresh_target(&response.head);
-    dialog.routes = response.head.addresses("Record-Route").unwrap_or_default();
-    dialog.routes.reverse();
-    if flow.transport == dialog.flow.transport || flow.transport == Transport::Tcp {
-        dialog.flow = flow;
-    }
 }
 
 /// A To address: the target without parameters that only routing needs.

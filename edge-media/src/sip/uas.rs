@@ -7,17 +7,21 @@ use handoff::clock::Now;
 use handoff::pii::Pii;
 
 use super::auth::{Account, Algorithm, Verdict};
-use super::dialog::{self, Dialog, Parties, Peer, Phase, Role};
+use super::dialog::{Dialog, Parties, Peer, Phase, Purpose, Role};
 use super::header::Method;
 use super::message::{Contacts, Request, Response};
-use super::offer_answer::Negotiation;
 use super::random::{hex, mac};
-use super::stack::{DIALOGS_MAX, Stack};
+use super::refer;
+use super::reliable::REL100;
+use super::stack::{DIALOGS_MAX, Stack, Timer};
 use super::transaction::{Received, TransactionId};
-use super::{DialogKey, Flow, LocalMedia, Origin, SipEvent, SipOutput, Transport};
+use super::trunk::Rel100;
+use super::{DialogKey, Flow, LocalMedia, Origin, SipEvent, SipOutput};
 
 /// What every Allow header says.
-pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REGISTER";
+pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, REGISTER";
+/// What an answer to OPTIONS says that we know.
+const SUPPORTED: &str = "timer, 100rel";
 /// The only body that means anything here.
 pub(super) const SDP: &str = "application/sdp";
 /// RFC 4028's smallest session interval.
@@ -56,6 +60,10 @@ impl Stack {
         }
         if trunk.is_none() && is_scanner(&request) {
             self.counters.count("scanner");
+            // One forged datagram would otherwise silence whoever owns the address.
+            if flow.transport.is_stream() {
+                self.ban(now, flow);
+            }
             return;
         }
         if request.head.method == Method::Cancel {
@@ -71,7 +79,7 @@ impl Stack {
         } else {
             Path::Stateless { flow, size }
         };
-        if let Some((status, fields)) = unacceptable(&request) {
+        if let Some((status, fields)) = unacceptable(&request, self.config.rel100(flow.peer)) {
             let fields: Vec<(&'static str, &str)> =
                 fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             self.refuse(now, path, &request, status, &fields);
@@ -111,10 +119,12 @@ impl Stack {
             Method::Register => self.on_register(now, flow, path, &request),
             Method::Options if !self.is_for_us(&request) => self.refuse(now, path, &request, 404, &[]),
             Method::Options => {
-                let fields = [("Allow", ALLOW), ("Accept", SDP), ("Supported", "timer")];
+                let fields = [("Allow", ALLOW), ("Accept", SDP), ("Supported", SUPPORTED)];
                 self.refuse(now, path, &request, if self.draining { 503 } else { 200 }, &fields);
             }
             Method::Bye | Method::Update => self.refuse(now, path, &request, 481, &[]),
+            // A transfer that no call of the sender's asks for.
+            Method::Known("REFER") => self.refuse(now, path, &request, 403, &[]),
             Method::Known("SUBSCRIBE" | "PUBLISH") => self.refuse(now, path, &request, 489, &[]),
             Method::Known("INFO" | "NOTIFY") => self.refuse(now, path, &request, 481, &[]),
             Method::Known(_) => self.refuse(now, path, &request, 405, &[("Allow", ALLOW)]),
@@ -155,7 +165,7 @@ impl Stack {
                 let bytes = response.print();
                 // An amplifier for somebody else's source address is not what this is. A TCP
                 // handshake proves the address.
-                if flow.transport == Transport::Tcp || bytes.len() <= 2 * size {
+                if flow.transport.is_stream() || bytes.len() <= 2 * size {
                     self.out.push(SipOutput::Send(flow, bytes));
                 } else {
                     self.counters.count("answer_too_large");
@@ -181,8 +191,7 @@ impl Stack {
     ) -> Option<String> {
         let source = flow.peer.ip().to_canonical();
         let claimed = shortened(request.head.from.uri.user_text().unwrap_or_default());
-        let everybody = (source, String::new());
-        if !self.failures.has(now, &everybody) || !self.failures.has(now, &(source, claimed)) {
+        if !self.failures.has(now, &source) || !self.user_failures.has(now, &(source, claimed)) {
             self.counters.count("locked_out");
             return None;
         }
@@ -198,8 +207,14 @@ impl Stack {
             Verdict::Challenge { stale } => stale,
             Verdict::Wrong(user) => {
                 self.counters.count("wrong_credentials");
-                self.failures.take(now, &everybody);
-                self.failures.take(now, &(source, shortened(&user)));
+                self.user_failures.take(now, &(source, shortened(&user)));
+                self.failures.take(now, &source);
+                // Its nonce was made for this source, which has therefore read our challenge:
+                // nobody can have another's address banned.
+                if !self.failures.has(now, &source) {
+                    self.ban(now, flow);
+                    return None;
+                }
                 false
             }
         };
@@ -252,16 +267,29 @@ impl Stack {
         let Path::Transaction(transaction) = path else {
             return;
         };
-        let refusal = self.invite_refusal(&request);
+        let refusal = self.invite_refusal(flow, &request);
         if let Some((status, fields)) = refusal {
             self.refuse(now, path, &request, status, fields);
             return;
         }
+        if self.ringing_from(flow) >= ringing_max(&origin) {
+            self.counters.count("half_open_full");
+            self.refuse(now, path, &request, 503, &[("Retry-After", RETRY_AFTER_SECS)]);
+            return;
+        }
+        if let Origin::Trunk(name) = &origin
+            && !self.room.admit(now, name)
+        {
+            self.counters.count("trunk_full");
+            self.refuse(now, path, &request, 503, &[("Retry-After", RETRY_AFTER_SECS)]);
+            return;
+        }
         let key = DialogKey(self.next_inbound);
+        let dialog = self.called(key, flow, transaction, &origin, &request);
         let remote = if request.head.body.is_empty() {
             None
         } else {
-            match Negotiation::new(0, self.config.allow_loopback).look(&request.head.body) {
+            match dialog.negotiation.look(&request.head.body) {
                 Ok(remote) => Some(remote),
                 Err(_) => {
                     self.refuse(now, path, &request, 488, &[]);
@@ -270,17 +298,28 @@ impl Stack {
             }
         };
         self.next_inbound += 2;
-        let dialog = self.called(key, flow, transaction, &origin, &request);
         self.by_call.insert((dialog.call_id.clone(), dialog.local_tag().to_owned()), key);
         self.dialogs.insert(key, dialog);
+        if let Origin::Trunk(name) = &origin {
+            self.room.opened(key, name);
+        }
         self.respond(now, transaction, &request.response(100, None));
         let (caller, restricted) = caller(&request, matches!(origin, Origin::Trunk(_)));
         let dialled = Pii::new(request.uri.user_text().unwrap_or_default().to_owned());
         self.event(SipEvent::Invited { dialog: key, origin, caller, restricted, dialled, remote });
     }
 
+    /// Calls of this address that nobody has answered yet.
+    fn ringing_from(&self, flow: Flow) -> usize {
+        let source = flow.peer.ip().to_canonical();
+        let ringing = |dialog: &&Dialog| {
+            matches!(dialog.phase, Phase::Called { .. }) && dialog.flow.peer.ip().to_canonical() == source
+        };
+        self.dialogs.values().filter(ringing).count()
+    }
+
     /// What stands against a new INVITE of a known sender.
-    fn invite_refusal(&self, request: &Request) -> Option<(u16, Fields<'static>)> {
+    fn invite_refusal(&self, flow: Flow, request: &Request) -> Option<(u16, Fields<'static>)> {
         let merged = self.dialogs.values().any(|dialog| {
             dialog.call_id == request.head.call_id
                 && dialog.role == Role::Uas
@@ -293,14 +332,19 @@ impl Stack {
         };
         // RFC 2543 peers may leave Contact out; then From has to do.
         let bad_contact = contacts.len() > 1 || contacts.first().is_some_and(|contact| !contact.uri.is_sip());
+        let can_reliably = ["Supported", "Require"].iter().any(|name| request.head.has_token(name, REL100));
         if !self.is_for_us(request) {
             Some((404, &[]))
+        } else if let Some(status) = refer::replaces(request) {
+            Some((status, &[]))
         } else if self.draining || self.dialogs.len() >= DIALOGS_MAX {
             Some((503, &[("Retry-After", RETRY_AFTER_SECS)]))
         } else if merged {
             Some((482, &[]))
         } else if bad_contact {
             Some((400, &[]))
+        } else if self.config.rel100(flow.peer) == Rel100::Require && !can_reliably {
+            Some((421, &[("Require", REL100)]))
         } else if session_interval(request).is_some_and(|secs| secs < MIN_SE_SECS) {
             Some((422, &[("Min-SE", "90")]))
         } else {
@@ -336,20 +380,10 @@ impl Stack {
             let trunk = self.config.trunks.iter().find(|trunk| trunk.name == *name);
             dialog.credentials = trunk.and_then(|trunk| trunk.credentials.clone());
         }
+        dialog.rel100 = self.config.rel100(flow.peer);
         dialog.refresh_target(&request.head);
+        dialog.learn_methods(&request.head);
         dialog
-    }
-
-    pub(super) fn ring(&mut self, now: Now, key: DialogKey) {
-        self.with(key, |stack, dialog| {
-            if let Phase::Called { transaction, request } = &dialog.phase
-                && !dialog.ended
-            {
-                let mut response = request.response(180, Some(dialog.local_tag()));
-                response.head.push_address("Contact", &dialog::contact(&stack.config, None, dialog.flow));
-                stack.respond(now, *transaction, &response);
-            }
-        });
     }
 
     pub(super) fn reject(&mut self, now: Now, key: DialogKey, status: u16) {
@@ -374,26 +408,35 @@ impl Stack {
     }
 
     pub(super) fn answer(&mut self, now: Now, key: DialogKey, local: LocalMedia) {
-        self.with(key, |stack, dialog| {
-            let Phase::Called { transaction, request } = dialog.phase.clone() else {
-                return;
-            };
-            if dialog.ended {
-                return;
+        self.with(key, |stack, dialog| stack.answer_call(now, dialog, local));
+    }
+
+    /// Answers a call, once the description of a reliable response has arrived.
+    pub(super) fn answer_call(&mut self, now: Now, dialog: &mut Dialog, local: LocalMedia) {
+        let Phase::Called { transaction, request } = dialog.phase.clone() else {
+            return;
+        };
+        if dialog.ended || dialog.holds_answer(local) {
+            return;
+        }
+        self.timers.clear(&Timer::Provisional(dialog.key));
+        let body = if dialog.reliable.settled {
+            // Agreed already; other media than that is a re-INVITE.
+            let differs = dialog.negotiation.local() != Some(local);
+            dialog.wanted = differs.then_some((local, Purpose::Media));
+            Ok(Vec::new())
+        } else if request.head.body.is_empty() {
+            Ok(dialog.negotiation.offer(local))
+        } else {
+            dialog.negotiation.answer(&request.head.body, local).map(|(body, _)| body)
+        };
+        match body {
+            Ok(body) => {
+                dialog.phase = Phase::Confirmed;
+                self.accept(now, dialog, transaction, &request, body, true);
             }
-            let body = if request.head.body.is_empty() {
-                Ok(dialog.negotiation.offer(local))
-            } else {
-                dialog.negotiation.answer(&request.head.body, local).map(|(body, _)| body)
-            };
-            match body {
-                Ok(body) => {
-                    dialog.phase = Phase::Confirmed;
-                    stack.accept(now, dialog, transaction, &request, body, true);
-                }
-                Err(_) => stack.refuse_call(now, dialog, 488, LegCause::Refused),
-            }
-        });
+            Err(_) => self.refuse_call(now, dialog, 488, LegCause::Refused),
+        }
     }
 
     fn on_cancel(
@@ -424,7 +467,7 @@ impl Stack {
 }
 
 /// Checks that hold for every request but ACK and CANCEL: status and headers of a refusal.
-fn unacceptable(request: &Request) -> Option<(u16, Vec<(&'static str, String)>)> {
+fn unacceptable(request: &Request, rel100: Rel100) -> Option<(u16, Vec<(&'static str, String)>)> {
     let head = &request.head;
     if !matches!(head.method, Method::Unknown(_) | Method::Known(_)) {
         let scheme = request.uri.scheme.as_str();
@@ -432,12 +475,15 @@ fn unacceptable(request: &Request) -> Option<(u16, Vec<(&'static str, String)>)>
             return Some((416, Vec::new()));
         }
     }
+    let supported = |token: &str| {
+        token.eq_ignore_ascii_case("timer") || (rel100 != Rel100::Off && token.eq_ignore_ascii_case(REL100))
+    };
     let unsupported: Vec<&str> =
-        head.tokens("Require").into_iter().filter(|token| !token.eq_ignore_ascii_case("timer")).collect();
+        head.tokens("Require").into_iter().filter(|token| !supported(token)).collect();
     if !unsupported.is_empty() {
         return Some((420, vec![("Unsupported", unsupported.join(", "))]));
     }
-    if matches!(head.method, Method::Invite | Method::Update) {
+    if matches!(head.method, Method::Invite | Method::Update | Method::Known("PRACK")) {
         let encoded =
             head.tokens("Content-Encoding").iter().any(|coding| !coding.eq_ignore_ascii_case("identity"));
         if !head.body.is_empty() && (encoded || head.content_type().as_deref() != Some(SDP)) {
@@ -453,6 +499,15 @@ fn unacceptable(request: &Request) -> Option<(u16, Vec<(&'static str, String)>)>
         }
     }
     None
+}
+
+/// Most unanswered calls of one address. No one address fills the table of dialogs, and a
+/// person's phone has a handful of lines.
+const fn ringing_max(origin: &Origin) -> usize {
+    match origin {
+        Origin::Trunk(_) => DIALOGS_MAX / 8,
+        Origin::User(_) => 16,
+    }
 }
 
 fn is_scanner(request: &Request) -> bool {
@@ -479,7 +534,14 @@ fn caller(request: &Request, trusted: bool) -> (Option<Pii<String>>, bool) {
     let asserted = request.head.addresses("P-Asserted-Identity").unwrap_or_default();
     let asserted = asserted.iter().filter(|_| trusted).find_map(|address| address.uri.user_text());
     let user = asserted.or_else(|| from.uri.user_text()).filter(|user| !user.is_empty());
-    (user.map(|user| Pii::new(user.to_owned())), false)
+    (user.map(|user| Pii::new(number(user).to_owned())), false)
+}
+
+/// A telephone number without its parameters, of which carriers write the verdict of their
+/// verification there (RFC 3261 section 19.1.6); a name as it is.
+fn number(user: &str) -> &str {
+    let is_number = user.starts_with(|first: char| first == '+' || first.is_ascii_digit());
+    if is_number { user.split(';').next().unwrap_or(user) } else { user }
 }
 
 /// A user name as the lock-out table keeps it: names of a peer's choosing must not fill it.

@@ -10,10 +10,11 @@ use handoff::clock::Now;
 use super::dialog::{self, Dialog, Phase, Session, Unacknowledged};
 use super::header::Method;
 use super::message::{Request, Response};
+use super::refer;
 use super::stack::{Stack, Timer};
 use super::transaction::{T1, T2, TIMEOUT, TransactionId};
 use super::uas::{ALLOW, MIN_SE_SECS, Path, SDP, session_interval};
-use super::{Flow, SipEvent, Transport};
+use super::{Flow, SipEvent};
 
 impl Stack {
     /// Sends a 2xx with a body, and again until it is acknowledged.
@@ -41,7 +42,7 @@ impl Stack {
         self.timers.set(Timer::Acknowledge(dialog.key), now + T1);
     }
 
-    fn success(&self, dialog: &Dialog, request: &Request, body: Vec<u8>) -> Response {
+    pub(super) fn success(&self, dialog: &Dialog, request: &Request, body: Vec<u8>) -> Response {
         let mut response = request.response(200, Some(dialog.local_tag()));
         for route in request.head.addresses("Record-Route").unwrap_or_default() {
             response.head.push_address("Record-Route", &route);
@@ -58,7 +59,13 @@ impl Stack {
 
     /// The answering side of RFC 4028 section 9: the peer refreshes unless it asks us to, or
     /// does not know how.
-    fn agree_session(&mut self, now: Now, dialog: &mut Dialog, request: &Request, response: &mut Response) {
+    pub(super) fn agree_session(
+        &mut self,
+        now: Now,
+        dialog: &mut Dialog,
+        request: &Request,
+        response: &mut Response,
+    ) {
         let offered = session_interval(request);
         let secs = offered.unwrap_or(self.config.session_expires_secs).max(MIN_SE_SECS);
         let peer_can = request.head.has_token("Supported", "timer");
@@ -150,7 +157,10 @@ impl Stack {
             return;
         }
         match (open.first, agreed) {
-            (true, remote) => self.event(SipEvent::Confirmed(dialog.key, remote)),
+            (true, remote) => {
+                let early = dialog.negotiation.agreed().filter(|_| dialog.reliable.settled);
+                self.event(SipEvent::Confirmed(dialog.key, remote.or(early)));
+            }
             (false, Some(remote)) => self.event(SipEvent::PeerMedia(dialog.key, remote)),
             (false, None) => {}
         }
@@ -164,19 +174,7 @@ impl Stack {
         };
         let method = request.head.method.clone();
         if matches!(dialog.phase, Phase::Calling(_)) {
-            // Early, and we asked: only what has no media in it makes sense.
-            let status = match method {
-                Method::Update if !request.head.body.is_empty() => 491,
-                Method::Update | Method::Options => 200,
-                Method::Invite
-                | Method::Ack
-                | Method::Bye
-                | Method::Cancel
-                | Method::Register
-                | Method::Known(_)
-                | Method::Unknown(_) => 481,
-            };
-            self.refuse(now, path, &request, status, &[]);
+            self.within_early(now, path, dialog, &request);
             return;
         }
         if !dialog.advances(request.head.cseq) {
@@ -191,7 +189,7 @@ impl Stack {
             self.refuse(now, path, &request, 481, &[]);
             return;
         }
-        if flow.transport == dialog.flow.transport || flow.transport == Transport::Tcp {
+        if dialog.flow.transport.may_become(flow.transport) {
             dialog.flow = flow;
         }
         match method {
@@ -201,7 +199,8 @@ impl Stack {
             Method::Unknown(_) => self.refuse(now, path, &request, 501, &[("Allow", ALLOW)]),
             Method::Known("SUBSCRIBE" | "NOTIFY") => self.refuse(now, path, &request, 489, &[]),
             Method::Known("INFO") => self.on_info(now, path, dialog, &request),
-            Method::Known("PRACK") => self.refuse(now, path, &request, 481, &[]),
+            Method::Known("PRACK") => self.on_prack(now, path, dialog, &request),
+            Method::Known("REFER") => self.refuse(now, path, &request, refer::verdict(&request), &[]),
             Method::Known(_) | Method::Register => self.refuse(now, path, &request, 405, &[("Allow", ALLOW)]),
             Method::Ack | Method::Bye | Method::Cancel => {}
         }
@@ -254,6 +253,7 @@ impl Stack {
             return;
         };
         dialog.refresh_target(&request.head);
+        dialog.learn_methods(&request.head);
         if request.head.body.is_empty() {
             let body = dialog.negotiation.offer(local);
             self.accept(now, dialog, transaction, request, body, false);
@@ -291,50 +291,6 @@ impl Stack {
                     &[("Accept", "application/dtmf-relay, application/dtmf")],
                 );
             }
-        }
-    }
-
-    /// RFC 3311: like a re-INVITE, but answered at once and without ACK.
-    fn on_update(&mut self, now: Now, path: Path, dialog: &mut Dialog, request: &Request) {
-        let has_offer = !request.head.body.is_empty();
-        if has_offer && dialog.negotiation.is_offering() {
-            self.refuse(now, path, request, 491, &[]);
-            return;
-        }
-        if has_offer && matches!(dialog.phase, Phase::Called { .. }) {
-            let wait = self.random.below(11).to_string();
-            self.refuse(now, path, request, 500, &[("Retry-After", &wait)]);
-            return;
-        }
-        if session_interval(request).is_some_and(|secs| secs < MIN_SE_SECS) {
-            self.refuse(now, path, request, 422, &[("Min-SE", "90")]);
-            return;
-        }
-        dialog.refresh_target(&request.head);
-        let mut body = Vec::new();
-        let mut changed = None;
-        if has_offer {
-            let before = dialog.negotiation.agreed();
-            let answered =
-                dialog.negotiation.local().map(|local| dialog.negotiation.answer(&request.head.body, local));
-            match answered {
-                Some(Ok((answer, remote))) => {
-                    body = answer;
-                    changed = Some(remote).filter(|_| before != Some(remote));
-                }
-                Some(Err(_)) | None => {
-                    self.refuse(now, path, request, 488, &[]);
-                    return;
-                }
-            }
-        }
-        let mut response = self.success(dialog, request, body);
-        if matches!(dialog.phase, Phase::Confirmed) {
-            self.agree_session(now, dialog, request, &mut response);
-        }
-        self.answer_on(now, path, &response);
-        if let Some(remote) = changed {
-            self.event(SipEvent::PeerMedia(dialog.key, remote));
         }
     }
 }

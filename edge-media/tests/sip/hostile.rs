@@ -62,7 +62,7 @@ fn every_vector_gets_its_verdict() {
         ("version_7", Some(505)),
         ("unterminated_quote", Some(400)),
         ("required_extension", Some(420)),
-        ("reliable_provisional_required", Some(420)),
+        ("reliable_provisional_required", Some(100)),
         ("unknown_scheme", Some(416)),
         ("unknown_body", Some(415)),
         ("foreign_target", Some(404)),
@@ -84,7 +84,7 @@ fn every_vector_gets_its_verdict() {
 #[test]
 fn refusals_say_what_would_be_accepted() {
     for (name, line) in [
-        ("unknown_method", "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, REGISTER"),
+        ("unknown_method", "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, REGISTER"),
         ("required_extension", "Unsupported: teleport"),
         ("unknown_body", "Accept: application/sdp"),
         ("short_session_interval", "Min-SE: 90"),
@@ -156,7 +156,7 @@ fn within_a_dialog_order_is_kept() {
     assert_eq!(send("OPTIONS", 2, "b", "").0, Some(500), "CSeq does not grow");
     assert_eq!(send("UPDATE", 3, "c", "").0, Some(200));
     assert_eq!(send("PRACK", 4, "d", "RAck: 1 1 INVITE\r\n").0, Some(481));
-    assert_eq!(send("REFER", 5, "e", "Refer-To: <sip:a@b>\r\n").0, Some(405));
+    assert_eq!(send("REFER", 5, "e", "Refer-To: <sip:a@b>\r\n").0, Some(603));
     assert_eq!(send("UPDATE", 6, "f", "Session-Expires: 30\r\n").0, Some(422));
     let (bye, text) = send("BYE", 7, "g", "");
     assert!(bye.is_some() && text.contains("SIP/2.0 200") && text.contains("SIP/2.0 487"), "{text}");

@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use edge_media::sip::{
-    Caller, Codec, Destination, DialogKey, Direction, Flow, LocalMedia, Secret, SipCommand, SipConfig,
-    SipEvent, SipOutput, Stack, Transport, TrunkConfig, UserConfig,
+    Caller, Codec, Destination, DialogKey, Direction, Flow, LocalMedia, Rel100, Secret, SipCommand,
+    SipConfig, SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig, UserConfig,
 };
 use handoff::clock::Now;
 use handoff::pii::Pii;
@@ -91,7 +91,7 @@ impl World {
 
     pub(crate) fn add(&mut self, at: &str, config: SipConfig) {
         let seed = self.draw();
-        self.stacks.insert(address(at), Stack::new(config, seed));
+        self.stacks.insert(address(at), Stack::new(config, seed.into()));
         self.events.insert(address(at), Vec::new());
     }
 
@@ -109,6 +109,14 @@ impl World {
 
     pub(crate) fn command(&mut self, at: &str, command: SipCommand) {
         let outputs = self.stacks.get_mut(&address(at)).unwrap().command(self.now, command);
+        self.carry_out(address(at), outputs);
+    }
+
+    /// A stack learns the addresses of a trunk's servers.
+    pub(crate) fn servers(&mut self, at: &str, trunk: &str, servers: &[&str]) {
+        let servers = servers.iter().map(|server| address(server)).collect();
+        let stack = self.stacks.get_mut(&address(at)).unwrap();
+        let outputs = stack.set_servers(self.now, vec![(trunk.to_owned(), servers)]);
         self.carry_out(address(at), outputs);
     }
 
@@ -165,7 +173,7 @@ impl World {
             self.now = self.now.max(next);
             if packet == Some(next) {
                 let (_, (from, to, transport, bytes)) = self.in_flight.pop_first().unwrap();
-                let connection = u64::from(transport == Transport::Tcp);
+                let connection = u64::from(transport.is_stream());
                 if let Some(stack) = self.stacks.get_mut(&to) {
                     let outputs = stack.receive(self.now, Flow { transport, peer: from, connection }, &bytes);
                     self.carry_out(to, outputs);
@@ -255,6 +263,8 @@ pub(crate) fn trunk(name: &str, at: &str) -> TrunkConfig {
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
+        rel100: Rel100::default(),
+        srtp: SrtpPolicy::default(),
     }
 }
 
@@ -279,5 +289,6 @@ pub(crate) fn agreed(peer: &str, direction: Direction) -> edge_media::sip::Remot
         codec: Codec::Pcmu,
         telephone_event: Some(101),
         direction,
+        srtp: None,
     }
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use handoff::clock::Timestamp;
 use handoff::id::{CallId, derived_text};
 use lambda_runtime::{LambdaEvent, service_fn};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::names::Names;
 use super::{Cloud, failed};
-use crate::batch::{self, Failure, Grouped, Handled, Verdict};
+use crate::batch::{self, Failure, Handled, Verdict};
+use crate::invocation::{BatchResponse, ItemFailure, SqsEvent, SqsRecord};
 use crate::ports::{AUDIT, PARKED, PortError};
 
 /// Longest time that a message can be kept from its queue.
@@ -21,62 +21,6 @@ const INVISIBLE_MAX: Duration = Duration::from_secs(12 * 3_600);
 
 /// Longest reason that is kept with a parked record.
 const WHY_LEN_MAX: usize = 300;
-
-/// The event that SQS invokes a function with.
-#[derive(Deserialize)]
-pub struct SqsEvent {
-    /// The batch.
-    #[serde(rename = "Records", default)]
-    pub records: Vec<SqsRecord>,
-}
-
-/// One message of a batch.
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SqsRecord {
-    /// Names it in the answer.
-    pub message_id: String,
-    /// Names this receipt of it.
-    pub receipt_handle: String,
-    /// The content.
-    #[serde(default)]
-    pub body: String,
-    /// What the queue knows of it.
-    #[serde(default)]
-    pub attributes: SqsAttributes,
-}
-
-/// What a queue knows of a message.
-#[derive(Clone, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct SqsAttributes {
-    /// The group whose order it keeps.
-    pub message_group_id: Option<String>,
-    /// When it was sent, in milliseconds since 1970.
-    pub sent_timestamp: Option<String>,
-}
-
-impl Grouped for SqsRecord {
-    fn group(&self) -> Option<&str> {
-        self.attributes.message_group_id.as_deref()
-    }
-}
-
-/// The records that must come again.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BatchResponse {
-    /// Each by its message id.
-    pub batch_item_failures: Vec<ItemFailure>,
-}
-
-/// One record that must come again.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ItemFailure {
-    /// Its message id.
-    pub item_identifier: String,
-}
 
 /// One function over one queue.
 #[derive(Clone, Debug)]
@@ -98,7 +42,7 @@ impl Function {
         F: AsyncFnMut(&SqsRecord) -> Result<Handled, Failure>,
     {
         let now = self.cloud.wall();
-        let oldest = event.records.iter().filter_map(|record| waited(record, now)).max();
+        let oldest = event.records.iter().filter_map(|record| record.waited(now)).max();
         let judged = batch::run(event.records, self.queue == AUDIT, handle).await;
         let mut counts = Counts::default();
         let mut again = Vec::new();
@@ -194,12 +138,6 @@ enum Settled {
     Again,
 }
 
-/// How long a message waited in its queue, in milliseconds.
-fn waited(record: &SqsRecord, now: Timestamp) -> Option<i64> {
-    let sent: i64 = record.attributes.sent_timestamp.as_deref()?.parse().ok()?;
-    Some(now.unix_millis().saturating_sub(sent).max(0))
-}
-
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     done: u32,
@@ -289,38 +227,9 @@ where
     .await
 }
 
-/// A batch out of an invocation.
-pub fn batch_in(event: Value) -> Result<SqsEvent, Failure> {
-    // Its content may be personal, so the error does not repeat it.
-    serde_json::from_value(event).map_err(|_| Failure::permanent("the invocation is not a batch of a queue"))
-}
-
-/// A batch's answer as the platform takes it.
-pub fn answer(response: &BatchResponse) -> Value {
-    // Text only: nothing in these types can fail.
-    serde_json::to_value(response).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_batch_is_read_and_answered_as_the_platform_writes_it() {
-        let event = batch_in(json!({"Records": [{
-            "messageId": "m1", "receiptHandle": "r1", "body": "{}", "eventSource": "aws:sqs",
-            "attributes": {"MessageGroupId": "call_0001", "SentTimestamp": "1000", "ApproximateReceiveCount": "1"},
-        }]}))
-        .ok()
-        .unwrap();
-        let record = &event.records[0];
-        assert_eq!(record.group(), Some("call_0001"));
-        assert_eq!(waited(record, Timestamp::from_unix_millis(1_250)), Some(250));
-        let response =
-            BatchResponse { batch_item_failures: vec![ItemFailure { item_identifier: "m1".to_owned() }] };
-        assert_eq!(answer(&response), json!({"batchItemFailures": [{"itemIdentifier": "m1"}]}));
-        assert_eq!(answer(&BatchResponse::default()), json!({"batchItemFailures": []}));
-    }
 
     #[test]
     fn figures_have_dimensions_that_name_no_call() {

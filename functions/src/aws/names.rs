@@ -30,6 +30,10 @@ pub struct Names {
     pub signing_key: String,
     /// What the name of a destination's secret begins with.
     pub secrets_prefix: String,
+    /// The parameter that names the policy to decide by.
+    pub policy_parameter: String,
+    /// The parameter of what is switched off.
+    pub switches_parameter: String,
 }
 
 /// The variable that names each queue.
@@ -67,6 +71,8 @@ impl Names {
             data_key: get("WB_DATA_KEY"),
             signing_key: get("WB_SIGNING_KEY"),
             secrets_prefix: get("WB_SECRETS_PREFIX"),
+            policy_parameter: get("WB_PARAMETER_POLICY"),
+            switches_parameter: get("WB_PARAMETER_SWITCHES"),
         }
     }
 

@@ -1,9 +1,10 @@
 //! The function `build-payload`: decisions in, payloads and their announcements out.
 
-use functions::aws::lambda::{answer, batch_in, begin, serve, trace_of};
+use functions::aws::lambda::{begin, serve, trace_of};
 use functions::aws::settings::Library;
 use functions::build_payload;
 use functions::clock::SystemClock;
+use functions::invocation::{answer, batch_in};
 use functions::outbox::DecisionJob;
 use functions::ports::DECISIONS;
 

@@ -1,9 +1,9 @@
 //! The function `measure-transfers`: chains that closed or got something late in, rows of
 //! measures out.
 
-use functions::aws::lambda::{BatchResponse, ItemFailure, answer, begin, serve, trace_of};
-use functions::aws::measures::StreamEvent;
+use functions::aws::lambda::{begin, serve, trace_of};
 use functions::batch::Failure;
+use functions::invocation::{BatchResponse, HeadsEvent, ItemFailure, answer};
 use functions::measure_transfers;
 use functions::ports::PARKED;
 
@@ -11,7 +11,7 @@ use functions::ports::PARKED;
 async fn main() -> Result<(), lambda_runtime::Error> {
     let function = begin("measure-transfers", PARKED).await;
     serve(async |event| {
-        let event: StreamEvent = serde_json::from_value(event)
+        let event: HeadsEvent = serde_json::from_value(event)
             .map_err(|_| Failure::permanent("the invocation is not a batch of a stream"))?;
         let mut response = BatchResponse::default();
         for (number, tenant, call) in event.measured() {

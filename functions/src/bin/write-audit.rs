@@ -5,10 +5,11 @@
 //! its own.
 
 use functions::aws::erase::Request;
-use functions::aws::lambda::{Function, answer, batch_in, begin, serve, trace_of};
+use functions::aws::lambda::{Function, begin, serve, trace_of};
 use functions::aws::ledger::CLOSE_AFTER_MS;
 use functions::batch::Failure;
 use functions::clock::SystemClock;
+use functions::invocation::{answer, batch_in};
 use functions::ports::AUDIT;
 use functions::tamper_watch::StreamOfRecords;
 use functions::write_audit;

@@ -263,3 +263,17 @@ async fn a_destination_that_is_down_rests_while_its_messages_wait_and_none_is_lo
     assert_eq!(world.handle(&third).await, Ok(Handled::Done));
     assert!(world.handle(&offered(Lane::Durable)).await.is_ok());
 }
+
+#[tokio::test]
+async fn what_an_operator_holds_is_not_sent_and_follows_when_it_is_let_go() {
+    let world = World::answering(&[(1, OK, false)]);
+    world.breakers.hold_all(true);
+    assert_eq!(world.handle(&offered(Lane::Live)).await, Ok(Handled::Done));
+    let queued = world.queued_to(WEBHOOKS_DURABLE);
+    assert_eq!((world.sent.lock().unwrap().len(), queued.len()), (0, 1), "it goes on in the durable lane");
+    let Ok(Handled::Hold(rest)) = world.handle(&offered(Lane::Durable)).await else { panic!("it is held") };
+    assert_eq!(rest, Duration::from_secs(900));
+    world.breakers.hold_all(false);
+    assert_eq!(world.handle(&offered(Lane::Durable)).await, Ok(Handled::Done));
+    assert_eq!(world.sent.lock().unwrap().len(), 1);
+}

@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use handoff::audit::verify::{StoredChain, StoredRecord};
 use handoff::audit::{
     Appended, AuditEntry, AuditMessage, AuditRecord, ChainHead, ChainId, Hash, HeadState, PRODUCER_FINAL,
     Prior, ProducerId, append, closing, late_opening,
 };
+use handoff::clock::Timestamp;
 use handoff::id::{CallId, TenantId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::{StoreError, Tx, queue};
+use super::{StoreError, Tx, queue, vault};
 use crate::ports::AuditOutcome;
 
 /// How long after a call's end its chain is closed even if something is missing; the
@@ -199,6 +201,46 @@ pub(crate) fn records(
         }
     }
     Ok(records)
+}
+
+/// One chain as it is stored; without records where there are none.
+pub(crate) fn stored_chain(conn: &Connection, tenant: &str, chain: &str) -> Result<StoredChain, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT seq, cj, hash, recorded_at, ct FROM audit WHERE tenant = ?1 AND chain = ?2 ORDER BY seq",
+    )?;
+    let records = statement.query_map([tenant, chain], |row| {
+        let recorded_at: String = row.get(3)?;
+        Ok(StoredRecord {
+            seq: row.get(0)?,
+            canonical: row.get(1)?,
+            hash: Some(row.get(2)?),
+            recorded_at: Timestamp::parse(&recorded_at).ok(),
+            ciphertext: row.get(4)?,
+        })
+    })?;
+    let records = records.collect::<Result<_, _>>()?;
+    let tenant = TenantId::parse(tenant).map_err(|_| StoreError::Damaged("the tenant of a chain"))?;
+    let name = ChainId::parse(chain).map_err(|_| StoreError::Damaged("the name of a chain"))?;
+    let head = head(conn, &tenant, &name)?;
+    let erased = match name.call() {
+        Some(call) => vault::is_erased(conn, tenant.as_str(), call.as_str())?,
+        None => false,
+    };
+    Ok(StoredChain { tenant, chain: name, records, head, erased })
+}
+
+/// A call's chain with its side chain, where it has one.
+pub(crate) fn stored_call(
+    conn: &Connection,
+    tenant: &str,
+    name: &str,
+) -> Result<(StoredChain, Option<StoredChain>), StoreError> {
+    let main = stored_chain(conn, tenant, name)?;
+    let side = match main.chain.call() {
+        Some(_) => Some(stored_chain(conn, tenant, main.chain.side().as_str())?),
+        None => None,
+    };
+    Ok((main, side.filter(|side| !side.records.is_empty() || side.head.is_some())))
 }
 
 /// Open chains of calls that ended.

@@ -15,12 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::retention::Expired;
 use super::{
     AuditRecord, CHAIN_CLOSED, CIPHERTEXT_BESIDE, ChainHead, ChainId, Hash, HeadState, LATE_OPENED,
     PRODUCER_FINAL, ProducerId, genesis, record_hash,
 };
 use crate::clock::Timestamp;
-use crate::id::TenantId;
+use crate::id::{CallId, TenantId};
 use checkpoints::{Evidence, Log, TrailPolicy};
 
 /// How long a chain may stay open after its last record before that is a finding.
@@ -177,7 +178,7 @@ pub struct Verifier {
     now: Timestamp,
     log: Option<Log>,
     present: BTreeSet<ChainId>,
-    expired: BTreeSet<String>,
+    expired: BTreeMap<CallId, Expired>,
     report: Report,
 }
 
@@ -199,7 +200,7 @@ impl Verifier {
                 report.add(Class::Incomplete, tenant.as_str(), None, text);
             }
         }
-        Self { source, now, log, present: BTreeSet::new(), expired: BTreeSet::new(), report }
+        Self { source, now, log, present: BTreeSet::new(), expired: BTreeMap::new(), report }
     }
 
     /// Takes one call's chain with its side chain, or the tenant's own chain. What
@@ -236,9 +237,19 @@ impl Verifier {
         self.expired.extend(checkpoints::expired(tenant_chain));
     }
 
+    /// Whether a call's time was up and it went, as the tenant's own chain tells.
+    pub fn is_expired(&self, chain: &ChainId) -> bool {
+        chain.call().is_some_and(|call| self.expired.contains_key(&call))
+    }
+
     /// The verdict, when every chain was given, or those of `only` where one call was asked
     /// for.
     pub fn finish(mut self, only: Option<&ChainId>) -> Report {
+        let gone = only.filter(|only| !self.present.contains(only)).and_then(ChainId::call);
+        if let Some(expired) = gone.and_then(|call| self.expired.get(&call)) {
+            let text = format!("{} was deleted at {}, when its time was up", expired.call, expired.at);
+            self.report.notes.push(text);
+        }
         if let Some(log) = &self.log {
             log.verify_presence(&self.present, &self.expired, only, &mut self.report);
             self.report.notes.push(format!("checked against checkpoints of {} leaves", log.size()));

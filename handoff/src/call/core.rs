@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::call::io::{Arrival, CallRules, DesktopPush, Output, QueueRules};
-use crate::call::legs::Ledger;
+use crate::call::legs::{Closed, Ledger};
 use crate::call::media::{Play, Prompt, Purpose, Sound, Stretch};
 use crate::call::outcome::LegCause;
 use crate::call::silence::Silences;
@@ -207,8 +207,8 @@ impl Core {
         self.stop_recording(leg);
         self.silences.forget(leg);
         if let Some(closed) = self.legs.close(leg, self.at.now, cause) {
-            let (role, cause, billed_ms) = (closed.role, closed.cause, closed.billed_ms);
-            self.emit(Fact::LegClosed { leg, role, cause, billed_ms });
+            let Closed { role, cause, billed_ms, quality } = closed;
+            self.emit(Fact::LegClosed { leg, role, cause, billed_ms, quality });
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::call::media::Quality;
 use crate::call::outcome::LegCause;
 use crate::clock::Now;
 use crate::event::Role;
@@ -22,6 +23,7 @@ struct Leg {
     answered: Option<Now>,
     /// When and why we ordered its end. The leg stays open until the far side confirms.
     ordered_end: Option<(Now, LegCause)>,
+    quality: Option<Quality>,
 }
 
 /// What is recorded of a leg that is over.
@@ -30,12 +32,13 @@ pub(super) struct Closed {
     pub(super) role: Role,
     pub(super) cause: LegCause,
     pub(super) billed_ms: u64,
+    pub(super) quality: Option<Quality>,
 }
 
 impl Ledger {
     /// A ledger with the caller's leg, which is there before the call is.
     pub(super) fn new() -> Self {
-        let caller = Leg { role: Role::Caller, answered: None, ordered_end: None };
+        let caller = Leg { role: Role::Caller, answered: None, ordered_end: None, quality: None };
         Self { open: BTreeMap::from([(LegId::CALLER, caller)]), next: LegId::VOICE_AGENT }
     }
 
@@ -47,7 +50,7 @@ impl Ledger {
         }
         let leg = self.next;
         self.next = LegId(leg.0.saturating_add(1));
-        self.open.insert(leg, Leg { role, answered: None, ordered_end: None });
+        self.open.insert(leg, Leg { role, answered: None, ordered_end: None, quality: None });
         leg
     }
 
@@ -76,13 +79,20 @@ impl Ledger {
         }
     }
 
+    /// Notes how well `leg` is heard; the last word counts.
+    pub(super) fn heard(&mut self, leg: LegId, quality: Quality) {
+        if let Some(open) = self.open.get_mut(&leg) {
+            open.quality = Some(quality);
+        }
+    }
+
     /// Closes `leg`. Our own reason for ending it comes before the far side's echo of it,
     /// and what is billed stops when we ordered the end.
     pub(super) fn close(&mut self, leg: LegId, now: Now, cause: LegCause) -> Option<Closed> {
-        let Leg { role, answered, ordered_end } = self.open.remove(&leg)?;
+        let Leg { role, answered, ordered_end, quality } = self.open.remove(&leg)?;
         let (ended, cause) = ordered_end.unwrap_or((now, cause));
         let billed = answered.map_or(0, |since| ended.since(since).as_millis());
-        Some(Closed { role, cause, billed_ms: u64::try_from(billed).unwrap_or(u64::MAX) })
+        Some(Closed { role, cause, billed_ms: u64::try_from(billed).unwrap_or(u64::MAX), quality })
     }
 
     /// Whether `leg` is up: answered, and its end neither happened nor ordered.
@@ -130,10 +140,18 @@ mod tests {
         let human = legs.open(Role::HumanAgent);
         assert_eq!(human, LegId::FIRST_HUMAN);
         assert_eq!(legs.answer(human, Now::from_millis(1_000)), Answered::Up(Role::HumanAgent));
+        legs.heard(human, Quality::default());
+        let last = Quality { received: 99, mos_x100: Some(440), ..Quality::default() };
+        legs.heard(human, last);
         assert!(legs.order_end(human, Now::from_millis(3_000), LegCause::LocalHangUp));
         assert!(!legs.order_end(human, Now::from_millis(3_500), LegCause::Drained));
         let closed = legs.close(human, Now::from_millis(4_000), LegCause::RemoteHangUp);
-        let expected = Closed { role: Role::HumanAgent, cause: LegCause::LocalHangUp, billed_ms: 2_000 };
+        let expected = Closed {
+            role: Role::HumanAgent,
+            cause: LegCause::LocalHangUp,
+            billed_ms: 2_000,
+            quality: Some(last),
+        };
         assert_eq!(closed, Some(expected));
         assert_eq!(legs.close(human, Now::from_millis(4_000), LegCause::RemoteHangUp), None);
     }

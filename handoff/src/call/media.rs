@@ -156,6 +156,38 @@ pub enum MediaReport {
         /// What was measured at it.
         stretch: Stretch,
     },
+    /// How well `leg` is heard so far. With each RTCP report of it; a short leg has none.
+    Quality {
+        /// Whose.
+        leg: LegId,
+        /// All of it since the leg began.
+        quality: Quality,
+    },
+}
+
+/// How well a leg was heard, both ways, by its packets and its RTCP (RFC 3550).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Packets that arrived.
+    pub received: u64,
+    /// Packets lost on the way here, of a thousand.
+    pub lost_pm: u16,
+    /// Their interarrival jitter in milliseconds.
+    pub jitter_ms: u32,
+    /// Packets lost on the way there, of a thousand, as the far end reports; `None` where it
+    /// sends no reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub far_lost_pm: Option<u16>,
+    /// The jitter that the far end reports, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub far_jitter_ms: Option<u32>,
+    /// There and back, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_trip_ms: Option<u32>,
+    /// Estimate of the mean opinion score, a hundred times (ITU-T G.107); `None` where nothing
+    /// arrived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mos_x100: Option<u16>,
 }
 
 /// What was measured on one egress for a while, on the packets and frames themselves.

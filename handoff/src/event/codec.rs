@@ -345,7 +345,13 @@ mod tests {
         let facts = [
             Fact::CallEnded { cause: "normal".into(), side: "caller".into() },
             Fact::ProducerFinal { count: 8 },
-            Fact::LegClosed { leg: LegId(2), role: Role::HumanAgent, cause: LegCause::Busy, billed_ms: 0 },
+            Fact::LegClosed {
+                leg: LegId(2),
+                role: Role::HumanAgent,
+                cause: LegCause::Busy,
+                billed_ms: 0,
+                quality: None,
+            },
             Fact::DisclosureAi(Played {
                 text_id: "d".into(),
                 lang: "en".into(),

@@ -136,6 +136,10 @@ async fn answers(mut asked: mpsc::Receiver<HttpRequest>, seen: &RefCell<Vec<Stri
                 let _ = reply.send(Vec::new());
                 "queues"
             }
+            HttpRequest::Trunks { reply } => {
+                let _ = reply.send((handoff::clock::Moment::default(), Vec::new()));
+                "trunks"
+            }
             HttpRequest::Ready { reply } => {
                 let _ = reply.send(true);
                 "ready"

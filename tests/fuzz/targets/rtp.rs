@@ -124,7 +124,7 @@ impl Rig {
             // Of nobody's port, and of the human's port by a stranger.
             ("astray", _) => self.packet(Port(9), source("stranger"), step.bytes),
             ("intrude", _) => self.packet(Port(20_002), source("stranger"), step.bytes),
-            ("rtcp", _) => self.engine.control_packet(step.bytes),
+            ("rtcp", _) => self.engine.control_packet(self.now, Port(20_000), &mut step.bytes.to_vec()),
             ("tick", _) => self.tick(step.number(1, 100)),
             ("late", _) => {
                 self.now = self.now + TICK * u32::try_from(step.number(1, 500)).unwrap_or_default();
@@ -144,7 +144,7 @@ impl Rig {
     fn packet(&mut self, port: Port, from: SocketAddr, bytes: &[u8]) {
         *self.sent.entry((port, from)).or_default() += 1;
         let before = self.wire.packets.len();
-        self.engine.packet(self.now, port, from, bytes, &mut self.wire);
+        self.engine.packet(self.now, port, from, &mut bytes.to_vec(), &mut self.wire);
         assert!(self.wire.packets.len() <= before + 1 + FRAMES_AT_ONCE, "one packet in, a burst out");
         self.judge();
         if let Ok(packet) = RtpPacket::parse(bytes) {
@@ -193,7 +193,13 @@ impl Rig {
             "human"
         });
         let codec = if name == "alaw" { Codec::Pcma } else { Codec::Pcmu };
-        let remote = RemoteMedia { rtp, codec, telephone_event: Some(101), direction: Direction::SendRecv };
+        let remote = RemoteMedia {
+            rtp,
+            codec,
+            telephone_event: Some(101),
+            direction: Direction::SendRecv,
+            srtp: None,
+        };
         self.order(MediaCommand::Remote { call: call(), leg, remote });
     }
 

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use edge_media::sip::{
-    Caller, Destination, DialogKey, Direction, Flow, LocalMedia, RemoteMedia, Secret, SipCommand, SipConfig,
-    SipEvent, SipOutput, Stack, Transport, TrunkConfig, UserConfig,
+    Caller, Destination, DialogKey, Direction, Flow, LocalMedia, Rel100, RemoteMedia, Secret, SipCommand,
+    SipConfig, SipEvent, SipOutput, SrtpPolicy, Stack, Transport, TrunkConfig, UserConfig,
 };
 use handoff::call::outcome::LegCause;
 use handoff::clock::Now;
@@ -453,6 +453,8 @@ fn trunk(name: &str, at: SocketAddr) -> TrunkConfig {
         call_type: None,
         hold_by_reinvite: true,
         credentials: None,
+        rel100: Rel100::default(),
+        srtp: SrtpPolicy::default(),
     }
 }
 

@@ -151,7 +151,8 @@ pub(super) fn register(plan: &Plan, now: Now, edge: &mut Edge) {
     let edge_sip: SocketAddr = crate::storm::peer::EDGE.parse().expect("a valid address");
     for (place, _) in plan.people.iter().enumerate().filter(|(_, person)| person.registers) {
         let own = person_address(place);
-        let mut phone = Stack::new(SipConfig::new(own, &own.ip().to_string()), plan.seed ^ place as u64);
+        let mut phone =
+            Stack::new(SipConfig::new(own, &own.ip().to_string()), u128::from(plan.seed ^ place as u64));
         let order = SipCommand::Register {
             user: person_name(place),
             password: Pii::new(crate::world::PASSWORD.to_owned()),

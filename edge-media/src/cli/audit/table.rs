@@ -14,7 +14,7 @@ use handoff::id::{CallId, TenantId};
 use serde_json::json;
 
 use super::vcon::{Parts, VconOptions, transfers};
-use super::{Ground, Hold, UNREADABLE, What, done, export, list, retention, show, verdict};
+use super::{Ground, Hold, UNREADABLE, What, done, export, list, retention::retention, show, verdict};
 use crate::cli::{account, print_line};
 
 /// Carries out one command over `table` and its siblings.
@@ -53,8 +53,11 @@ async fn carried_out(
         What::Hold { what: Hold::Release { call, ground } } => {
             deed(reader, table, &call, Deed::ReleaseHold, ground).await?
         }
-        What::Retention { call: None } => retention(None, as_json),
-        What::Retention { call: Some(call) } => retention(Some(reader.show(&call).await?), as_json),
+        What::Retention { sweep, .. } if sweep.is_asked() => {
+            return refused("only an embedded store is swept: leave --dynamodb out");
+        }
+        What::Retention { call: None, .. } => retention(None, as_json),
+        What::Retention { call: Some(call), .. } => retention(Some(reader.show(&call).await?), as_json),
         What::Checkpoint { .. } => {
             return refused("the stack signs its own: invoke its function WriteAuditCheckpoint");
         }
@@ -86,6 +89,7 @@ async fn as_vcon(
     options: &VconOptions,
 ) -> Result<ExitCode, PortError> {
     let (tenant, call, cloud) = found(reader, table, call).await?;
+    let signer = options.signer().map_err(|error| PortError::Permanent(format!("{error:#}")))?;
     cloud.enqueue(vec![Outgoing::audit(&options.entry(&tenant, &call))?]).await?;
     let records = reader.records_of(&tenant, &call).await?;
     let mut payloads = Vec::new();
@@ -96,7 +100,7 @@ async fn as_vcon(
     let shown = reader.show(call.as_str()).await?;
     let jsonl = reader.export(call.as_str()).await?.jsonl;
     let parts = Parts { tenant, call, records, shown, jsonl, payloads };
-    options.print(&parts).map_err(|error| PortError::Permanent(format!("{error:#}")))
+    options.print(&parts, signer.as_ref()).map_err(|error| PortError::Permanent(format!("{error:#}")))
 }
 
 /// A call, whose it is, and the stack with its way into the trail.

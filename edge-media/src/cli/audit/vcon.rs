@@ -3,7 +3,7 @@
 //! the call was erased, is left out.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -16,8 +16,10 @@ use handoff::id::{CallId, TenantId, TransferId};
 use handoff::payload::Payload;
 use handoff::pii::Pii;
 use handoff::redact::Level;
+use handoff::vcon::signed::Signer;
 use handoff::vcon::{self, Material, Turn};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::cli::{account, exported, print_line};
 
@@ -66,6 +68,10 @@ pub(in crate::cli) struct VconOptions {
     /// left out.
     #[arg(long, requires = "vcon")]
     actor: Option<String>,
+    /// Sign the vCon (JWS, EdDSA): a PEM file with an Ed25519 private key and its certificate,
+    /// and those behind it.
+    #[arg(long, value_name = "FILE", requires = "vcon")]
+    sign: Option<PathBuf>,
 }
 
 /// What an export is made of, from wherever it was read.
@@ -97,8 +103,17 @@ impl VconOptions {
         exported::entry(tenant, call, &actor, "vcon", &fields)
     }
 
-    /// Prints the vCon.
-    pub(super) fn print(&self, parts: &Parts) -> Result<ExitCode> {
+    /// Who signs, where somebody is to: to be asked for before the export is recorded, because
+    /// with a file that cannot sign nothing leaves.
+    pub(super) fn signer(&self) -> Result<Option<Signer>> {
+        let Some(file) = &self.sign else { return Ok(None) };
+        let text = std::fs::read_to_string(file).map(Zeroizing::new);
+        let text = text.with_context(|| format!("{}", file.display()))?;
+        Signer::from_pem(&text).with_context(|| format!("{} cannot sign", file.display())).map(Some)
+    }
+
+    /// Prints the vCon, by `signer` in its signed form.
+    pub(super) fn print(&self, parts: &Parts, signer: Option<&Signer>) -> Result<ExitCode> {
         let value = self.made_of(parts)?;
         let faults = vcon::check::faults(&value);
         if !faults.is_empty() {
@@ -108,6 +123,7 @@ impl VconOptions {
             // Beside the export, which may be a file by now.
             let _ = writeln!(std::io::stderr().lock(), "{note}");
         }
+        let value = signer.map_or_else(|| value.clone(), |signer| signer.sign(value.clone()));
         print_line(&format!("{value:#}"));
         Ok(ExitCode::SUCCESS)
     }
@@ -152,6 +168,7 @@ pub(super) fn export(data: &Path, call: &str, options: &VconOptions) -> Result<E
         bail!("the store holds no such call; `warmbridge audit list` names those it holds")
     };
     let tenant = TenantId::parse(&chain.tenant).context("the tenant of the call")?;
+    let signer = options.signer()?;
     let entry = Outgoing::audit(&options.entry(&tenant, &call))?;
     sqlite::recorded_export(data, &entry).context("the export cannot be recorded, so nothing leaves")?;
     let records = reader.records(tenant.as_str(), &call)?;
@@ -159,7 +176,7 @@ pub(super) fn export(data: &Path, call: &str, options: &VconOptions) -> Result<E
     let payloads = transfers(&records).iter().filter_map(|transfer| reader.payload(transfer).ok()?).collect();
     let shown = reader.show(call.as_str())?;
     let jsonl = reader.export(call.as_str())?.jsonl;
-    options.print(&Parts { tenant, call, records, shown, jsonl, payloads })
+    options.print(&Parts { tenant, call, records, shown, jsonl, payloads }, signer.as_ref())
 }
 
 #[cfg(test)]
@@ -172,7 +189,8 @@ mod tests {
     use handoff::seal::place;
 
     fn options(redact: Redaction) -> VconOptions {
-        VconOptions { vcon: true, vcon_version: VconVersion::Core03, redact, actor: Some("dpo".to_owned()) }
+        let (vcon_version, actor) = (VconVersion::Core03, Some("dpo".to_owned()));
+        VconOptions { vcon: true, vcon_version, redact, actor, sign: None }
     }
 
     fn parts(data: &Path, call: &CallId, tenant: &TenantId) -> Parts {
@@ -218,6 +236,12 @@ mod tests {
             1,
             "the export is on its way into the trail"
         );
+        let unsigned = VconOptions { sign: Some(dir.path().join("no.pem")), ..options(Redaction::Pii) };
+        assert!(export(dir.path(), call.as_str(), &unsigned).is_err());
+        std::fs::write(dir.path().join("no.pem"), "no key").unwrap();
+        let why = format!("{:#}", export(dir.path(), call.as_str(), &unsigned).unwrap_err());
+        assert!(why.contains("no.pem cannot sign: it must hold one private key"), "{why}");
+        assert_eq!(store.depth(functions::ports::AUDIT).unwrap(), 1, "nothing left, nothing is recorded");
         assert_eq!(parts(dir.path(), &call, &tenant).note(), None);
         execute(dir.path(), &call, Deed::Erase, "GDPR 17", "dpo").unwrap();
         let parts = parts(dir.path(), &call, &tenant);

@@ -164,6 +164,10 @@ impl Checker<'_> {
             self.refuse(&field.span(), why);
             return None;
         };
+        if crate::sip::wants_tls(uri) && !self.has_tls {
+            let why = "transport=tls needs [edge] sip_tls: the edge would have no certificate to show";
+            self.refuse(&field.span(), why);
+        }
         Some(FixedPhone { uri: Pii::new(uri.clone()), host, line: self.line(&field.span()) })
     }
 

@@ -87,11 +87,7 @@ impl Checker<'_> {
 
     pub(super) fn lang(&mut self, field: Option<&Spanned<String>>, default: &str) -> Option<String> {
         let Some(field) = field else { return Some(default.to_owned()) };
-        let subtags_fit = field.get_ref().split('-').enumerate().all(|(index, subtag)| {
-            let length = if index == 0 { 2..=3 } else { 2..=8 };
-            length.contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        });
-        if subtags_fit && field.get_ref().len() <= LANG_LEN_MAX {
+        if is_language_tag(field.get_ref()) {
             return Some(field.get_ref().clone());
         }
         self.refuse(&field.span(), "lang must be a BCP 47 tag such as \"en\" or \"en-US\"");
@@ -266,8 +262,17 @@ pub(super) fn literal_ip(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
+/// Whether `text` has the form of a BCP 47 tag.
+pub(super) fn is_language_tag(text: &str) -> bool {
+    let subtags_fit = text.split('-').enumerate().all(|(index, subtag)| {
+        let length = if index == 0 { 2..=3 } else { 2..=8 };
+        length.contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    });
+    subtags_fit && text.len() <= LANG_LEN_MAX
+}
+
 /// Fits a screen and a record.
-const NAME_LEN_MAX: usize = 64;
+pub(super) const NAME_LEN_MAX: usize = 64;
 /// The payload's limit for `locale`.
 const LANG_LEN_MAX: usize = 16;
 /// Below this a token could be searched for.

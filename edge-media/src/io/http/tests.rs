@@ -21,6 +21,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::*;
 use crate::link::Budget;
+use crate::sip::{LastAnswer, OptionsState, RegistrationPhase, RegistrationState};
 
 mod contract;
 mod following;
@@ -157,6 +158,10 @@ async fn edge(mut requests: mpsc::Receiver<HttpRequest>, seen: mpsc::Sender<Stri
                     reply.send(vec![QueueFigures { queue, label, staffing, wait_default_s: 30, waiting }]);
                 "queues".to_owned()
             }
+            HttpRequest::Trunks { reply } => {
+                let _ = reply.send((Moment::default(), trunks()));
+                "trunks".to_owned()
+            }
             HttpRequest::Ready { reply } => {
                 let _ = reply.send(true);
                 "ready".to_owned()
@@ -164,6 +169,28 @@ async fn edge(mut requests: mpsc::Receiver<HttpRequest>, seen: mpsc::Sender<Stri
         };
         let _ = seen.try_send(line);
     }
+}
+
+/// One trunk that all is told of, and one that nothing is kept up with.
+fn trunks() -> Vec<(String, Option<UplinkState>)> {
+    let server = "192.0.2.1:5060".parse().unwrap();
+    let last = |status| Some(LastAnswer { at: Now::ZERO, server, status });
+    let registration = RegistrationState {
+        phase: RegistrationPhase::Waiting,
+        since: Some(Now::ZERO),
+        until: Some(Now::from_millis(90_000)),
+        next: Some(Now::from_millis(30_000)),
+        failures: 1,
+        last: last(None),
+    };
+    let options = OptionsState { up: Some(true), since: Some(Now::ZERO), last: last(Some(200)) };
+    let state = UplinkState {
+        trunk: "carrier".to_owned(),
+        server: Some(server),
+        registration: Some(registration),
+        options: Some(options),
+    };
+    vec![("carrier".to_owned(), Some(state)), ("pbx".to_owned(), None)]
 }
 
 fn by_name<T>(name: &str, found: T) -> Result<T, ApiError> {

@@ -13,7 +13,7 @@ use crate::media::tone;
 use crate::sip::{Codec, Direction, RemoteMedia};
 
 fn config(ports: RangeInclusive<u16>) -> MediaConfig {
-    MediaConfig { ip: Ipv4Addr::LOCALHOST.into(), ports, threads: 2, real_time: false }
+    MediaConfig { ip: Ipv4Addr::LOCALHOST.into(), ports, threads: 2, real_time: false, polly: None }
 }
 
 fn plan(call: &CallId, epoch: u64, egress: &[(LegId, Source)]) -> MediaCommand {
@@ -44,6 +44,7 @@ async fn a_phone_on_a_real_socket_hears_the_hold_bed_and_the_stream_hears_the_ph
         codec: Codec::Pcmu,
         telephone_event: None,
         direction: Direction::SendRecv,
+        srtp: None,
     };
     media.command(MediaCommand::Remote { call: call.clone(), leg: caller, remote });
     media.command(plan(&call, 1, &[(caller, Source::HoldBed), (agent, Source::Leg(caller))]));
@@ -95,8 +96,13 @@ async fn a_closed_leg_keeps_its_port_bound_and_sends_no_more() {
     phone.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let leg = LegId::CALLER;
     let rtp = phone.local_addr().unwrap();
-    let remote =
-        RemoteMedia { rtp, codec: Codec::Pcma, telephone_event: None, direction: Direction::SendRecv };
+    let remote = RemoteMedia {
+        rtp,
+        codec: Codec::Pcma,
+        telephone_event: None,
+        direction: Direction::SendRecv,
+        srtp: None,
+    };
     media.command(MediaCommand::Open { call: call.clone(), leg, carrier: Carrier::Rtp(port) });
     media.command(MediaCommand::Remote { call: call.clone(), leg, remote });
     media.command(plan(&call, 1, &[(leg, Source::Silence)]));
@@ -125,8 +131,13 @@ async fn two_bridged_phones_get_each_others_packets_in_one_timeline() {
     for ((leg, port), phone) in legs.iter().zip(&ports).zip(&phones) {
         phone.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         let rtp = phone.local_addr().unwrap();
-        let remote =
-            RemoteMedia { rtp, codec: Codec::Pcmu, telephone_event: None, direction: Direction::SendRecv };
+        let remote = RemoteMedia {
+            rtp,
+            codec: Codec::Pcmu,
+            telephone_event: None,
+            direction: Direction::SendRecv,
+            srtp: None,
+        };
         let carrier = Carrier::Rtp(*port);
         media.command(MediaCommand::Open { call: call.clone(), leg: *leg, carrier });
         media.command(MediaCommand::Remote { call: call.clone(), leg: *leg, remote });

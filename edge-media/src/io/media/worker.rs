@@ -175,11 +175,11 @@ impl Worker {
                 resting.last_packet = now;
                 continue;
             }
-            let bytes = buffer.get(..length).unwrap_or_default();
+            let bytes = buffer.get_mut(..length).unwrap_or_default();
             if number == port.0 {
                 self.engine.packet(now, port, unmapped(from), bytes, &mut self.outside);
             } else {
-                self.engine.control_packet(bytes);
+                self.engine.control_packet(now, port, bytes);
             }
         }
     }

@@ -14,9 +14,10 @@ use crate::media::egress::Turn;
 use crate::media::measure::Measure;
 use crate::media::mixer;
 use crate::media::prompt::{ClipStore, Playback, SpeechStore};
-use crate::media::rtcp::REPORT_LEN_MAX;
+use crate::media::rtcp;
 use crate::media::rtp::RtpPacket;
-use crate::media::rtp_leg::{Arrival, RtpLeg};
+use crate::media::rtp_leg::{Arrival, Outgoing, RtpLeg, SEALED_REPORT_LEN_MAX};
+use crate::media::srtp::SrtpError;
 use crate::media::stream_leg::{Reached, StreamQueue};
 use crate::media::{Carrier, FRAME_SAMPLES, MediaEvent, Port, StreamIn, StreamKey, StreamOut};
 use crate::sip::{Codec, RemoteMedia};
@@ -231,6 +232,27 @@ impl Leg {
         }
     }
 
+    /// Opens a datagram of its RTP port in its place.
+    pub(super) fn open_packet<'b>(&mut self, datagram: &'b mut [u8]) -> Result<&'b [u8], SrtpError> {
+        match &mut self.line {
+            Line::Rtp(rtp) => rtp.open(datagram),
+            Line::Stream(_) => Ok(datagram),
+        }
+    }
+
+    /// Takes a datagram of its RTCP port; says whether it was well formed.
+    pub(super) fn control_packet(&mut self, now: Now, datagram: &mut [u8]) -> Result<bool, SrtpError> {
+        let Line::Rtp(rtp) = &mut self.line else { return Ok(false) };
+        let len = rtp.open_control(datagram)?.len();
+        // It was opened in its place.
+        let packet = datagram.get(..len).unwrap_or_default();
+        let formed = rtcp::is_compound(packet);
+        if formed {
+            rtp.control(now, packet);
+        }
+        Ok(formed)
+    }
+
     pub(super) fn packet(
         &mut self,
         now: Now,
@@ -318,9 +340,9 @@ impl Leg {
             && self.id != from
         {
             let port = rtp.port();
-            if let Some((to, bytes)) = rtp.relay(now, codec, packet) {
-                self.measure.sent(now, bytes);
-                sink.send_rtp(port, to, bytes);
+            if let Some(Outgoing { to, plain, wire }) = rtp.relay(now, codec, packet) {
+                self.measure.sent(now, plain);
+                sink.send_rtp(port, to, wire);
             }
         }
     }
@@ -398,9 +420,11 @@ impl Leg {
         let sent = match &mut self.line {
             Line::Rtp(rtp) => {
                 let port = rtp.port();
-                let mut buffer = [0; REPORT_LEN_MAX];
+                let mut buffer = [0; SEALED_REPORT_LEN_MAX];
                 if let Some((to, bytes)) = rtp.report(now, &mut buffer) {
                     sink.send_rtcp(port, to, bytes);
+                    let report = MediaReport::Quality { leg: self.id, quality: rtp.quality() };
+                    sink.report(MediaEvent { at: now, call: call.clone(), report });
                 }
                 if !open {
                     rtp.rest();
@@ -417,9 +441,9 @@ impl Leg {
                             for frame in before.chain([&frame]) {
                                 sent = rtp
                                     .send(frame)
-                                    .map(|(to, bytes)| {
-                                        self.measure.sent(now, bytes);
-                                        sink.send_rtp(port, to, bytes);
+                                    .map(|Outgoing { to, plain, wire }| {
+                                        self.measure.sent(now, plain);
+                                        sink.send_rtp(port, to, wire);
                                     })
                                     .is_some();
                             }

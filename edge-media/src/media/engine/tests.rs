@@ -1,7 +1,9 @@
 //! The media engine in virtual time: who hears whom by tone, one continuous stream per
 //! egress, and what strangers and late ticks leave of it.
 
+mod ear;
 mod measured;
+mod sealed;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::media::hold::HoldBed;
 use crate::media::rtp::RtpPacket;
 use crate::media::{Carrier, codec, tone};
 use crate::sip::{Codec, Direction, RemoteMedia};
+use ear::{Ear, Sent};
 
 const CALLER: LegId = LegId::CALLER;
 const AGENT: LegId = LegId::VOICE_AGENT;
@@ -41,76 +44,6 @@ fn clips() -> Arc<ClipStore> {
     store.insert(ClipId("whisper".to_owned()), ulaw_tone(WHISPER_HZ, 16_000).into());
     store.insert(ClipId("message".to_owned()), ulaw_tone(1_800, 8_080).into());
     Arc::new(store)
-}
-
-#[derive(Clone, Debug)]
-struct Sent {
-    at: Now,
-    to: SocketAddr,
-    marker: bool,
-    payload_type: u8,
-    sequence: u16,
-    timestamp: u32,
-    ssrc: u32,
-    samples: Vec<i16>,
-}
-
-/// Keeps every effect.
-#[derive(Debug, Default)]
-struct Ear {
-    now: RefCell<Now>,
-    packets: BTreeMap<Port, Vec<Sent>>,
-    reports_sent: u32,
-    frames: Vec<(Now, Vec<i16>)>,
-    marks: Vec<(Now, String)>,
-    digits: String,
-    events: Vec<MediaEvent>,
-    recorded: Vec<(LegId, Vec<i16>, Vec<i16>)>,
-}
-
-fn samples(codec: Codec, bytes: &[u8]) -> Vec<i16> {
-    bytes.iter().map(|byte| codec::decode(codec, *byte)).collect()
-}
-
-impl Sink for Ear {
-    fn send_rtp(&mut self, port: Port, to: SocketAddr, bytes: &[u8]) {
-        let packet = RtpPacket::parse(bytes).unwrap();
-        let codec = if packet.payload_type == 8 { Codec::Pcma } else { Codec::Pcmu };
-        self.packets.entry(port).or_default().push(Sent {
-            at: *self.now.borrow(),
-            to,
-            marker: packet.marker,
-            payload_type: packet.payload_type,
-            sequence: packet.sequence,
-            timestamp: packet.timestamp,
-            ssrc: packet.ssrc,
-            samples: samples(codec, packet.payload),
-        });
-    }
-
-    fn send_rtcp(&mut self, _port: Port, _to: SocketAddr, bytes: &[u8]) {
-        assert!(rtcp::is_compound(bytes));
-        self.reports_sent += 1;
-    }
-
-    fn stream_out(&mut self, key: StreamKey, out: StreamOut) {
-        assert_eq!(key, STREAM);
-        let now = *self.now.borrow();
-        match out {
-            StreamOut::Frame(bytes) => self.frames.push((now, samples(Codec::Pcmu, &bytes[..]))),
-            StreamOut::Mark(name) => self.marks.push((now, name)),
-            StreamOut::Digit(key) => self.digits.push(key),
-        }
-    }
-
-    fn report(&mut self, event: MediaEvent) {
-        self.events.push(event);
-    }
-
-    fn record(&mut self, frame: RecordedFrame<'_>) {
-        let (said, heard) = (samples(Codec::Pcmu, frame.said), samples(Codec::Pcmu, frame.heard));
-        self.recorded.push((frame.leg, said, heard));
-    }
 }
 
 /// A phone that says its tone in every tick.
@@ -172,8 +105,13 @@ impl World {
 
     fn direction(&mut self, leg: LegId, direction: Direction) {
         let phone = &self.phones[&leg];
-        let remote =
-            RemoteMedia { rtp: phone.from, codec: phone.codec, telephone_event: Some(101), direction };
+        let remote = RemoteMedia {
+            rtp: phone.from,
+            codec: phone.codec,
+            telephone_event: Some(101),
+            direction,
+            srtp: None,
+        };
         self.command(MediaCommand::Remote { call: call(), leg, remote });
     }
 
@@ -195,8 +133,8 @@ impl World {
     fn arrive(&mut self, port: Port, from: SocketAddr, packet: RtpPacket<'_>) {
         *self.ear.now.borrow_mut() = self.now;
         let mut buffer = [0; 600];
-        let bytes = packet.write(&mut buffer).unwrap();
-        self.engine.packet(self.now, port, from, bytes, &mut self.ear);
+        let mut bytes = packet.write(&mut buffer).unwrap().to_vec();
+        self.engine.packet(self.now, port, from, &mut bytes, &mut self.ear);
     }
 
     /// Lets every party talk once, 5 ms before the next tick.
@@ -632,8 +570,13 @@ fn a_prompt_waits_for_a_line_that_is_not_agreed_yet() {
     world.plan(&[(late, Source::Prompt(PlayId(1)))], &[(1, "message")]);
     world.run(60);
     let rtp = ([192, 0, 2, 9], 9_000).into();
-    let remote =
-        RemoteMedia { rtp, codec: Codec::Pcmu, telephone_event: None, direction: Direction::SendRecv };
+    let remote = RemoteMedia {
+        rtp,
+        codec: Codec::Pcmu,
+        telephone_event: None,
+        direction: Direction::SendRecv,
+        srtp: None,
+    };
     world.command(MediaCommand::Remote { call: call(), leg: late, remote });
     world.run(60);
     assert_eq!(world.count(&MediaReport::PlayEnded { play: PlayId(1), played_pm: 1_000 }), 1);
@@ -864,8 +807,8 @@ proptest! {
                 bytes[1] &= 0x65;
                 bytes[8..12].copy_from_slice(&4_002_u32.to_be_bytes());
             }
-            world.engine.packet(world.now, port, from, &bytes, &mut world.ear);
-            world.engine.control_packet(&bytes);
+            world.engine.packet(world.now, port, from, &mut bytes, &mut world.ear);
+            world.engine.control_packet(world.now, port, &mut bytes);
             world.tick();
         }
     }

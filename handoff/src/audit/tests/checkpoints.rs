@@ -3,6 +3,7 @@
 
 use ed25519_dalek::{Signer, SigningKey};
 
+use super::super::retention::{Expiring, RetentionClass};
 use super::super::verify::Verifier;
 use super::super::verify::checkpoints::{Evidence, StoredCheckpoint, TrailPolicy};
 use super::*;
@@ -194,17 +195,43 @@ fn a_chain_shorter_than_its_leaf_and_a_deleted_call_are_named() {
     assert_eq!(verifier.finish(None).findings.len(), 1, "damaged is not deleted");
 }
 
+/// The call is deleted, and the tenant's chain has a record of it that says how it ended.
+fn expire(ledger: &mut Ledger, end: ChainHead) {
+    let tsr = RetentionClass::named("tsr").unwrap();
+    let (tenant, call) = (tenant(), call());
+    let expiring = Expiring { tenant: &tenant, call: &call, closed_at: at(99_000), head: end, side: None };
+    let entry = expiring.entry(&[tsr], &[], "uid:0", tsr.until(at(99_000))).unwrap();
+    ledger.chains.remove(call.as_str());
+    ledger.append(&entry);
+}
+
 #[test]
 fn a_call_whose_time_was_up_is_not_missing() {
     let mut ledger = ledger();
     let notary = Notary::of(&ledger);
-    ledger.chains.clear();
-    let mut expired = entry(0, "retention.expired", json!({"object": call(), "basis": "class default"}));
-    expired.chain = ChainId::tenant();
-    expired.producer = ProducerId::job("retention", call().as_str(), 1);
-    ledger.append(&expired);
+    let end = ledger.head(&ChainId::of(&call()));
+    expire(&mut ledger, end);
     let report = notary.verify(&ledger);
     assert_eq!(report.exit_code(), 0, "{:?}", report.findings);
+    // Asked for the one call, the verdict says where it went.
+    let mut verifier =
+        Verifier::new(&tenant(), Source::Store, at(100_000), Some(&notary.evidence), &TrailPolicy::default());
+    verifier.know_expired(&ledger.chains["#tenant"]);
+    assert!(verifier.is_expired(&ChainId::of(&call())));
+    let report = verifier.finish(Some(&ChainId::of(&call())));
+    assert_eq!(report.exit_code(), 0);
+    assert!(report.notes[0].starts_with("call_0001 was deleted at "), "{:?}", report.notes);
+}
+
+#[test]
+fn a_record_of_another_end_does_not_excuse_a_deletion() {
+    let mut ledger = ledger();
+    let notary = Notary::of(&ledger);
+    let end = ledger.head(&ChainId::of(&call()));
+    expire(&mut ledger, ChainHead { hash: Hash::of(&[b"another"]), ..end });
+    let report = notary.verify(&ledger);
+    assert_eq!(report.exit_code(), 1);
+    assert!(first_finding(&report).contains("not as retention.expired tells"), "{:?}", report.findings);
 }
 
 #[test]

@@ -7,19 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{Class, Report, StoredChain};
+use crate::audit::retention::Expired;
 use crate::audit::{AuditRecord, ChainId, Hash, record_hash};
 use crate::checkpoint::keyring::Keyring;
 use crate::checkpoint::note::SignedNote;
 use crate::checkpoint::tree::Frontier;
 use crate::checkpoint::{EVERY_S, Leaf, origin};
 use crate::clock::Timestamp;
-use crate::id::TenantId;
-
-/// Type of the record that says why a chain is no longer there.
-pub const RETENTION_EXPIRED: &str = "retention.expired";
+use crate::id::{CallId, TenantId};
 
 /// A checkpoint as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,7 +203,7 @@ impl Log {
     pub(super) fn verify_presence(
         &self,
         present: &BTreeSet<ChainId>,
-        expired: &BTreeSet<String>,
+        expired: &BTreeMap<CallId, Expired>,
         wanted: Option<&ChainId>,
         report: &mut Report,
     ) {
@@ -215,24 +212,26 @@ impl Log {
             if !asked || present.contains(chain) {
                 continue;
             }
-            let call = chain.call();
-            if call.is_some_and(|call| expired.contains(call.as_str())) {
-                continue;
-            }
+            let told = chain.call().and_then(|call| expired.get(&call));
             let last = leaves.last_key_value().map(|(seq, _)| *seq);
-            let text = "the chain was deleted: a checkpoint has it, the store does not";
+            let text = match told {
+                Some(told) if leaves.iter().all(|(seq, hashes)| told.tells_of(chain, *seq, hashes)) => {
+                    continue;
+                }
+                Some(_) => {
+                    "the chain was deleted, and not as retention.expired tells: a checkpoint has another end"
+                }
+                None => "the chain was deleted: a checkpoint has it, the store does not",
+            };
             report.add(Class::Tamper, chain.as_str(), last, text.to_owned());
         }
     }
 }
 
 /// Calls whose chains the tenant's own chain says were deleted when their time was up.
-pub(super) fn expired(tenant_chain: &StoredChain) -> BTreeSet<String> {
+pub(super) fn expired(tenant_chain: &StoredChain) -> impl Iterator<Item = (CallId, Expired)> {
     let records = tenant_chain.records.iter().filter_map(|stored| AuditRecord::parse(&stored.canonical));
-    records
-        .filter(|record| record.entry.kind == RETENTION_EXPIRED)
-        .filter_map(|record| record.entry.body.get("object").and_then(Value::as_str).map(str::to_owned))
-        .collect()
+    records.filter_map(|record| Expired::read(&record)).map(|expired| (expired.call.clone(), expired))
 }
 
 fn inconsistent(size: u64, last: Option<(u64, Hash)>) -> String {

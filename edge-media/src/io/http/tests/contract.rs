@@ -21,6 +21,7 @@ const HAND_BACK: &str = "/v1/transfers/{id}/hand-back";
 const PAYLOAD: &str = "/v1/transfers/{id}/payload";
 const TRANSCRIPT: &str = "/v1/transcripts/{id}";
 
+const TRUNK: &str = "/v1/trunks/{name}";
 const DISPOSITIONS: &str = "/v1/dispositions";
 const SAID: &str = r#"{"transfer_id":"xfer_1","code":"done","resolved":true,"case_id":null,"acw_s":40}"#;
 const SAID_OF_NONE: &str = r#"{"transfer_id":"xfer_none","code":"done","resolved":true}"#;
@@ -86,6 +87,11 @@ const CASES: &[Case] = &[
     ("get", TRANSCRIPT, 200, "/v1/transcripts/xfer_1", LEAD, ""),
     ("get", TRANSCRIPT, 403, "/v1/transcripts/xfer_1", WALL, ""),
     ("get", TRANSCRIPT, 404, "/v1/transcripts/xfer_none", LEAD, ""),
+    ("get", "/v1/trunks", 200, "/v1/trunks", WALL, ""),
+    ("get", "/v1/trunks", 403, "/v1/trunks", ANA, ""),
+    ("get", TRUNK, 200, "/v1/trunks/carrier", WALL, ""),
+    ("get", TRUNK, 403, "/v1/trunks/carrier", ANA, ""),
+    ("get", TRUNK, 404, "/v1/trunks/none", WALL, ""),
     ("post", DISPOSITIONS, 202, DISPOSITIONS, CRM, SAID),
     ("post", DISPOSITIONS, 404, DISPOSITIONS, CRM, SAID_OF_NONE),
     ("post", DISPOSITIONS, 409, DISPOSITIONS, CRM, SAID_ELSE),

@@ -1,0 +1,65 @@
+//! Legs under SRTP among legs in the clear.
+
+use super::*;
+use crate::media::srtp::{Srtp, TAG_LEN_MAX};
+use crate::sip::{KEY_LEN, MasterKey, SALT_LEN, SrtpKeys, Suite};
+
+#[test]
+fn sealed_legs_are_opened_and_sealed_and_a_stranger_without_the_key_changes_nothing() {
+    let mut world = World::new();
+    let key = |byte| MasterKey { key: [byte; KEY_LEN], salt: [byte; SALT_LEN] };
+    let keys = SrtpKeys { suite: Suite::Sha1Tag80, ours: key(1), theirs: key(2) };
+    let from = world.phones[&CALLER].from;
+    let agree = |world: &mut World, srtp| {
+        let remote = RemoteMedia {
+            rtp: from,
+            codec: Codec::Pcma,
+            telephone_event: Some(101),
+            direction: Direction::SendRecv,
+            srtp,
+        };
+        world.command(MediaCommand::Remote { call: call(), leg: CALLER, remote });
+    };
+    agree(&mut world, Some(keys));
+    world.plan(&[(CALLER, Source::Leg(HUMAN)), (HUMAN, Source::Leg(CALLER))], &[]);
+    let mut caller = Srtp::new(keys.suite, &keys.theirs);
+    world.ear.keys.insert(world.phones[&CALLER].port, Srtp::new(keys.suite, &keys.ours));
+    world.phones.get_mut(&CALLER).unwrap().talks = false;
+    let seal = |caller: &mut Srtp, sequence: u16| {
+        let payload: Vec<u8> =
+            tone::sine(CALLER_HZ, 8_000, 160).iter().map(|s| codec::encode(Codec::Pcma, *s)).collect();
+        let mut buffer = vec![0; 12 + 160 + TAG_LEN_MAX];
+        let packet = RtpPacket {
+            marker: false,
+            payload_type: 8,
+            sequence,
+            timestamp: u32::from(sequence) * 160,
+            ssrc: 77,
+            payload: &payload,
+        };
+        let len = packet.write(&mut buffer).unwrap().len();
+        caller.seal(&mut buffer, len).unwrap().to_vec()
+    };
+    let port = world.phones[&CALLER].port;
+    for sequence in 0..100 {
+        let sealed = seal(&mut caller, sequence);
+        let (mut forged, mut twice) = (sealed.clone(), sealed.clone());
+        forged[20] ^= 1;
+        for bytes in [&mut forged, &mut sealed.clone(), &mut twice] {
+            world.engine.packet(world.now, port, from, bytes, &mut world.ear);
+        }
+        if sequence == 50 {
+            // A hold and its end agree on the same keys again, and nothing begins anew.
+            agree(&mut world, Some(keys));
+        }
+        world.tick();
+    }
+    let counters = world.engine.counters();
+    assert_eq!((counters.forged, counters.foreign, counters.malformed), (100, 100, 0));
+    let heard = world.ear.packets[&world.phones[&HUMAN].port].len();
+    assert!((95..=105).contains(&heard), "each packet went on once: {heard}");
+    // The ear refuses what is not sealed, sealed twice under one count, or by another key.
+    let sent: Vec<Vec<i16>> = world.sent(CALLER).iter().skip(10).map(|sent| sent.samples.clone()).collect();
+    assert!(sent.len() > 80, "{}", sent.len());
+    assert_eq!(World::tones(&sent), [HUMAN_HZ]);
+}
