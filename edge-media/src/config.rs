@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use handoff::call::{Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor, Target};
-use handoff::event::WebhookKind;
+use handoff::event::{Mode, WebhookKind};
 use handoff::id::{DestinationId, EdgeId, HumanAgentId, QueueId, TenantId};
 use handoff::pii::Pii;
 use ipnet::IpNet;
@@ -276,6 +276,8 @@ pub struct Queue {
     pub on_agent_lost: Survivor,
     /// Seconds to announce until there is a history to measure.
     pub wait_default_s: u32,
+    /// What its people are told before they are connected.
+    pub mode: Mode,
 }
 
 impl Agent {
@@ -306,6 +308,7 @@ impl Queue {
             on_agent_bye: self.on_agent_bye,
             on_agent_lost: self.on_agent_lost,
             wait_default_s: self.wait_default_s,
+            mode: self.mode,
         }
     }
 }

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 
 use handoff::audit::feed;
 use handoff::audit::verify::checkpoints::TrailPolicy;
-use handoff::audit::verify::{NO_CHECKPOINTS, Report, Source, StoredChain, StoredRecord, Verifier, verify};
+use handoff::audit::verify::{
+    Class, Finding, NO_CHECKPOINTS, Report, Source, StoredChain, StoredRecord, Verifier, verify,
+};
 use handoff::audit::{Actor, AuditRecord, ChainId, record_hash};
+use handoff::checkpoint::keyring::Keyring;
+use handoff::checkpoint::proof::Proof;
 use handoff::clock::Timestamp;
 use handoff::id::{CallId, PayloadId, TenantId, TransferId};
 use handoff::payload::Payload;
@@ -433,18 +437,59 @@ pub fn verify_store(dir: &Path, chain: Option<&str>) -> Report {
 }
 
 /// Verifies an exported bundle: one envelope per line.
-pub fn verify_bundle(path: &Path) -> Report {
+pub fn verify_bundle(path: &Path, vouched: Option<&Vouched>) -> Report {
     let too_large = fs::metadata(path).is_ok_and(|meta| meta.len() > BUNDLE_LEN_MAX);
     if too_large {
         return Report::unreadable("the bundle is larger than any chain");
     }
     match fs::read(path) {
-        Ok(bytes) => verify_lines(&bytes),
+        Ok(bytes) => verify_lines(&bytes, vouched),
         Err(error) => Report::unreadable(&error.to_string()),
     }
 }
 
-fn verify_lines(bytes: &[u8]) -> Report {
+/// What vouches for a bundle away from any log: a proof, and the keys that it is held to.
+#[derive(Clone, Debug)]
+pub struct Vouched {
+    proof: Proof,
+    keyring: Keyring,
+}
+
+impl Vouched {
+    /// Reads both files. The error says which of them cannot be read, and why.
+    pub fn read(proof: &Path, keyring: &Path) -> Result<Self, String> {
+        let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+        let named = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let ring = String::from_utf8_lossy(&read(keyring)?).into_owned();
+        Ok(Self {
+            proof: Proof::parse(&read(proof)?).map_err(|error| named(proof, &error))?,
+            keyring: Keyring::parse(&ring).map_err(|error| named(keyring, &error))?,
+        })
+    }
+
+    /// Whether the chain holds the record that was signed, and the signature is good.
+    fn judge(&self, chain: &StoredChain, report: &mut Report) {
+        let leaf = &self.proof.leaf;
+        let mut tamper = |text: String| {
+            let chain = chain.chain.to_string();
+            report.findings.push(Finding { class: Class::Tamper, chain, seq: Some(leaf.seq), text });
+        };
+        if let Err(fault) = self.proof.verify(&chain.tenant, &self.keyring) {
+            return tamper(fault.to_string());
+        }
+        let signed = chain.records.iter().find(|stored| stored.seq == leaf.seq);
+        match signed.map(|stored| record_hash(&stored.canonical)) {
+            _ if leaf.chain != chain.chain => tamper(format!("the proof is of {}", leaf.chain)),
+            None => tamper("the chain is shorter than its proof".to_owned()),
+            Some(hash) if hash != leaf.hash => {
+                tamper("the chain was rewritten: its proof has another hash of this record".to_owned());
+            }
+            Some(_) => report.notes.push(format!("a signed tree holds the chain up to record {}", leaf.seq)),
+        }
+    }
+}
+
+fn verify_lines(bytes: &[u8], vouched: Option<&Vouched>) -> Report {
     let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let Some(named) = lines.iter().find_map(|line| AuditRecord::parse(line)) else {
         return Report::unreadable("the file holds no audit record");
@@ -465,5 +510,10 @@ fn verify_lines(bytes: &[u8]) -> Report {
         head: None,
         erased: false,
     };
-    verify(&chain, None, Source::Bundle, wall_clock())
+    let mut report = verify(&chain, None, Source::Bundle, wall_clock());
+    if let Some(vouched) = vouched {
+        report.notes.retain(|note| note != NO_CHECKPOINTS);
+        vouched.judge(&chain, &mut report);
+    }
+    report
 }

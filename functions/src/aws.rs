@@ -2,10 +2,12 @@
 //! S3, KMS, Secrets Manager and Systems Manager. Only the files of this folder name `aws_sdk_*`. An adapter
 //! decides nothing: conditions and outcomes are `handoff`'s, retries are the queue's.
 
+pub mod archive;
 pub mod checkpoints;
 pub mod commands;
 pub mod deliveries;
 pub mod erase;
+pub mod expire;
 pub mod forward;
 pub mod lambda;
 pub mod ledger;

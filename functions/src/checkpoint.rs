@@ -50,7 +50,7 @@ where
         made.checkpoints += 1;
         made.leaves += leaves.len() as u64;
         let full = leaves.len() == LEAVES_MAX;
-        heads.mark_signed(tenant, leaves).await?;
+        heads.mark_signed(tenant, leaves, made.size).await?;
         if !full {
             break;
         }

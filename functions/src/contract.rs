@@ -366,7 +366,9 @@ pub mod cloud {
     use std::io::Write as _;
     use std::process::ExitCode;
 
+    use handoff::audit::retention::RetentionClass;
     use handoff::audit::verify::Report;
+    use handoff::clock::Timestamp;
     use handoff::id::CallId;
 
     use super::BackEnd;
@@ -384,9 +386,22 @@ pub mod cloud {
         }
     }
 
+    async fn stack() -> Cloud {
+        Cloud::connect(Names::from_environment(|name| std::env::var(name).ok())).await
+    }
+
+    /// One pass over the calls that are past six years at the time `at`, and what it came to.
+    pub async fn expire(at: &str) -> ExitCode {
+        let classes: Vec<_> = RetentionClass::named("hipaa").into_iter().collect();
+        let Ok(at) = Timestamp::parse(at) else { return ExitCode::from(2) };
+        let swept = stack().await.expire(&classes, false, at).await;
+        let _ = writeln!(std::io::stdout().lock(), "{swept:?}");
+        ExitCode::from(u8::from(swept.is_err()))
+    }
+
     /// Asks every question.
     pub async fn ask() -> ExitCode {
-        let cloud = Cloud::connect(Names::from_environment(|name| std::env::var(name).ok())).await;
+        let cloud = stack().await;
         let mut failures = 0_u8;
         let mut say = |name: &str, answered: bool| {
             failures += u8::from(!answered);

@@ -20,6 +20,9 @@ pub const MESSAGE_ID_LEN_MAX: usize = 128;
 /// Longest work after a call: a working day. More is a mistake in the unit.
 pub const ACW_MAX_S: u64 = 8 * 3_600;
 
+/// Most fields that a caller was asked for again: as many as a card shows.
+const ASKED_AGAIN_MAX: usize = 32;
+
 /// A member that is wrong, and how. Values are never repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{member}` {fault}")]
@@ -38,10 +41,11 @@ pub struct Disposition {
     resolved: bool,
     case_id: Option<String>,
     acw_s: Option<u64>,
+    asked_again: Option<Vec<String>>,
 }
 
 /// The members that a disposition may have.
-pub const MEMBERS: [&str; 5] = ["transfer_id", "code", "resolved", "case_id", "acw_s"];
+pub const MEMBERS: [&str; 6] = ["transfer_id", "code", "resolved", "case_id", "acw_s", "asked_again"];
 
 impl Disposition {
     /// Reads the members of a disposition; those that are none were refused before.
@@ -54,6 +58,13 @@ impl Disposition {
         let given = |member| members.get(member).filter(|value| !value.is_null());
         let case_id = given("case_id").map(|value| value.as_str().filter(|id| is_name(id)));
         let acw_s = given("acw_s").map(|value| value.as_u64().filter(|seconds| *seconds <= ACW_MAX_S));
+        let asked_again = given("asked_again").map(|value| {
+            let fields = value.as_array().filter(|fields| fields.len() <= ASKED_AGAIN_MAX)?;
+            fields
+                .iter()
+                .map(|field| field.as_str().filter(|name| is_name(name)).map(str::to_owned))
+                .collect()
+        });
         Ok(Self {
             transfer: transfer.ok_or_else(|| bad("transfer_id", "is no id of a transfer"))?,
             code: code.ok_or_else(|| bad("code", NO_NAME))?.to_owned(),
@@ -64,6 +75,11 @@ impl Disposition {
                 .map(str::to_owned),
             acw_s: acw_s
                 .map(|seconds| seconds.ok_or_else(|| bad("acw_s", "is no number of seconds up to 28800")))
+                .transpose()?,
+            asked_again: asked_again
+                .map(|fields: Option<_>| {
+                    fields.ok_or_else(|| bad("asked_again", "is no list of up to 32 names of fields"))
+                })
                 .transpose()?,
         })
     }
@@ -78,6 +94,7 @@ impl Disposition {
         if let Some(members) = body.as_object_mut() {
             members.extend(self.case_id.iter().map(|id| ("case_id".to_owned(), json!(id))));
             members.extend(self.acw_s.iter().map(|seconds| ("acw_s".to_owned(), json!(seconds))));
+            members.extend(self.asked_again.iter().map(|fields| ("asked_again".to_owned(), json!(fields))));
         }
         body
     }
@@ -159,8 +176,7 @@ mod tests {
     use crate::testing::{Bench, call};
     use crate::write_audit;
 
-    const SAID: &str =
-        r#"{"transfer_id":"xfer_1","code":"refund.done","resolved":true,"case_id":"C-77","acw_s":40}"#;
+    const SAID: &str = r#"{"transfer_id":"xfer_1","code":"refund.done","resolved":true,"case_id":"C-77","acw_s":40,"asked_again":["date_of_birth"]}"#;
 
     fn parsed(text: &str) -> Result<Disposition, BadDisposition> {
         let Ok(Value::Object(members)) = serde_json::from_str(text) else { panic!("an object") };
@@ -206,6 +222,18 @@ mod tests {
         let expected: Value = serde_json::from_str(SAID).unwrap();
         assert_eq!((shown[0].kind.as_str(), &shown[0].body), ("disposition.received", &expected));
         assert_eq!(shown[0].actor.id, "crm");
+    }
+
+    #[test]
+    fn what_was_asked_again_is_a_short_list_of_names() {
+        let with = |value: &str| SAID.replace(r#"["date_of_birth"]"#, value);
+        for good in ["[]", "null", r#"["a","b"]"#] {
+            assert!(parsed(&with(good)).is_ok(), "{good}");
+        }
+        let many = format!("[{}]", vec![r#""a""#; 33].join(","));
+        for bad in ["true", r#""date_of_birth""#, "[1]", r#"["when was she born?"]"#, &many] {
+            assert_eq!(parsed(&with(bad)).unwrap_err().member, "asked_again", "{bad}");
+        }
     }
 
     #[tokio::test]

@@ -112,6 +112,9 @@ struct Head {
     tenant: Text,
     chain: Text,
     state: Text,
+    /// Its call is on its way out: what is left of it is no measure of anything.
+    expiring_at: Option<Text>,
+    ttl: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -126,7 +129,8 @@ impl HeadsEvent {
         self.records.iter().filter_map(|record| {
             let head = record.dynamodb.new_image.as_ref()?;
             let chain = ChainId::parse(&head.chain.text).ok()?;
-            let changes = chain.is_side() || head.state.text == "closed";
+            let stays = head.expiring_at.is_none() && head.ttl.is_none();
+            let changes = stays && (chain.is_side() || head.state.text == "closed");
             let tenant = TenantId::parse(&head.tenant.text).ok()?;
             changes.then_some((record.dynamodb.sequence_number.as_str(), tenant, chain.call()?))
         })
@@ -165,12 +169,19 @@ mod tests {
             json!({"dynamodb": {"SequenceNumber": number, "NewImage": {
                 "tenant": {"S": "t_acme"}, "chain": {"S": chain}, "state": {"S": state}, "seq": {"N": "5"}}}})
         };
+        let leaving = |number: &str, mark: &str, value: Value| {
+            let mut event = change(number, "call_0004", "closed");
+            event["dynamodb"]["NewImage"][mark] = value;
+            event
+        };
         let event: HeadsEvent = serde_json::from_value(json!({"Records": [
             change("1", "call_0001", "open"),
             change("2", "call_0002", "closed"),
             change("3", "call_0003#late", "open"),
             change("4", "#tenant", "open"),
             {"dynamodb": {"SequenceNumber": "5"}},
+            leaving("6", "expiring_at", json!({"S": "2033-01-01T00:00:00.000Z"})),
+            leaving("7", "ttl", json!({"N": "1990000000"})),
         ]}))
         .unwrap();
         let measured: Vec<_> = event.measured().map(|(number, _, call)| (number, call.to_string())).collect();

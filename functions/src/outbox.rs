@@ -388,7 +388,12 @@ mod tests {
             policy_version: "1".to_owned(),
             origin: Origin::EdgeFallback,
         };
-        Fact::TransferDecided { decision, queue: QueueId::parse("nurses").unwrap(), disclosed: true }
+        Fact::TransferDecided {
+            decision,
+            queue: QueueId::parse("nurses").unwrap(),
+            disclosed: true,
+            mode: handoff::event::Mode::Warm,
+        }
     }
 
     #[test]

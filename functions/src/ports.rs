@@ -269,12 +269,13 @@ pub trait ReadHeads {
         max: usize,
     ) -> impl Future<Output = Result<Vec<Leaf>, PortError>> + Send;
 
-    /// A checkpoint holds these. Where that is forgotten they come again, which costs leaves
-    /// and harms nothing.
+    /// The checkpoint of `size` leaves holds these. Where that is forgotten they come again,
+    /// which costs leaves and harms nothing.
     fn mark_signed(
         &self,
         tenant: &TenantId,
         leaves: Vec<Leaf>,
+        size: u64,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 

@@ -1,11 +1,13 @@
 //! Checkpoints: what makes a rewrite or a loss of whole chains visible. The ends of chains
 //! are leaves of one append-only Merkle tree per tenant ([`tree`], RFC 9162); a signed note
 //! ([`note`], C2SP tlog-checkpoint) vouches for the tree at one size and is kept where the
-//! ledger's writers cannot reach. [`keyring`] says whose signature counts, and when.
+//! ledger's writers cannot reach. [`keyring`] says whose signature counts, and when. A
+//! [`proof`] carries one chain's leaf away from the log, with all that vouches for it.
 //! Nothing here stores, signs or reads a clock: the shell brings notes, leaves and the time.
 
 pub mod keyring;
 pub mod note;
+pub mod proof;
 pub mod tree;
 
 use serde::{Deserialize, Serialize};

@@ -33,6 +33,33 @@ pub enum Role {
     HumanAgent,
 }
 
+/// How much a person is told before the caller is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Briefed in private, with the facts on screen.
+    #[default]
+    Warm,
+    /// Nothing: somebody says yes, and the caller is there. The records are the same, so that
+    /// the two can be compared.
+    Cold,
+}
+
+impl Mode {
+    /// The name used in records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+        }
+    }
+
+    /// It is the usual one, which records leave out.
+    pub const fn is_warm(&self) -> bool {
+        matches!(self, Self::Warm)
+    }
+}
+
 /// How a human agent said yes or no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -222,6 +249,9 @@ pub enum Fact {
         queue: QueueId,
         /// The disclosure was heard whole before this.
         disclosed: bool,
+        /// What the people of the queue are told; left out where it is the usual.
+        #[serde(default, skip_serializing_if = "Mode::is_warm")]
+        mode: Mode,
     },
     /// The transition message ended.
     #[serde(rename = "transition.played")]

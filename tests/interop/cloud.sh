@@ -88,7 +88,7 @@ sed 's/BuildMethod: rust-cargolambda/BuildMethod: makefile/; /BuildProperties:/d
   infra/template.yaml >"$WORK/template.yaml"
 deploy() {
   sam deploy --template-file "$WORK/build/template.yaml" --config-file "$ROOT/samconfig.toml" --config-env local \
-    --parameter-overrides "Stage=local Arch=$arch CloseAfterSeconds=5 DeployEdge=true"
+    --parameter-overrides "Stage=local Arch=$arch CloseAfterSeconds=5 DeployEdge=true RetentionClasses=tsr,hipaa"
 }
 nothing_to_do() { deploy >"$WORK/second" 2>&1 && grep -q "No changes to deploy" "$WORK/second"; }
 

@@ -14,11 +14,11 @@ VISIBILITY_FACTOR = 6
 
 
 def statements(resource):
-    for policy in resource["Properties"].get("Policies", []):
-        yield from policy["PolicyDocument"]["Statement"]
+    given = [policy["PolicyDocument"] for policy in resource["Properties"].get("Policies", [])]
     document = resource["Properties"].get("PolicyDocument")
-    if document:
-        yield from document["Statement"]
+    for each in given + ([document] if document else []):
+        # A statement that depends on a condition is judged as if it held.
+        yield from (said["Fn::If"][1] if "Fn::If" in said else said for said in each["Statement"])
 
 
 def arn_of(resource):
@@ -151,6 +151,10 @@ def faults(template):
                     continue
                 if re.fullmatch("Edge[0-9]Role", name) and is_own(name, text, statement):
                     continue
+                if name in ("WriteAuditArchiveRole", "WriteAuditExpireRole", "WriteAuditEraseRole") and text == "${ArchiveBucket.Arn}/*":
+                    continue
+                if name == "WriteAuditArchiveRole" and text.endswith(":s3:::${Bucket}/*") and statement["Action"] == ["s3:GetObject"]:
+                    continue
                 if "*" in text and not text.endswith(("/config/*", "/t/*", "-commands-*", "secret:${AWS::StackName}/*")):
                     yield f"{where}: the resource {text} is too wide"
 
@@ -205,12 +209,20 @@ def faults(template):
         given = list(statements(resources[name]))
         denied = {action for each in given if each["Effect"] == "Deny" for action in each["Action"]
                   if "AuditTable" in map(arn_of, each["Resource"])}
+        marks = [each for each in given if each["Effect"] == "Allow" and "dynamodb:UpdateItem" in each["Action"]
+                 and "AuditTable" in map(arn_of, each["Resource"])]
+        for each in marks:
+            named = each.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:Attributes")
+            if name != "WriteAuditExpireRole" or not named or set(named) != {"PK", "SK", "ttl"}:
+                yield f"{name}: could change more of a record than when it may go"
         for action in ("dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"):
-            if action not in denied:
+            if action not in denied and not (marks and action == "dynamodb:UpdateItem"):
                 yield f"{name}: {action} on the records is not denied"
+        if any("s3:BypassGovernanceRetention" in each["Action"] for each in given):
+            yield f"{name}: could pass a lock"
         allowed = {(action, arn_of(resource)) for each in given if each["Effect"] == "Allow"
                    for action in each["Action"] for resource in each["Resource"]}
-        if name != "WriteAuditEraseRole" and any("AuditKeysTable" in resource for _, resource in allowed):
+        if name not in ("WriteAuditEraseRole", "WriteAuditExpireRole") and any("AuditKeysTable" in resource for _, resource in allowed):
             yield f"{name}: whoever appends could erase"
         if name not in ("WriteAuditAppendRole", "WriteAuditCloseRole"):
             if ("dynamodb:PutItem", "AuditTable") in allowed:
@@ -220,6 +232,8 @@ def faults(template):
                     named = each.get("Condition", {}).get("ForAllValues:StringEquals", {}).get("dynamodb:Attributes")
                     if not named or {"seq", "hash", "state"} & set(named):
                         yield f"{name}: could move the end of a chain"
+                    if "hold" in (named or []) and name != "WriteAuditEraseRole":
+                        yield f"{name}: could lift a legal hold"
 
     yield from edge_faults(resources, kinds, template["Parameters"])
 
@@ -242,6 +256,12 @@ def faults(template):
     rule = locked.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention", {})
     if not locked.get("ObjectLockEnabled") or "COMPLIANCE" not in str(rule.get("Mode")):
         yield "CheckpointsBucket: a checkpoint could be replaced"
+
+    if not resources["ArchiveBucket"]["Properties"].get("ObjectLockEnabled"):
+        yield "ArchiveBucket: an archived call could be replaced"
+    for table in ("AuditTable", "AuditHeadTable"):
+        if not resources[table]["Properties"].get("TimeToLiveSpecification", {}).get("Enabled"):
+            yield f"{table}: keeps what its time has come for"
 
     for name in sorted(roles - {"EdgePolicy"}):
         writes = [each for each in statements(resources[name])
@@ -288,6 +308,15 @@ def plants(template):
         Action=["dynamodb:PutItem"], Resource=[{"Fn::GetAtt": ["AuditTable", "Arn"]}]))
     yield planted("could move the end", lambda r: next(
         each for each in first(r["WriteAuditCheckpointRole"]) if each["Sid"] == "Unmark").pop("Condition"))
+    yield planted("more of a record", lambda r: next(
+        each for each in first(r["WriteAuditExpireRole"]) if each["Sid"] == "Marks").pop("Condition"))
+    yield planted("could lift", lambda r: next(
+        each for each in first(r["WriteAuditExpireRole"]) if each["Sid"] == "Ends")["Condition"]["ForAllValues:StringEquals"][
+            "dynamodb:Attributes"].append("hold"))
+    yield planted("pass a lock", lambda r: first(r["WriteAuditExpireRole"])[1].update(
+        Action=["s3:BypassGovernanceRetention"], Resource=[{"Fn::GetAtt": ["ArchiveBucket", "Arn"]}]))
+    yield planted("archived call could be replaced", lambda r: r["ArchiveBucket"]["Properties"].pop("ObjectLockEnabled"))
+    yield planted("its time has come", lambda r: r["AuditTable"]["Properties"].pop("TimeToLiveSpecification"))
     yield planted("could sign", lambda r: first(r["WriteAuditAppendRole"])[1].update(
         Action=["kms:Sign"], Resource=[{"Fn::GetAtt": ["SigningKey", "Arn"]}]))
     yield planted("could be replaced", lambda r: r["CheckpointsBucket"]["Properties"].pop("ObjectLockConfiguration"))

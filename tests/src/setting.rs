@@ -7,6 +7,7 @@ use std::time::Duration;
 use edge_media::edge::EdgeConfig;
 use edge_media::edge::directory::Members;
 use handoff::call::{CallRules, Fallback, OnVoiceAgentBye, QueueRules, Survivor};
+use handoff::event::Mode;
 use handoff::id::QueueId;
 
 use crate::phone::Habit;
@@ -60,6 +61,8 @@ pub struct Setting {
     pub hold_by_reinvite: bool,
     /// The voice agent goes on hearing a waiting caller.
     pub cancel_while_waiting: bool,
+    /// What people are told before they are connected.
+    pub mode: Mode,
     /// Every leg is recorded.
     pub recording: bool,
     /// A person hangs up after the bridge.
@@ -81,6 +84,7 @@ impl Setting {
             attempts_max: 3,
             hold_by_reinvite: true,
             cancel_while_waiting: false,
+            mode: Mode::Warm,
             recording: false,
             on_agent_bye: Survivor::End,
             on_agent_lost: Survivor::Reoffer,
@@ -97,6 +101,7 @@ impl Setting {
         for queue in &mut rules.queues {
             queue.fallback.clone_from(&self.fallback);
             queue.attempts_max = self.attempts_max;
+            queue.mode = self.mode;
             queue.on_agent_bye = self.on_agent_bye;
             queue.on_agent_lost = self.on_agent_lost;
         }

@@ -22,7 +22,7 @@ use handoff::call::outcome::LegCause;
 use handoff::call::{CallRules, DesktopPush, Fallback, OnVoiceAgentBye, PayloadAck, QueueRules, Survivor};
 use handoff::clock::{Moment, Now, Timestamp};
 use handoff::command::{Command, CommandBody};
-use handoff::event::{CallEvent, Fact, StoredRecording};
+use handoff::event::{CallEvent, Fact, Mode, StoredRecording};
 use handoff::id::{CallId, DecisionId, EdgeId, HumanAgentId, LegId, QueueId, TenantId};
 use handoff::pii::Pii;
 use handoff::policy::{Decision, Origin, Policy};
@@ -687,6 +687,7 @@ pub fn edge_config(agents: &[String], recording: bool) -> EdgeConfig {
             fallback: vec![Fallback::VoiceAgent],
             on_agent_bye: Survivor::End,
             on_agent_lost: Survivor::Reoffer,
+            mode: Mode::Warm,
             wait_default_s: 30,
         }],
         lang: "en".to_owned(),

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use handoff::call::DesktopPush;
+use handoff::event::Mode;
 use handoff::payload::Payload;
 use tests::phone::Habit;
+use tests::setting::{Setting, Someone};
 use tests::world::{Cloud, World};
 
 const ANSWERS: Habit = Habit::Answers(Duration::from_millis(500));
@@ -39,9 +41,13 @@ fn asked_again(card: &Payload) -> BTreeSet<String> {
     questions(card).intersection(&told).cloned().collect()
 }
 
-/// The card that the person who accepted had before them, frozen at the accept.
-fn card(habits: &[Habit], cloud: Cloud) -> Payload {
-    let mut world = World::new(habits, cloud);
+/// How long one question and its answer take on a phone line: a line of each at the usual 150
+/// words a minute, and a breath between them.
+const EXCHANGE: Duration = Duration::from_secs(7);
+
+/// A world in which the caller has told everything and asked for a person.
+fn told(setting: &Setting) -> World {
+    let mut world = World::of(setting);
     world.call_and_disclose();
     for (number, (name, value)) in TOLD.iter().enumerate() {
         world.signal(&format!(
@@ -49,11 +55,23 @@ fn card(habits: &[Habit], cloud: Cloud) -> Payload {
         ));
     }
     world.signal(ASKED);
-    world.until("whisper.ended", Duration::from_secs(60));
+    world
+}
+
+/// Everybody who is on the phone says yes; the bridge follows.
+fn accept(world: &mut World) {
     for human in &mut world.humans {
         human.press('1');
     }
     world.until("bridge.completed", Duration::from_secs(30));
+}
+
+/// The card that the person who accepted had before them, frozen at the accept.
+fn card(habits: &[Habit], cloud: Cloud) -> Payload {
+    let people: Vec<Someone> = habits.iter().map(|habit| Someone::new(*habit)).collect();
+    let mut world = told(&Setting { cloud, ..Setting::new(&people) });
+    world.until("whisper.ended", Duration::from_secs(60));
+    accept(&mut world);
     let frozen = world.pushes.iter().rev().find_map(|(_, _, push)| {
         let DesktopPush::Accepted { revision, .. } = push else { return None };
         Some(*revision)
@@ -87,4 +105,27 @@ fn the_scripted_person_asks_for_what_a_poor_card_leaves_out() {
     let asked: Vec<String> = questions(&poor).into_iter().collect();
     assert_eq!(asked, ["date_of_birth", "number", "patient_name"]);
     assert_eq!(asked_again(&poor).len(), 2, "the number was never told");
+}
+
+/// What a cold transfer costs: the same call, the same person, and no card. The first turn about
+/// the matter itself comes after all the questions; the time of one exchange is an assumption,
+/// the number of exchanges is not.
+#[test]
+fn after_a_cold_transfer_the_caller_says_everything_again() {
+    let setting = Setting { mode: Mode::Cold, ..Setting::new(&[Someone::new(ANSWERS)]) };
+    let mut world = told(&setting);
+    world.until("agent.answered", Duration::from_secs(60));
+    world.pass(Duration::from_secs(1));
+    accept(&mut world);
+    let briefed = |push: &DesktopPush| matches!(push, DesktopPush::Card { .. } | DesktopPush::Caption { .. });
+    assert!(!world.pushes.iter().any(|(_, _, push)| briefed(push)), "nothing was shown");
+    assert!(!world.kinds().iter().any(|kind| kind.starts_with("whisper.")), "nothing was whispered");
+    let warm = questions(&card(&[ANSWERS], Cloud::Decides(Duration::from_millis(40)))).len();
+    let cold = NEEDED.len();
+    println!(
+        "questions before the first turn about the matter: {warm} warm, {cold} cold; at {EXCHANGE:?} each {:?} and {:?}",
+        EXCHANGE * u32::try_from(warm).unwrap(),
+        EXCHANGE * u32::try_from(cold).unwrap(),
+    );
+    assert!(warm < cold);
 }

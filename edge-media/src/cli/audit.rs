@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use functions::audit_read::{Bundle, Chain, Reader, Shown, Witness, verify_bundle};
+use functions::audit_read::{Bundle, Chain, Reader, Shown, Vouched, Witness, verify_bundle};
 use functions::local::checkpointer::make_outside;
 use functions::sqlite::StoreError;
 use functions::sqlite::erase::{Deed, execute};
@@ -45,6 +45,9 @@ pub(super) enum What {
         /// Verifies an exported bundle instead of the store.
         #[arg(long, value_name = "FILE", conflicts_with = "call")]
         bundle: Option<PathBuf>,
+        /// The proof that was archived beside the bundle: with it, a rewritten one is found.
+        #[arg(long, value_name = "FILE", group = "signed", requires_all = ["bundle", "keyring"])]
+        proof: Option<PathBuf>,
         #[command(flatten)]
         witness: WitnessFiles,
     },
@@ -96,10 +99,10 @@ pub(super) enum What {
 #[derive(Debug, clap::Args)]
 pub(super) struct WitnessFiles {
     /// The folder of signed checkpoints: with it, rewritten and missing calls are found.
-    #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
+    #[arg(long, value_name = "DIR", group = "signed", conflicts_with = "bundle")]
     checkpoints: Option<PathBuf>,
-    /// The keyring to go by instead of the folder's own.
-    #[arg(long, value_name = "FILE", requires = "checkpoints")]
+    /// The keyring to go by: instead of the folder's own, or for a proof.
+    #[arg(long, value_name = "FILE", requires = "signed")]
     keyring: Option<PathBuf>,
     /// What is asked of the trail: `[checkpoints] required = true, every_s = 3600`.
     #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
@@ -146,8 +149,10 @@ pub(super) enum Hold {
 
 pub(super) fn run(data: &Path, as_json: bool, what: What) -> ExitCode {
     let done = match what {
-        What::Verify { bundle: Some(bundle), .. } => Ok(verdict(&verify_bundle(&bundle), as_json)),
-        What::Verify { call, bundle: None, witness } => match witness.read() {
+        What::Verify { bundle: Some(bundle), proof, witness, .. } => {
+            Ok(verdict(&bundled(&bundle, proof.zip(witness.keyring)), as_json))
+        }
+        What::Verify { call, bundle: None, witness, .. } => match witness.read() {
             Ok(witness) => Reader::open(data)
                 .and_then(|reader| reader.verify_with(call.as_deref(), &witness))
                 .map(|report| verdict(&report, as_json)),
@@ -295,6 +300,14 @@ fn show(records: Vec<Shown>, as_json: bool) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// The verdict on a bundle, held to a proof and a keyring where they are given.
+fn bundled(bundle: &Path, signed: Option<(PathBuf, PathBuf)>) -> Report {
+    match signed.map(|(proof, keyring)| Vouched::read(&proof, &keyring)).transpose() {
+        Ok(vouched) => verify_bundle(bundle, vouched.as_ref()),
+        Err(why) => Report::unreadable(&why),
+    }
 }
 
 fn export(bundle: &Bundle) -> ExitCode {

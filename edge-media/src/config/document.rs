@@ -136,6 +136,7 @@ pub(super) struct QueueTable {
     pub(super) on_agent_bye: Option<Spanned<String>>,
     pub(super) on_agent_lost: Option<Spanned<String>>,
     pub(super) wait_default_s: Option<Spanned<i64>>,
+    pub(super) mode: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -133,6 +133,16 @@ fn a_minimal_configuration_gets_the_documented_defaults() {
     assert_eq!(config.queues[0].on_agent_lost, Survivor::Reoffer);
     assert_eq!(config.queues[0].payload_ack, PayloadAck::Desktop);
     assert_eq!(config.queues[0].wait_default_s, 30);
+    assert_eq!(config.queues[0].rules().mode, Mode::Warm);
+}
+
+#[test]
+fn a_queue_is_warm_or_cold_and_nothing_between() {
+    let mode = |name: &str| {
+        with("label = \"Nurse line\"\n", &format!("label = \"Nurse line\"\nmode = \"{name}\"\n"))
+    };
+    assert_eq!(parse(&mode("cold")).unwrap().queues[0].rules().mode, Mode::Cold);
+    refused(&mode("tepid"), &["line 22: mode is \"tepid\": choose \"warm\" or \"cold\""]);
 }
 
 #[test]

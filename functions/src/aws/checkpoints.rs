@@ -26,6 +26,9 @@ const UNSIGNED_INDEX: &str = "unsigned";
 pub(crate) const UNSIGNED: &str = "unsigned";
 pub(crate) const UNSIGNED_SEQ: &str = "unsigned_seq";
 
+/// The size of the log whose note signed a head first: which of the bucket's objects to look at.
+pub(crate) const SIGNED_IN: &str = "signed_in";
+
 /// The row of the lease.
 const LEASE: &str = "LOCK#checkpoint";
 
@@ -234,7 +237,7 @@ impl ReadHeads for Cloud {
         Ok(leaves)
     }
 
-    async fn mark_signed(&self, tenant: &TenantId, leaves: Vec<Leaf>) -> Result<(), PortError> {
+    async fn mark_signed(&self, tenant: &TenantId, leaves: Vec<Leaf>, size: u64) -> Result<(), PortError> {
         for leaf in leaves {
             let taken = self
                 .dynamodb()
@@ -242,11 +245,13 @@ impl ReadHeads for Cloud {
                 .table_name(self.names.heads())
                 .key("PK", text(head_key(tenant, &leaf.chain)))
                 .key("SK", text("HEAD"))
-                .update_expression("REMOVE #mark, #seq")
+                .update_expression("SET #in = :size REMOVE #mark, #seq")
                 .condition_expression("#seq = :signed")
+                .expression_attribute_names("#in", SIGNED_IN)
                 .expression_attribute_names("#mark", UNSIGNED)
                 .expression_attribute_names("#seq", UNSIGNED_SEQ)
                 .expression_attribute_values(":signed", number(leaf.seq))
+                .expression_attribute_values(":size", number(size))
                 .send()
                 .await;
             match taken {
@@ -308,6 +313,7 @@ impl SignNote for Cloud {
     }
 }
 
-fn object_of(tenant: &TenantId, size: u64, what: &str) -> String {
+/// The name of one of a checkpoint's objects.
+pub(crate) fn object_of(tenant: &TenantId, size: u64, what: &str) -> String {
     format!("{tenant}/{}", name(size, what))
 }

@@ -72,6 +72,7 @@ impl Cloud {
         }
         if *deed != Deed::Erase {
             self.hold(request).await?;
+            self.hold_archive(tenant, call, *deed == Deed::PlaceHold).await?;
             let job = format!("hold:{}", asked.at.unix_millis());
             self.record(request, &job, &asked, Vec::new()).await?;
             return Ok(Vec::new());

@@ -37,6 +37,14 @@ const OPEN_INDEX: &str = "open";
 const RUNNING: &str = "running";
 const ENDED: &str = "ended";
 
+/// The index of chains that retention has something to do with, its partitions, and since when
+/// or from when on: closed chains and side chains that moved are archived, archived calls go
+/// when their time is up, and their archive goes last.
+pub(crate) const DUE_INDEX: &str = "due";
+pub(crate) const TO_ARCHIVE: &str = "archive";
+pub(crate) const TO_EXPIRE: &str = "expire";
+pub(crate) const TO_FORGET: &str = "forget";
+
 /// Parts of a day's index, so that no partition takes every write of a day.
 pub(crate) const DAY_SHARDS: u8 = 16;
 
@@ -226,6 +234,12 @@ impl Cloud {
                 .expression_attribute_values(":open", text(if ends { ENDED } else { RUNNING }))
                 .expression_attribute_values(":since", text(now.to_string()));
         }
+        if chain.call().is_some() && (closed || chain.is_side()) {
+            set.push("due_state = :archive, due_since = :due");
+            update = update
+                .expression_attribute_values(":archive", text(TO_ARCHIVE))
+                .expression_attribute_values(":due", text(now.to_string()));
+        }
         let mut expression = format!("SET {}", set.join(", "));
         if closed {
             expression.push_str(" REMOVE open_state, open_since");
@@ -253,7 +267,11 @@ impl Cloud {
         item.as_ref().map(head_in).transpose()
     }
 
-    async fn prior(&self, chain: &ChainId, entry: &AuditEntry) -> Result<Option<Prior>, PortError> {
+    pub(crate) async fn prior(
+        &self,
+        chain: &ChainId,
+        entry: &AuditEntry,
+    ) -> Result<Option<Prior>, PortError> {
         let key = idem_key(&entry.producer, entry.pseq);
         let item = self.item(&self.names.audit, &chain_key(&entry.tenant, chain), &key).await?;
         let Some(item) = item else { return Ok(None) };

@@ -100,18 +100,28 @@ impl TableReader {
         for tenant in witness.tenants().map_err(unreadable)? {
             by_tenant.entry(tenant.to_string()).or_default();
         }
-        let mut report = Report::default();
+        let (mut report, mut expired) = (Report::default(), false);
         if by_tenant.is_empty() && witness.checkpoints.is_none() {
             report.notes.push(NO_CHECKPOINTS.to_owned());
         }
         for (tenant, names) in &by_tenant {
             let names = names.iter().filter(|name| wanted.is_none_or(|wanted| wanted == name.as_str()));
-            if wanted.is_some() && names.clone().next().is_none() && witness.checkpoints.is_none() {
-                continue;
-            }
             let mut verifier = witness.verifier(tenant).map_err(unreadable)?;
+            let Ok(parsed) = TenantId::parse(tenant) else {
+                names.for_each(|name| verifier.damaged(name, "the tenant of a chain"));
+                report.absorb(verifier.finish(None));
+                continue;
+            };
+            match self.cloud.stored_chain(&parsed, ChainId::tenant()).await {
+                Ok(own) => verifier.know_expired(&own),
+                // Told where that chain itself is judged.
+                Err(PortError::Permanent(_)) => {}
+                Err(error) => return Err(error),
+            }
             for name in names {
-                match self.stored_call(tenant, name).await {
+                match self.stored_call(&parsed, name).await {
+                    // The table removes the rows of an expired call one by one, when it likes.
+                    Ok((main, side)) if verifier.is_expired(&main.chain) && !whole(&main, side.as_ref()) => {}
                     Ok((main, side)) => verifier.chain(&main, side.as_ref()),
                     // Rows that contradict each other were not written by this program.
                     Err(PortError::Permanent(why)) => {
@@ -121,13 +131,11 @@ impl TableReader {
                 }
             }
             let only = wanted.and_then(|wanted| ChainId::parse(wanted).ok());
-            if only.is_some() {
-                verifier.know_expired(&self.stored_chain(tenant, ChainId::tenant().as_str()).await?);
-            }
+            expired |= only.as_ref().is_some_and(|only| verifier.is_expired(only));
             report.absorb(verifier.finish(only.as_ref()));
         }
         let named = report.findings.iter().any(|finding| Some(main_name(&finding.chain)) == wanted);
-        if let (Some(chain), false, false) = (chain, known, named) {
+        if let (Some(chain), false) = (chain, known || named || expired) {
             return Ok(Report::unreadable(&format!("no chain {chain} in this table")));
         }
         Ok(report)
@@ -135,15 +143,15 @@ impl TableReader {
 
     async fn stored_call(
         &self,
-        tenant: &str,
+        tenant: &TenantId,
         name: &str,
     ) -> Result<(StoredChain, Option<StoredChain>), PortError> {
-        let main = self.stored_chain(tenant, name).await?;
-        let side = match main.chain.call() {
-            Some(_) => Some(self.stored_chain(tenant, main.chain.side().as_str()).await?),
-            None => None,
-        };
-        Ok((main, side.filter(|side| !side.records.is_empty() || side.head.is_some())))
+        let main = ChainId::parse(name).map_err(|_| damaged("the name of a chain"))?;
+        let (mut main, side) = self.cloud.stored_call(tenant, main).await?;
+        if let Some(call) = main.chain.call() {
+            main.erased = self.cloud.is_erased(tenant, &call).await?;
+        }
+        Ok((main, side))
     }
 
     /// Rows for a warehouse: those of one day, of every tenant, in no order.
@@ -239,18 +247,6 @@ impl TableReader {
         Ok(bundle)
     }
 
-    async fn stored_chain(&self, tenant: &str, chain: &str) -> Result<StoredChain, PortError> {
-        let name = ChainId::parse(chain).map_err(|_| damaged("the name of a chain"))?;
-        let records = self.records(tenant, &name).await?;
-        let tenant = TenantId::parse(tenant).map_err(|_| damaged("the tenant of a chain"))?;
-        let head = self.cloud.head_of(&tenant, &name).await?;
-        let erased = match name.call() {
-            Some(call) => self.cloud.is_erased(&tenant, &call).await?,
-            None => false,
-        };
-        Ok(StoredChain { tenant, chain: name, records, head, erased })
-    }
-
     async fn records(&self, tenant: &str, chain: &ChainId) -> Result<Vec<StoredRecord>, PortError> {
         let tenant = TenantId::parse(tenant).map_err(|_| damaged("the tenant of a chain"))?;
         self.cloud.stored_records(&tenant, chain).await
@@ -299,6 +295,31 @@ impl TableReader {
 }
 
 impl Cloud {
+    /// A call's chain and, where it has one, its side chain; or any other chain.
+    pub(crate) async fn stored_call(
+        &self,
+        tenant: &TenantId,
+        main: ChainId,
+    ) -> Result<(StoredChain, Option<StoredChain>), PortError> {
+        let side = match main.call() {
+            Some(_) => Some(self.stored_chain(tenant, main.side()).await?),
+            None => None,
+        };
+        let main = self.stored_chain(tenant, main).await?;
+        Ok((main, side.filter(|side| !side.records.is_empty() || side.head.is_some())))
+    }
+
+    /// A chain as it is stored; whether its texts can still be read is not asked.
+    pub(crate) async fn stored_chain(
+        &self,
+        tenant: &TenantId,
+        chain: ChainId,
+    ) -> Result<StoredChain, PortError> {
+        let records = self.stored_records(tenant, &chain).await?;
+        let head = self.head_of(tenant, &chain).await?;
+        Ok(StoredChain { tenant: tenant.clone(), chain, records, head, erased: false })
+    }
+
     /// A chain's records as they are stored.
     async fn stored_records(
         &self,
@@ -320,6 +341,17 @@ impl ReadRecords for Cloud {
         }
         Ok(records)
     }
+}
+
+/// Whether both chains are as long as their heads say.
+fn whole(main: &StoredChain, side: Option<&StoredChain>) -> bool {
+    let mut chains = std::iter::once(main).chain(side);
+    chains.all(|chain| {
+        let last = chain.records.last().map(|last| last.seq);
+        last.is_some()
+            && last == chain.head.map(|head| head.seq)
+            && last == u64::try_from(chain.records.len()).ok()
+    })
 }
 
 fn unreadable(error: std::io::Error) -> PortError {

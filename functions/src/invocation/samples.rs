@@ -166,7 +166,13 @@ fn the_changed_record_leads_to_an_alarm() {
 
 #[test]
 fn a_schedule_brings_no_record() {
-    for event in [sample!("write-audit-close"), sample!("write-audit-checkpoint")] {
+    let events = [
+        sample!("write-audit-close"),
+        sample!("write-audit-checkpoint"),
+        sample!("write-audit-archive"),
+        sample!("write-audit-expire"),
+    ];
+    for event in events {
         assert_eq!(event["source"], "aws.scheduler");
         assert!(batch_in(event).ok().unwrap().records.is_empty());
     }

@@ -13,7 +13,7 @@ use handoff::call::outcome::{FallbackTaken, Outcome};
 use handoff::clock::{Day, Timestamp};
 use handoff::command::CommandBody;
 use handoff::conversation::{Context, Snapshot, Stimulus, TransferStanding};
-use handoff::event::{CallEvent, Evaluable, Fact, Played};
+use handoff::event::{CallEvent, Evaluable, Fact, Mode, Played};
 use handoff::id::{CallId, DestinationId, EdgeId, QueueId, TenantId, TransferId};
 use handoff::metrics::row::Row as Measured;
 use handoff::pii::Pii;
@@ -168,7 +168,7 @@ impl Edge {
     async fn bridges_and_ends(&mut self, decision: Decision) {
         let queue = QueueId::parse("nurses").unwrap();
         let facts = [
-            Fact::TransferDecided { decision, queue, disclosed: true },
+            Fact::TransferDecided { decision, queue, disclosed: true, mode: Mode::Warm },
             Fact::BridgeCompleted { transfer_id: transfer(), degraded: None },
             Fact::TransferEnded {
                 transfer_id: transfer(),

@@ -66,7 +66,7 @@ impl ReadHeads for Store {
         Ok(self.read(|conn, _| unsigned(conn, tenant, max))?)
     }
 
-    async fn mark_signed(&self, tenant: &TenantId, leaves: Vec<Leaf>) -> Result<(), PortError> {
+    async fn mark_signed(&self, tenant: &TenantId, leaves: Vec<Leaf>, _size: u64) -> Result<(), PortError> {
         let tenant = tenant.clone();
         self.run(move |tx| mark(tx.conn, &tenant, &leaves)).committed().await?;
         Ok(())
@@ -108,7 +108,7 @@ impl ReadHeads for HeadsOutside {
         Ok(unsigned(&self.connection()?, tenant, max)?)
     }
 
-    async fn mark_signed(&self, tenant: &TenantId, leaves: Vec<Leaf>) -> Result<(), PortError> {
+    async fn mark_signed(&self, tenant: &TenantId, leaves: Vec<Leaf>, _size: u64) -> Result<(), PortError> {
         let connection = self.connection()?;
         let transaction = connection.unchecked_transaction().map_err(StoreError::from)?;
         mark(&transaction, tenant, &leaves)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use handoff::audit::retention::{Expiring, RetentionClass, governing};
 use handoff::audit::verify::{Class, Source, StoredChain, verify};
-use handoff::audit::{AuditMessage, AuditRecord, CHAIN_CLOSED, ChainId};
+use handoff::audit::{AuditMessage, AuditRecord, ChainId};
 use handoff::clock::{DAY_MS, Day, Timestamp};
 use handoff::id::{CallId, TenantId};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
@@ -136,7 +136,7 @@ fn judged(
         }
         Err(error) => return Err(error),
     };
-    let Some(closed_at) = closed_at(&main) else { return Ok(None) };
+    let Some(closed_at) = main.closed_at() else { return Ok(None) };
     let Some((class, until)) = governing(classes, closed_at).filter(|(_, until)| *until <= tx.now) else {
         return Ok(None);
     };
@@ -151,12 +151,6 @@ fn judged(
         Fate::Due
     };
     Ok(of(class, until, fate))
-}
-
-/// When the chain was closed, by its own bytes: a column beside them proves nothing.
-fn closed_at(main: &StoredChain) -> Option<Timestamp> {
-    let mut records = main.records.iter().rev().filter_map(|stored| AuditRecord::parse(&stored.canonical));
-    records.find(|record| record.entry.kind == CHAIN_CLOSED).map(|record| record.entry.occurred_at)
 }
 
 fn held(conn: &Connection, tenant: &TenantId, call: &CallId) -> Result<bool, StoreError> {
@@ -183,7 +177,7 @@ fn delete(
     actor: &str,
 ) -> Result<(), StoreError> {
     let (main, side) = ledger::stored_call(tx.conn, tenant.as_str(), call.as_str())?;
-    let closed_at = closed_at(&main).ok_or(StoreError::Damaged("the close of a chain"))?;
+    let closed_at = main.closed_at().ok_or(StoreError::Damaged("the close of a chain"))?;
     let head = main.head.ok_or(StoreError::Damaged("the head of a chain"))?;
     let rows = measured(&main, call);
     let destroyed = vault::destroy(tx, tenant, call)?;

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use handoff::audit::verify::{Class, Report};
 use handoff::audit::{Actor, AuditEntry, AuditMessage, ChainId, ProducerId, Sealed};
+use handoff::checkpoint::Leaf;
+use handoff::checkpoint::proof::Proof;
+use handoff::checkpoint::tree::Frontier;
 use handoff::clock::Day;
 use handoff::delivery::Lane;
 use handoff::event::WebhookKind;
@@ -16,7 +19,8 @@ use tempfile::TempDir;
 use super::dead::{DeadLetters, Replay};
 use super::queue::{self, Batch, Release};
 use super::*;
-use crate::audit_read::{Reader, verify_bundle, verify_store};
+use crate::audit_read::{Reader, Vouched, verify_bundle, verify_store};
+use crate::local::checkpointer::make_outside;
 use crate::outbox::{JOB_VERSION, WebhookJob};
 use crate::ports::{
     AUDIT, AppendAudit, AuditOutcome, ClaimOnce, Deliveries, Enqueue, GetPayload, GetTranscript, Keys,
@@ -605,6 +609,45 @@ async fn who_edits_the_file_is_found_out() {
 }
 
 #[tokio::test]
+async fn a_bundle_with_its_proof_shows_what_a_forger_who_knows_the_format_changed() {
+    let (fixture, forger) = (Fixture::new(), Fixture::new());
+    let notes = tempfile::tempdir().unwrap();
+    for fact in facts("call_0001", 4) {
+        fixture.store().append(fact).await.unwrap();
+    }
+    for fact in facts("call_0001", 5) {
+        forger.store().append(fact).await.unwrap();
+    }
+    for own in [&fixture, &forger] {
+        own.store().close_complete().await.unwrap();
+    }
+    make_outside(fixture.dir.path(), notes.path()).await.unwrap();
+    let of_log = |name: &str| fs::read(notes.path().join(tenant().as_str()).join(name)).unwrap();
+    let leaves = Leaf::read_lines(&of_log("000000000001.leaves")).unwrap();
+    let note = String::from_utf8(of_log("000000000001.note")).unwrap();
+    let proof = Proof::of(&leaves[0], &Frontier::default(), &leaves, &note).unwrap();
+    let path = |name: &str| notes.path().join(name);
+    fs::write(path("proof.json"), proof.print()).unwrap();
+    let vouched = Vouched::read(&path("proof.json"), &path("keyring.toml")).unwrap();
+    let verdict = |own: &Fixture, chain: &str| {
+        let bundle = Reader::open(own.dir.path()).unwrap().export(chain).unwrap();
+        fs::write(path("bundle"), &bundle.jsonl).unwrap();
+        (
+            verify_bundle(&path("bundle"), None).exit_code(),
+            verify_bundle(&path("bundle"), Some(&vouched)).exit_code(),
+        )
+    };
+    assert_eq!(verdict(&fixture, "call_0001"), (0, 0));
+    assert_eq!(verdict(&forger, "call_0001"), (0, 1), "whole by itself, and not what was signed");
+    for fact in facts("call_0002", 4) {
+        fixture.store().append(fact).await.unwrap();
+    }
+    fixture.store().close_complete().await.unwrap();
+    assert_eq!(verdict(&fixture, "call_0002"), (0, 1), "the proof is of another call");
+    assert!(Vouched::read(&path("bundle"), &path("keyring.toml")).unwrap_err().contains("does not parse"));
+}
+
+#[tokio::test]
 async fn an_exported_bundle_verifies_and_what_is_no_store_cannot_be_read() {
     let fixture = Fixture::new();
     for fact in facts("call_0001", 4) {
@@ -615,11 +658,11 @@ async fn an_exported_bundle_verifies_and_what_is_no_store_cannot_be_read() {
     assert_eq!(bundle.meta.iter().filter(|byte| **byte == b'\n').count(), 5);
     let path = fixture.dir.path().join("call_0001.jsonl");
     fs::write(&path, &bundle.jsonl).unwrap();
-    assert_eq!(verify_bundle(&path).exit_code(), 0);
+    assert_eq!(verify_bundle(&path, None).exit_code(), 0);
     fs::write(&path, String::from_utf8(bundle.jsonl).unwrap().replace("topic", "tonic")).unwrap();
-    assert_eq!(verify_bundle(&path).exit_code(), 1);
+    assert_eq!(verify_bundle(&path, None).exit_code(), 1);
     fs::write(&path, "hello\n").unwrap();
-    assert_eq!(verify_bundle(&path).exit_code(), 4);
+    assert_eq!(verify_bundle(&path, None).exit_code(), 4);
     assert_eq!(verify_store(Path::new("/nowhere"), None).exit_code(), 4);
     assert_eq!(verify_store(fixture.dir.path(), Some("call_none")).exit_code(), 4);
 }

@@ -58,7 +58,8 @@ fn body_of(fact: &Fact) -> Map<String, Value> {
             body.insert("result".to_owned(), json!("transfer"));
             body
         }
-        Fact::TransferDecided { decision, queue, disclosed } => object(json!({
+        Fact::TransferDecided { decision, queue, disclosed, mode } => {
+            let mut body = object(json!({
             "transfer_id": decision.transfer_id,
             "decision_id": decision.decision_id,
             "trigger": decision.trigger.category,
@@ -71,7 +72,12 @@ fn body_of(fact: &Fact) -> Map<String, Value> {
             "policy_version": decision.policy_version,
             "target_id": queue,
             "disclosed": disclosed,
-        })),
+            }));
+            if !mode.is_warm() {
+                body.insert("mode".to_owned(), json!(mode));
+            }
+            body
+        }
         Fact::TransitionPlayed { transfer_id, played, anchor_s } => {
             let mut body = object(json!(played));
             body.insert("transfer_id".to_owned(), json!(transfer_id));
@@ -198,8 +204,10 @@ mod tests {
     use super::*;
     use crate::call::outcome::{FallbackTaken, Outcome, Phase};
     use crate::clock::Timestamp;
-    use crate::id::{CallId, EdgeId, HumanAgentId, PayloadId, TenantId, TransferId};
+    use crate::event::Mode;
+    use crate::id::{CallId, DecisionId, EdgeId, HumanAgentId, PayloadId, QueueId, TenantId, TransferId};
     use crate::pii::Pii;
+    use crate::policy::{Category, Decision, Origin, Trigger};
     use crate::seal::SealKey;
 
     fn dek() -> DataKey {
@@ -238,6 +246,34 @@ mod tests {
         let opened = dek().key.open(&place, message.ciphertext.as_ref().unwrap()).unwrap();
         assert_eq!(opened.as_slice(), text.as_bytes());
         assert_eq!(AuditMessage::from_json(&message.to_json()), Ok(message));
+    }
+
+    #[test]
+    fn a_decision_names_its_mode_where_it_is_not_the_usual_one() {
+        let decided = |mode| {
+            let transfer_id = TransferId::parse("xfer_1").unwrap();
+            let trigger = Trigger {
+                category: Category::Topic,
+                rule_id: "r1".to_owned(),
+                evidence: String::new(),
+                mandatory: false,
+                waives_waits: false,
+                also: Vec::new(),
+            };
+            let decision = Decision {
+                decision_id: DecisionId::of(&transfer_id),
+                transfer_id,
+                call_id: CallId::parse("call_0001").unwrap(),
+                trigger,
+                policy_version: "rules@0".to_owned(),
+                origin: Origin::Function,
+            };
+            let queue = QueueId::parse("nurses").unwrap();
+            let fact = Fact::TransferDecided { decision, queue, disclosed: true, mode };
+            entry_of(&event(fact), &dek(), [1; NONCE_LEN]).entry.body["mode"].clone()
+        };
+        assert_eq!(decided(Mode::Cold), "cold");
+        assert_eq!(decided(Mode::Warm), Value::Null);
     }
 
     #[test]

@@ -72,6 +72,15 @@ pub struct StoredChain {
     pub erased: bool,
 }
 
+impl StoredChain {
+    /// When it was closed, by its own bytes: an attribute beside them proves nothing.
+    pub fn closed_at(&self) -> Option<Timestamp> {
+        let mut records =
+            self.records.iter().rev().filter_map(|stored| AuditRecord::parse(&stored.canonical));
+        records.find(|record| record.entry.kind == CHAIN_CLOSED).map(|record| record.entry.occurred_at)
+    }
+}
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

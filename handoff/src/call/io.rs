@@ -11,7 +11,7 @@ use crate::call::outcome::{LegCause, Phase};
 use crate::clock::{Now, Timestamp};
 use crate::command::Command;
 use crate::conversation::CallerIdentity;
-use crate::event::{DeclineReason, Evaluable, Fact, Means, StoredRecording};
+use crate::event::{DeclineReason, Evaluable, Fact, Means, Mode, StoredRecording};
 use crate::id::{CallId, DestinationId, EdgeId, HumanAgentId, LegId, QueueId, TenantId, TransferId};
 use crate::payload::{Catalog, Payload};
 use crate::pii::Pii;
@@ -94,6 +94,8 @@ pub enum Survivor {
 pub struct QueueRules {
     /// Its id.
     pub id: QueueId,
+    /// What its people are told before they are connected.
+    pub mode: Mode,
     /// Clip that names it to the caller (`dest.nurse`).
     pub spoken: String,
     /// Most agents tried in one transfer.

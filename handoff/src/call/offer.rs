@@ -221,7 +221,7 @@ pub(super) fn found(
     let waited_ms = transfer::waited_ms(core, &transfer);
     let call = core.arrival.call.clone();
     core.desktop(&agent, DesktopPush::Incoming { transfer: transfer.id.clone(), call, attempt, waited_ms });
-    if let Some(payload) = transfer.payload.clone() {
+    if let Some(payload) = transfer.payload.clone().filter(|_| !transfer::is_cold(core, &transfer)) {
         core.desktop(&agent, DesktopPush::Card { transfer: transfer.id.clone(), payload: Box::new(payload) });
     }
     core.out.push(Output::Invite { leg, agent, transfer: transfer.id.clone() });
@@ -279,11 +279,14 @@ pub(super) fn answered(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId)
     if let Some(means) = early {
         return accept(core, transfer, means);
     }
+    let cold = transfer::is_cold(core, &transfer);
     if by_answering {
-        whisper(core, &mut transfer, false);
+        if !cold {
+            whisper(core, &mut transfer, false);
+        }
         return accept(core, transfer, Means::SipAnswer);
     }
-    if proven {
+    if proven && !cold {
         whisper(core, &mut transfer, true);
     } else if let Offer::Briefing(briefing) = &mut transfer.offer {
         let play = core.play(Purpose::Unrecorded, message::presence(&briefing.target.lang));
@@ -337,7 +340,7 @@ pub(super) fn play_ended(core: &mut Core, mut transfer: Box<Transfer>, play: Pla
     State::Transferring(transfer)
 }
 
-/// A key on the person's phone: 1 is yes (or "I am here"), 2 is no.
+/// A key on the person's phone: 1 is yes (or "I am here", where a briefing follows), 2 is no.
 pub(super) fn key(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId, digit: char) -> State {
     let proving = match &transfer.offer {
         Offer::Briefing(briefing) if briefing.leg == leg => matches!(briefing.stage, Stage::Proving { .. }),
@@ -348,7 +351,7 @@ pub(super) fn key(core: &mut Core, mut transfer: Box<Transfer>, leg: LegId, digi
         | Offer::Withdrawn => return State::Transferring(transfer),
     };
     match digit {
-        '1' if proving => {
+        '1' if proving && !transfer::is_cold(core, &transfer) => {
             whisper(core, &mut transfer, true);
             State::Transferring(transfer)
         }
@@ -411,7 +414,8 @@ fn accept(core: &mut Core, mut transfer: Box<Transfer>, method: Means) -> State 
     let now = core.at.now;
     let revision = transfer.payload.as_ref().map_or(0, |payload| payload.revision);
     let agent_id = target.agent.clone();
-    if matches!(stage, Stage::Proving { .. }) {
+    let cold = transfer::is_cold(core, &transfer);
+    if matches!(stage, Stage::Proving { .. }) && !cold {
         // The person read the card instead: the whisper was skipped whole.
         core.emit(Fact::WhisperEnded { agent_id: agent_id.clone(), played_pm: 0 });
     }
@@ -429,7 +433,9 @@ fn accept(core: &mut Core, mut transfer: Box<Transfer>, method: Means) -> State 
     };
     let desktop_decides =
         core.queue(transfer.queue).is_none_or(|queue| queue.payload_ack == PayloadAck::Desktop);
-    let ack = if desktop_decides && !target.desktop && painted == 0 {
+    let ack = if cold {
+        Ack::Given(None)
+    } else if desktop_decides && !target.desktop && painted == 0 {
         Ack::Given(Some(DegradedReason::NoDesktop))
     } else if !desktop_decides && transfer.delivered >= revision {
         Ack::Given(None)

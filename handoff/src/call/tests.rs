@@ -8,13 +8,14 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::command::{Command, CommandBody};
 use crate::conversation::CallerIdentity;
-use crate::event::{DeclineReason, Means, StoredRecording};
+use crate::event::{DeclineReason, Means, Mode, StoredRecording};
 use crate::id::{CallId, DecisionId, EdgeId, Epoch, HumanAgentId, QueueId, TenantId};
 use crate::payload::Catalog;
 use crate::pii::Pii;
 use crate::policy::{Category, Decision, Origin, Policy, Trigger};
 use crate::signal::{RequestReason, Signal, SignalBody, TransferRequest};
 
+mod cold;
 mod fallback;
 mod grid;
 mod leaving;
@@ -43,6 +44,7 @@ fn rules() -> CallRules {
             fallback: vec![Fallback::VoiceAgent],
             on_agent_bye: Survivor::End,
             on_agent_lost: Survivor::Reoffer,
+            mode: Mode::Warm,
             wait_default_s: 30,
         }],
         lang: "en".to_owned(),

@@ -21,7 +21,7 @@ use crate::call::{
     TRANSFERS_MAX,
 };
 use crate::clock::{Moment, Now};
-use crate::event::{Evaluable, Fact};
+use crate::event::{Evaluable, Fact, Mode};
 use crate::id::{HumanAgentId, LegId, PayloadId, PlayId, TransferId};
 use crate::message;
 use crate::payload::Payload;
@@ -188,6 +188,7 @@ fn start(
         decision: decision.clone(),
         queue: rules.id.clone(),
         disclosed: core.disclosed,
+        mode: rules.mode,
     };
     core.emit(fact);
     if let Some(evaluable) = publish {
@@ -369,6 +370,11 @@ pub(super) fn build_payload(core: &mut Core, transfer: &mut Transfer) {
     put_payload(core, transfer, payload);
 }
 
+/// The people of its queue are told nothing before they are connected.
+pub(super) fn is_cold(core: &Core, transfer: &Transfer) -> bool {
+    core.queue(transfer.queue).is_some_and(|queue| queue.mode == Mode::Cold)
+}
+
 /// A payload revision came. `false` when it is not higher than what is there, or frozen.
 pub(super) fn take_payload(core: &mut Core, transfer: &mut Transfer, payload: Payload) -> bool {
     let known = transfer.payload.as_ref().map_or(0, |payload| payload.revision);
@@ -381,7 +387,9 @@ pub(super) fn take_payload(core: &mut Core, transfer: &mut Transfer, payload: Pa
 }
 
 fn put_payload(core: &mut Core, transfer: &mut Transfer, payload: Payload) {
-    if let Some(target) = transfer.offer.target() {
+    if let Some(target) = transfer.offer.target()
+        && !is_cold(core, transfer)
+    {
         let push = DesktopPush::Card { transfer: transfer.id.clone(), payload: Box::new(payload.clone()) };
         core.desktop(&target.agent.clone(), push);
     }

@@ -59,6 +59,21 @@ impl Frontier {
         &self.peaks
     }
 
+    /// The perfect subtree over the leaves from `from` to before `to`, where it is one of the
+    /// peaks.
+    fn peak(&self, from: u64, to: u64) -> Option<Hash> {
+        let mut begin = 0;
+        for (peak, bit) in self.peaks.iter().zip((0..u64::BITS).rev().filter(|bit| self.size >> bit & 1 == 1))
+        {
+            let end = begin + (1 << bit);
+            if (begin, end) == (from, to) {
+                return Some(*peak);
+            }
+            begin = end;
+        }
+        None
+    }
+
     /// Root of the whole tree.
     pub fn root(&self) -> Hash {
         let mut peaks = self.peaks.iter().rev();
@@ -86,6 +101,47 @@ pub fn inclusion_proof(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
         proof.push(root(left));
     }
     Some(proof)
+}
+
+/// The proof that leaf `index` of `leaves` is in the tree that begins with what `before` stands
+/// for and ends with `leaves`: what is left of them is needed by its peaks alone. `None` where
+/// there is no such leaf.
+pub fn inclusion_behind(before: &Frontier, leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
+    if index >= leaves.len() {
+        return None;
+    }
+    let count = |len: usize| u64::try_from(len).ok();
+    let wanted = before.size.checked_add(count(index)?)?;
+    let (mut from, mut to) = (0, before.size.checked_add(count(leaves.len())?)?);
+    let mut proof = Vec::new();
+    while to - from > 1 {
+        let middle = from + split_at(to - from);
+        let (sibling_from, sibling_to) = if wanted < middle { (middle, to) } else { (from, middle) };
+        proof.push(root_between(before, leaves, sibling_from, sibling_to)?);
+        (from, to) = if wanted < middle { (from, middle) } else { (middle, to) };
+    }
+    proof.reverse();
+    Some(proof)
+}
+
+/// Root of the leaves from `from` to before `to`. `None` where only a part of a peak is asked
+/// for, which no path past the frontier does.
+fn root_between(before: &Frontier, leaves: &[Hash], from: u64, to: u64) -> Option<Hash> {
+    if let Some(peak) = before.peak(from, to) {
+        return Some(peak);
+    }
+    if to - from == 1 {
+        let index = usize::try_from(from.checked_sub(before.size)?).ok()?;
+        return leaves.get(index).copied();
+    }
+    let middle = from + split_at(to - from);
+    let left = root_between(before, leaves, from, middle)?;
+    Some(node_hash(&left, &root_between(before, leaves, middle, to)?))
+}
+
+/// The largest power of two below `len`, which is at least 2.
+const fn split_at(len: u64) -> u64 {
+    1 << (u64::BITS - 1 - (len - 1).leading_zeros())
 }
 
 /// The proof that the tree over the first `first` leaves is the beginning of the tree over

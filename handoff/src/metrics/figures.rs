@@ -14,6 +14,7 @@ use super::handling::{Baseline, Gap};
 use super::proportion::{Proportion, Spread};
 use super::row::{LeftOut, Row, Transfer};
 use crate::clock::{DAY_MS, Timestamp};
+use crate::event::Mode;
 use crate::id::TransferId;
 use crate::policy::Category;
 
@@ -127,6 +128,9 @@ pub struct Figures {
     pub incomplete: Proportion,
     /// Transfers whose summary was the template's.
     pub template: Proportion,
+    /// Transfers whose caller was asked again for what the card showed, of those of which a
+    /// disposition says whether.
+    pub asked_again: Proportion,
     /// Transfers that a person said belong to another team.
     pub wrong_team: Proportion,
     /// First-call resolution after transfer, by window.
@@ -145,6 +149,20 @@ pub struct Figures {
     pub resolution_ms: Spread,
     /// Life after the bridge, by queue.
     pub life: BTreeMap<String, Life>,
+    /// How transfers go by what people are told before they are connected.
+    pub by_mode: BTreeMap<Mode, ByMode>,
+}
+
+/// The transfers of one mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ByMode {
+    /// Callers who were gone before they had talked for a minute: left between decision and
+    /// bridge, or cut within a minute of it; of the transfers decided.
+    pub dropped: Proportion,
+    /// Transfers that bridged, of those decided.
+    pub completion: Proportion,
+    /// Talk and hold, a whisper included, of those handled.
+    pub talk_ms: Spread,
 }
 
 /// How long conversations with one queue live.
@@ -198,6 +216,7 @@ impl Figures {
             pop_success: known(|it| it.accepted.then_some(it.pop_skew_ms.is_some())),
             incomplete: known(|it| it.completeness_pm.map(|pm| pm < 1_000)),
             template: known(|it| it.template),
+            asked_again: known(|it| it.disposition.as_ref()?.asked_again.map(|fields| fields > 0)),
             wrong_team: known(|it| (it.offers > 0).then_some(it.wrong_team)),
             resolution: REPEAT_WINDOWS_DAYS
                 .iter()
@@ -216,6 +235,7 @@ impl Figures {
                     .collect(),
             ),
             life: life(&transfers),
+            by_mode: by_mode(&transfers),
         }
     }
 
@@ -320,6 +340,20 @@ fn life(transfers: &[(&Row, &Transfer)]) -> BTreeMap<String, Life> {
         }
     };
     queues.into_iter().map(|(queue, lives)| (queue, of(&lives))).collect()
+}
+
+fn by_mode(transfers: &[(&Row, &Transfer)]) -> BTreeMap<Mode, ByMode> {
+    let modes: BTreeSet<Mode> = transfers.iter().map(|(_, it)| it.mode).collect();
+    let of = |mode: Mode| {
+        let own = || transfers.iter().map(|(_, it)| *it).filter(|it| it.mode == mode);
+        let cut = |it: &Transfer| signed(it.life_ms).is_some_and(|ms| ms < CUT_WITHIN_MS);
+        ByMode {
+            dropped: Proportion::of(own(), |it| it.abandoned_ms.is_some() || cut(it)),
+            completion: Proportion::of(own(), |it| it.bridged_ms.is_some()),
+            talk_ms: Spread::of(own().filter_map(|it| signed(it.handled_ms)).collect()),
+        }
+    };
+    modes.into_iter().map(|mode| (mode, of(mode))).collect()
 }
 
 fn tally<K: Ord>(items: impl Iterator<Item = K>) -> BTreeMap<K, u64> {

@@ -2,6 +2,7 @@
 
 use super::row::{Disposition, ROW_VERSION, Row, Transfer};
 use crate::clock::{DAY_MS, Timestamp};
+use crate::event::Mode;
 use crate::id::{CallId, TransferId};
 use crate::policy::Category;
 
@@ -32,6 +33,7 @@ pub(super) fn bridged() -> Transfer {
         id: TransferId::parse("xfer_0").unwrap(),
         ordinal: 1,
         followed: false,
+        mode: Mode::Warm,
         trigger: Some(Category::LowConfidence),
         rule_id: Some("unsure".to_owned()),
         queue: "queue_care".to_owned(),
@@ -58,7 +60,7 @@ pub(super) fn bridged() -> Transfer {
 
 /// The same with a disposition and 30 s of work after the call.
 pub(super) fn disposed(transfer: Transfer, resolved: bool) -> Transfer {
-    let disposition = Disposition { code: "done".to_owned(), resolved, acw_s: Some(30) };
+    let disposition = Disposition { code: "done".to_owned(), resolved, acw_s: Some(30), asked_again: None };
     Transfer { disposition: Some(disposition), ..transfer }
 }
 

@@ -123,9 +123,21 @@ impl Report {
         spread(f, "  after the answer", figures.pop_skew_ms)?;
         share(f, "payload lacks a field", figures.incomplete, "")?;
         share(f, "template summary", figures.template, "")?;
+        share(f, "caller asked again", figures.asked_again, "of dispositions that tell")?;
         share(f, "sent to the wrong team", figures.wrong_team, "")?;
         for (queue, life) in &figures.life {
             share(f, "over within 60 s", life.cut, queue)?;
+        }
+        // One mode alone is what all the other figures are of.
+        for (mode, of) in figures.by_mode.iter().filter(|_| figures.by_mode.len() > 1) {
+            share(
+                f,
+                &format!("{} transfers dropped", mode.as_str()),
+                of.dropped,
+                "left before, or within 60 s of the bridge",
+            )?;
+            share(f, "  bridged", of.completion, "")?;
+            spread(f, "  talk and hold", of.talk_ms)?;
         }
         if figures.unbalanced > 0 {
             writeln!(f, "{:<25} {} calls", "legs never closed", figures.unbalanced)?;
@@ -285,6 +297,7 @@ mod tests {
               after the answer        p50 -0.800 s, p95 -0.800 s, mean -0.800 s (n = 100)
             payload lacks a field     0.0 % (0.0 % to 3.2 %; 0 of 120)
             template summary          0.0 % (0.0 % to 3.2 %; 0 of 120)
+            caller asked again        none (n = 0), of dispositions that tell
             sent to the wrong team    0.0 % (0.0 % to 3.2 %; 0 of 120)
             over within 60 s          0.0 % (0.0 % to 3.7 %; 0 of 100), queue_care
             abandoned while waiting   16.7 % (11.0 % to 24.4 %; 20 of 120), act above 5.0 %

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditRecord;
 use crate::clock::Timestamp;
+use crate::event::Mode;
 use crate::id::{CallId, TransferId};
 use crate::policy::Category;
 
@@ -89,6 +90,9 @@ pub struct Transfer {
     pub rule_id: Option<String>,
     /// To which queue.
     pub queue: String,
+    /// What its people are told before they are connected.
+    #[serde(default)]
+    pub mode: Mode,
     /// How it ended, by the name in the record; none where it did not.
     pub outcome: Option<String>,
     /// People to whom it was offered.
@@ -136,6 +140,10 @@ pub struct Disposition {
     pub resolved: bool,
     /// Work after the call.
     pub acw_s: Option<u64>,
+    /// Fields that the caller was asked for although the card showed them, by somebody who
+    /// listened or read a transcript of it.
+    #[serde(default)]
+    pub asked_again: Option<u64>,
 }
 
 impl Row {

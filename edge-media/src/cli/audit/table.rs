@@ -36,7 +36,7 @@ async fn carried_out(
     Ok(match what {
         What::List => list(reader.list().await?, as_json),
         What::Show { call } => show(reader.show(&call).await?, as_json),
-        What::Verify { call, bundle: None, witness } => {
+        What::Verify { call, bundle: None, witness, .. } => {
             let witness = witness.read().map_err(PortError::Permanent)?;
             verdict(&reader.verify_with(call.as_deref(), &witness).await?, as_json)
         }

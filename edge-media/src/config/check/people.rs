@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use handoff::call::{Fallback, PayloadAck, Survivor};
+use handoff::event::Mode;
 use handoff::id::{DestinationId, HumanAgentId, QueueId};
 use handoff::message;
 use handoff::pii::Pii;
@@ -204,6 +205,7 @@ impl Checker<'_> {
             let on_agent_lost =
                 self.choice(table.on_agent_lost.as_ref(), "on_agent_lost", &SURVIVORS_OF_LOSS);
             let survivors = on_agent_bye.zip(on_agent_lost);
+            let mode = self.choice(table.mode.as_ref(), "mode", &MODES);
             let wait = self.in_range(
                 table.wait_default_s.as_ref(),
                 "wait_default_s",
@@ -217,8 +219,9 @@ impl Checker<'_> {
                 Some(attempts_max),
                 Some(payload_ack),
                 Some(wait),
+                Some(mode),
                 Some((on_agent_bye, on_agent_lost)),
-            ) = (id, label, spoken, attempts, payload_ack, wait, survivors)
+            ) = (id, label, spoken, attempts, payload_ack, wait, mode, survivors)
             {
                 queues.push(Queue {
                     id,
@@ -232,6 +235,7 @@ impl Checker<'_> {
                     on_agent_bye,
                     on_agent_lost,
                     wait_default_s: wait,
+                    mode,
                 });
             }
         }
@@ -376,6 +380,8 @@ impl Checker<'_> {
 
 /// Stands before the id of another queue in a fallback chain.
 const QUEUE_LINK: &str = "queue:";
+/// The first is what the product is for.
+const MODES: [(&str, Mode); 2] = [("warm", Mode::Warm), ("cold", Mode::Cold)];
 /// Who hangs up has usually said goodbye. The first is the default.
 const SURVIVORS_OF_BYE: [(&str, Survivor); 4] = [
     ("end", Survivor::End),

@@ -11,6 +11,7 @@ pub(super) fn two_queues(fallback: Vec<Fallback>) -> CallRules {
     rules.queues.push(QueueRules {
         id: front(),
         spoken: "dest.support".to_owned(),
+        mode: Mode::Warm,
         wait_default_s: 60,
         // Its own chain is not walked: it was the other queue's call.
         fallback: vec![Fallback::Queue(QueueId::parse("nurse_line").unwrap())],

@@ -100,6 +100,18 @@ pub const RULES: &[Rule] = &[
                 },
             },
             Check {
+                name: "asked_again_pm",
+                // One caller in ten who says it twice: the card is not where people look.
+                limit: Limit::Above(100),
+                measure: |figures| per_mille(figures.asked_again),
+                knob: |_| {
+                    Some(Knob {
+                        setting: "the page of the desktop, or the card in the CRM",
+                        direction: "put what is asked again where it is seen first, and tell people that it is there",
+                    })
+                },
+            },
+            Check {
                 name: "wrong_team_pm",
                 limit: Limit::Above(50),
                 measure: |figures| per_mille(figures.wrong_team),

@@ -72,6 +72,32 @@ fn completion_and_abandonment_are_of_transfers_decided() {
     );
 }
 
+#[test]
+fn who_was_asked_again_is_of_the_dispositions_that_tell() {
+    let mut rows = ten_calls();
+    for (row, fields) in rows.iter_mut().zip([Some(2), Some(0)]) {
+        let transfer = row.transfer.as_mut().unwrap();
+        transfer.disposition.as_mut().unwrap().asked_again = fields;
+    }
+    assert_eq!(figures(&rows).asked_again, of(1, 2), "the third disposition does not say");
+}
+
+/// Warm: five of seven bridged, two left, none cut. Cold: of three one left, one was cut after
+/// 40 s, one talked on.
+#[test]
+fn the_modes_stand_side_by_side_each_with_its_own_sample() {
+    let mut rows = ten_calls();
+    let cut = Transfer { life_ms: Some(40_000), handled_ms: Some(41_000), ..bridged() };
+    for (name, transfer) in [("k", abandoned(9_000)), ("l", cut), ("m", bridged())] {
+        rows.push(row(name, 10, Some(Transfer { mode: Mode::Cold, ..transfer })));
+    }
+    let by_mode = figures(&rows).by_mode;
+    let (warm, cold) = (by_mode[&Mode::Warm], by_mode[&Mode::Cold]);
+    assert_eq!((warm.dropped, warm.completion, warm.talk_ms.n), (of(2, 7), of(5, 7), 5));
+    assert_eq!((cold.dropped, cold.completion, cold.talk_ms.n), (of(2, 3), of(2, 3), 2));
+    assert_eq!(figures(&ten_calls()).by_mode.len(), 1, "no row of a mode that nobody used");
+}
+
 /// Seven offered. Met within 30 s: a, b, c and the first of f, four; its second took 40 s.
 /// Left within 30 s: d, one; e left after 31 s. Ignored 4 of 6, negative 4 of 7, positive 5 of 7.
 #[test]

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Disposition, LeftOut, ROW_VERSION, Row, SILENT_CALL_MAX_MS, TEST_CALL_TYPE, Transfer};
 use crate::audit::{AuditRecord, PRODUCER_FINAL};
 use crate::clock::Timestamp;
+use crate::event::Mode;
 use crate::id::{CallId, LegId, PayloadId, TransferId};
 use crate::policy::Category;
 
@@ -149,6 +150,7 @@ impl Fold {
                     code: text(body, "code").unwrap_or_default().to_owned(),
                     resolved,
                     acw_s: number(body, "acw_s"),
+                    asked_again: body.get("asked_again").and_then(Value::as_array).map(|it| it.len() as u64),
                 });
             }
             "followup.repeat_contact" => {
@@ -188,6 +190,7 @@ impl Fold {
                 trigger: Category::ALL.into_iter().find(|of| trigger == Some(of.as_str())),
                 rule_id: text(body, "rule_id").map(str::to_owned),
                 queue: text(body, "target_id").unwrap_or_default().to_owned(),
+                mode: if text(body, "mode") == Some("cold") { Mode::Cold } else { Mode::Warm },
                 outcome: None,
                 offers: 0,
                 wrong_team: false,

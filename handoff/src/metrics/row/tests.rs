@@ -142,10 +142,31 @@ fn a_whole_transfer_is_one_row() {
 }
 
 #[test]
+fn the_mode_is_the_one_that_the_decision_names_and_warm_where_it_names_none() {
+    let of = |body: Value| {
+        let rows = begun().edge(9_000, "transfer.decided", body).rows();
+        rows[0].transfer.as_ref().unwrap().mode
+    };
+    assert_eq!(of(json!({"transfer_id": transfer(1), "mode": "cold"})), Mode::Cold);
+    assert_eq!(of(json!({"transfer_id": transfer(1)})), Mode::Warm);
+}
+
+#[test]
 fn the_order_of_the_ledger_does_not_matter() {
     let mut shuffled = whole();
     shuffled.0.reverse();
     assert_eq!(shuffled.rows(), whole().rows());
+}
+
+#[test]
+fn a_disposition_may_tell_how_many_fields_were_asked_again() {
+    let asked = |fields: Value| {
+        let said =
+            json!({"transfer_id": transfer(1), "code": "done", "resolved": true, "asked_again": fields});
+        let rows = whole().late(100_000, "disposition.received", said).rows();
+        rows[0].transfer.as_ref().unwrap().disposition.as_ref().unwrap().asked_again
+    };
+    assert_eq!((asked(json!(["a", "b"])), asked(json!([])), asked(Value::Null)), (Some(2), Some(0), None));
 }
 
 #[test]
@@ -161,7 +182,7 @@ fn the_last_disposition_wins_by_its_own_clock_and_adds_the_work_after() {
     let transfer = rows[0].transfer.as_ref().unwrap();
     assert_eq!(
         transfer.disposition,
-        Some(Disposition { code: "done".into(), resolved: true, acw_s: Some(10) })
+        Some(Disposition { code: "done".into(), resolved: true, acw_s: Some(10), asked_again: None })
     );
     assert_eq!(transfer.handle_ms(), Some(56_000));
     assert_eq!(rows[0].ended_at, before.rows()[0].ended_at, "what came late does not lengthen the call");
