@@ -44,7 +44,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::desktop::Desktops;
-use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput, PORT_STOCK};
+use crate::edge::{Edge, EdgeCounters, EdgeHolding, EdgeInput, EdgeOutput, PORT_STOCK};
 use crate::io::clock::Clock;
 use crate::io::held::{Came, Held, Waits, came};
 use crate::io::http::events::{EventLog, Told};
@@ -409,6 +409,7 @@ struct Counted {
     edge: EdgeCounters,
     sip: crate::sip::Counters,
     media: MediaCounters,
+    holding: EdgeHolding,
 }
 
 impl Shell {
@@ -481,9 +482,10 @@ impl Shell {
             edge: self.edge.counters(),
             sip: self.edge.sip_counters().clone(),
             media: MediaCounters { tick_lateness_max_us: 0, ..media },
+            holding: self.edge.holding(),
         };
         if counted != self.told {
-            info!(edge = ?counted.edge, sip = ?counted.sip, ?media, "counted so far");
+            info!(edge = ?counted.edge, sip = ?counted.sip, ?media, holding = ?counted.holding, "counted so far");
             self.told = counted;
         }
     }
