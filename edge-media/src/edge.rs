@@ -204,6 +204,25 @@ pub struct EdgeCounters {
     pub reports_late: u64,
 }
 
+/// What an edge holds at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EdgeHolding {
+    /// Calls that run.
+    pub calls: usize,
+    /// Their legs.
+    pub legs: usize,
+    /// Streams of voice agents.
+    pub streams: usize,
+    /// SIP dialogs.
+    pub dialogs: usize,
+    /// SIP transactions that are not terminated.
+    pub transactions: usize,
+    /// Timers of calls.
+    pub deadlines: usize,
+    /// Bound ports that wait for a leg.
+    pub ports_in_stock: usize,
+}
+
 struct Running {
     call: Call,
     /// What the machine has ordered and nobody has carried out yet.
@@ -426,6 +445,20 @@ impl Edge {
     /// Counters of the SIP stack.
     pub fn sip_counters(&self) -> &crate::sip::Counters {
         self.sip.counters()
+    }
+
+    /// What is held for calls at this moment. Nothing is, half a minute after the last call.
+    pub fn holding(&self) -> EdgeHolding {
+        let (dialogs, transactions) = self.sip.open();
+        EdgeHolding {
+            calls: self.calls.len(),
+            legs: self.calls.values().map(|running| running.legs.len()).sum(),
+            streams: self.streams.len(),
+            dialogs,
+            transactions,
+            deadlines: self.deadlines.len(),
+            ports_in_stock: self.ports.len(),
+        }
     }
 
     /// Ready for new calls: not draining, ports in stock.

@@ -44,7 +44,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::desktop::Desktops;
-use crate::edge::{Edge, EdgeCounters, EdgeInput, EdgeOutput, PORT_STOCK};
+use crate::edge::{Edge, EdgeCounters, EdgeHolding, EdgeInput, EdgeOutput, PORT_STOCK};
 use crate::io::clock::Clock;
 use crate::io::held::{Came, Held, Waits, came};
 use crate::io::http::events::{EventLog, Told};
@@ -437,6 +437,7 @@ struct Counted {
     sip: crate::sip::Counters,
     net: NetCounters,
     media: MediaCounters,
+    holding: EdgeHolding,
 }
 
 impl Shell {
@@ -514,9 +515,11 @@ impl Shell {
             sip: self.edge.sip_counters().clone(),
             net: self.net.counters(),
             media: MediaCounters { tick_lateness_max_us: 0, ..media },
+            holding: self.edge.holding(),
         };
         if counted != self.told {
-            info!(edge = ?counted.edge, sip = ?counted.sip, net = ?counted.net, ?media, "counted so far");
+            let holding = &counted.holding;
+            info!(edge = ?counted.edge, sip = ?counted.sip, net = ?counted.net, ?media, ?holding, "counted so far");
             self.told = counted;
         }
     }

@@ -461,8 +461,11 @@ def expiry(call, kept, outputs):
     env = dict(os.environ, WB_TABLE_AUDIT=outputs["AuditTableName"], WB_BUCKET_ARCHIVE=outputs["ArchiveBucketName"],
                WB_QUEUE_AUDIT=url("audit.fifo"), WB_TABLE_TRANSFERS=f"{STACK}-transfers", WB_DATA_KEY=f"alias/{STACK}-data")
 
+    days = iter(range(1, 31))
+
     def swept():
-        said = subprocess.run([f"{BINARIES}/ask-contract", "expire", "2040-01-01T00:00:00.000Z"], env=env,
+        """The next day's pass: what stays is looked at once a day."""
+        said = subprocess.run([f"{BINARIES}/ask-contract", "expire", f"2040-01-{next(days):02}T00:00:00.000Z"], env=env,
                               capture_output=True, text=True, timeout=120)
         found = dict(re.findall(r"(\w+): (\d+)", said.stdout)) if said.returncode == 0 else {}
         return {name: int(value) for name, value in found.items() if value != "0"} or said.stdout + said.stderr[-300:]

@@ -159,6 +159,8 @@ EDGE_LINES=
 PHONE_LINES="user = \"dana\"
 password = \"$PASSWORD\"
 allow_md5 = true"
+# Who is in the queue.
+QUEUE_AGENTS='"agent_dana"'
 # A command that the edge is run by, where a script wants one.
 EDGE_RUN_BY=()
 write_config() {
@@ -194,7 +196,7 @@ ring_timeout_s = 20
 id = "nurse_line"
 label = "Nurse line"
 spoken = "dest.nurse"
-agents = ["agent_dana"]
+agents = [$QUEUE_AGENTS]
 fallback = ["voice_agent"]
 
 [policy]

@@ -14,7 +14,7 @@ use handoff::audit::{ChainHead, ChainId, Hash};
 use handoff::checkpoint::Leaf;
 use handoff::checkpoint::proof::Proof;
 use handoff::checkpoint::tree::Frontier;
-use handoff::clock::Timestamp;
+use handoff::clock::{DAY_MS, Timestamp};
 use handoff::id::{CallId, TenantId};
 
 use super::checkpoints::{SIGNED_IN, UNSIGNED, object_of};
@@ -56,15 +56,16 @@ impl Cloud {
     /// Archives closed chains, and side chains that moved, until each may go under the longest
     /// of `classes`. `compliance` locks them against everybody, the account's owner included.
     pub async fn archive(&self, classes: &[RetentionClass], compliance: bool) -> Result<Archived, PortError> {
-        let mut made = Archived::default();
-        for key in self.due(TO_ARCHIVE, None, CHAINS_MAX).await? {
+        let (mut made, now) = (Archived::default(), self.wall());
+        for key in self.due(TO_ARCHIVE, now, CHAINS_MAX).await? {
             match self.archive_chain(&key, classes, compliance).await {
                 Ok(true) => made.archived += 1,
                 Ok(false) => made.waiting += 1,
-                // The chains of other calls are not to blame.
+                // The chains of other calls are not to blame, and do not wait behind it.
                 Err(PortError::Permanent(why)) => {
                     tracing::error!(why, "a chain cannot be archived");
                     made.unverified += 1;
+                    self.set_due(&key, TO_ARCHIVE, now.plus_millis(DAY_MS)).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -72,29 +73,20 @@ impl Cloud {
         Ok(made)
     }
 
-    /// Keys of heads of which `state` says what is due, the oldest first; those that were due
-    /// at `until`, where it is given.
-    pub(crate) async fn due(
-        &self,
-        state: &str,
-        until: Option<Timestamp>,
-        max: i32,
-    ) -> Result<Vec<String>, PortError> {
-        let condition =
-            if until.is_some() { "due_state = :state AND due_since <= :until" } else { "due_state = :state" };
-        let question = self
+    /// Keys of heads of which `state` says what was due at `now`, the oldest first.
+    pub(crate) async fn due(&self, state: &str, now: Timestamp, max: i32) -> Result<Vec<String>, PortError> {
+        let answer = self
             .dynamodb()
             .query()
             .table_name(self.names.heads())
             .index_name(DUE_INDEX)
-            .key_condition_expression(condition)
+            .key_condition_expression("due_state = :state AND due_since <= :now")
             .expression_attribute_values(":state", text(state))
-            .limit(max);
-        let question = match until {
-            Some(until) => question.expression_attribute_values(":until", text(until.to_string())),
-            None => question,
-        };
-        let answer = question.send().await.map_err(|error| failed("the index of what is due", error))?;
+            .expression_attribute_values(":now", text(now.to_string()))
+            .limit(max)
+            .send()
+            .await
+            .map_err(|error| failed("the index of what is due", error))?;
         Ok(answer.items().iter().filter_map(|row| text_of(row, "PK").map(str::to_owned)).collect())
     }
 
@@ -313,6 +305,23 @@ impl Cloud {
             Err(error) if code_of(&error) == Some("ConditionalCheckFailedException") => Ok(()),
             Err(error) => Err(failed("the table of heads", error)),
         }
+    }
+
+    /// When retention looks at a chain again, and for what.
+    pub(crate) async fn set_due(&self, key: &str, state: &str, since: Timestamp) -> Result<(), PortError> {
+        let set = self
+            .dynamodb()
+            .update_item()
+            .table_name(self.names.heads())
+            .key("PK", text(key))
+            .key("SK", text("HEAD"))
+            .update_expression("SET due_state = :state, due_since = :since")
+            .condition_expression("attribute_exists(PK)")
+            .expression_attribute_values(":state", text(state))
+            .expression_attribute_values(":since", text(since.to_string()))
+            .send()
+            .await;
+        set.map(drop).map_err(|error| failed("the table of heads", error))
     }
 
     /// Whether the archive has all of a chain.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use handoff::audit::retention::{Expired, Expiring, RetentionClass, governing};
 use handoff::audit::verify::{Class, Source, StoredChain, verify};
 use handoff::audit::{AuditEntry, AuditMessage, AuditRecord, ChainId};
-use handoff::clock::Timestamp;
+use handoff::clock::{DAY_MS, Timestamp};
 use handoff::id::{CallId, TenantId};
 
 use super::erase::Done;
@@ -65,7 +65,7 @@ impl Cloud {
     ) -> Result<Swept, PortError> {
         let mut swept = Swept::default();
         // The last step first, so that no call takes two in one pass.
-        for key in self.due(TO_FORGET, Some(now), CALLS_MAX).await? {
+        for key in self.due(TO_FORGET, now, CALLS_MAX).await? {
             let Some(old) = self.old(&key).await? else { continue };
             match self.forget(&old, now).await {
                 Ok(()) => swept.forgotten += 1,
@@ -73,17 +73,26 @@ impl Cloud {
                 Err(error) => {
                     tracing::warn!(call_id = %old.call, %error, "an archive cannot be removed yet");
                     swept.locked += 1;
+                    let key = head_key(&old.tenant, &ChainId::of(&old.call));
+                    self.set_due(&key, TO_FORGET, now.plus_millis(DAY_MS)).await?;
                 }
             }
         }
-        for key in self.due(TO_EXPIRE, Some(now), CALLS_MAX).await? {
+        for key in self.due(TO_EXPIRE, now, CALLS_MAX).await? {
             let Some(old) = self.old(&key).await? else { continue };
             match self.end(&old, classes, compliance, now).await {
-                Ok(step) => *step.counter(&mut swept) += 1,
-                // The other calls are not to blame.
+                Ok(step) => {
+                    *step.counter(&mut swept) += 1;
+                    // Whoever is held for years does not keep the others waiting.
+                    if step == Step::Held {
+                        self.postpone(&old, now.plus_millis(DAY_MS)).await?;
+                    }
+                }
+                // The other calls are not to blame, and do not wait behind it.
                 Err(PortError::Permanent(why)) => {
                     tracing::error!(call_id = %old.call, why, "a call cannot expire");
                     swept.unverified += 1;
+                    self.postpone(&old, now.plus_millis(DAY_MS)).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -252,26 +261,10 @@ impl Cloud {
         Ok(())
     }
 
-    /// A class keeps the call until then.
+    /// The call is looked at again then.
     async fn postpone(&self, old: &Old, until: Timestamp) -> Result<(), PortError> {
         let key = head_key(&old.tenant, &ChainId::of(&old.call));
         self.set_due(&key, TO_EXPIRE, until).await
-    }
-
-    async fn set_due(&self, key: &str, state: &str, since: Timestamp) -> Result<(), PortError> {
-        let set = self
-            .dynamodb()
-            .update_item()
-            .table_name(self.names.heads())
-            .key("PK", text(key))
-            .key("SK", text("HEAD"))
-            .update_expression("SET due_state = :state, due_since = :since")
-            .condition_expression("attribute_exists(PK)")
-            .expression_attribute_values(":state", text(state))
-            .expression_attribute_values(":since", text(since.to_string()))
-            .send()
-            .await;
-        set.map(drop).map_err(|error| failed("the table of heads", error))
     }
 }
 

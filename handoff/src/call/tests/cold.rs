@@ -52,6 +52,17 @@ fn a_trusted_phone_that_accepts_by_answering_is_connected_when_it_answers() {
 }
 
 #[test]
+fn a_payload_that_was_there_before_anybody_was_found_is_not_shown() {
+    let mut rules = rules();
+    rules.queues[0].mode = Mode::Cold;
+    let mut bench = Bench::talking_with(rules);
+    bench.at(20_000).decide().run(1_000);
+    assert_eq!(bench.count("payload.built"), 1);
+    bench.find(target("ann"));
+    assert_eq!(shown(&bench), 0);
+}
+
+#[test]
 fn a_payload_that_comes_later_is_not_shown_either() {
     let mut bench = ringing(target("ann"));
     bench.after(2_000).answered(HUMAN);
