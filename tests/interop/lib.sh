@@ -159,6 +159,8 @@ EDGE_LINES=
 PHONE_LINES="user = \"dana\"
 password = \"$PASSWORD\"
 allow_md5 = true"
+# The last of the ports for audio.
+RTP_LAST=20198
 # Who is in the queue.
 QUEUE_AGENTS='"agent_dana"'
 # A command that the edge is run by, where a script wants one.
@@ -174,7 +176,7 @@ sip_tcp = "$SIP_HOST:5060"
 http = "$EDGE_IP:8080"
 public_ip = "$PUBLIC_IP"
 public_url = "https://handoff.example"
-rtp_ports = [20000, 20198]
+rtp_ports = [20000, $RTP_LAST]
 data_dir = "$WORK/data"
 $EDGE_LINES
 
