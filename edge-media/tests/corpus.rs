@@ -1,7 +1,8 @@
-//! The torture messages of RFC 4475 and RFC 5118 against the whole stack, where the corpus is
-//! at hand; it is not part of the project. Every file goes in as one datagram from a trusted
-//! peer. The final response must be one that the manifest allows, a response must draw
-//! nothing at all, and the stack must go on answering.
+//! Torture messages against the whole stack: our own (`data/torture.txt`, which says of each
+//! what is odd about it), and those of RFC 4475 and RFC 5118 where that corpus is at hand; it is
+//! not part of the project. Every message goes in as one datagram from a trusted peer. The
+//! final response must be one that the manifest allows, a response must draw nothing at all,
+//! and the stack must go on answering.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
@@ -92,6 +93,101 @@ fn is_allowed(allowed: &str, kind: &str, statuses: &[u16]) -> bool {
         (token, Some(status)) => token.parse() == Ok(status),
         (_, None) => false,
     })
+}
+
+/// The headers that every request has, but for those that are named.
+fn usual(method: &str, without: &[&str]) -> String {
+    let all = [
+        ("Via", "SIP/2.0/UDP 192.0.2.99:5060;branch=z9hG4bKown-{n}".to_owned()),
+        ("Max-Forwards", "70".to_owned()),
+        ("From", "<sip:a@example.com>;tag=own".to_owned()),
+        ("To", "<sip:b@example.com>".to_owned()),
+        ("Call-ID", "own-{n}".to_owned()),
+        ("CSeq", format!("1 {method}")),
+        ("Contact", "<sip:a@192.0.2.99>".to_owned()),
+    ];
+    let kept = all.iter().filter(|(name, _)| !without.contains(name));
+    kept.map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+}
+
+/// A text's octets: `\xNN`, `\r`, `\n`, `\t` and `\\` are written out, `{text*n}` is repeated.
+fn octets(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        if let Some(escape) = rest.strip_prefix('\\') {
+            let (octet, used) = match escape.as_bytes().first() {
+                Some(b'x') => (u8::from_str_radix(&escape[1..3], 16).unwrap(), 3),
+                Some(b'r') => (b'\r', 1),
+                Some(b'n') => (b'\n', 1),
+                Some(b't') => (b'\t', 1),
+                other => (*other.unwrap(), 1),
+            };
+            bytes.push(octet);
+            rest = &escape[used..];
+        } else if let Some((inner, behind)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+            let (what, times) = inner.rsplit_once('*').unwrap();
+            bytes.extend(octets(what).repeat(times.parse().unwrap()));
+            rest = behind;
+        } else {
+            bytes.extend(next.to_string().as_bytes());
+            rest = &rest[next.len_utf8()..];
+        }
+    }
+    bytes
+}
+
+/// A message of the file as it goes out.
+fn written_out(number: usize, text: &str) -> Vec<u8> {
+    let (head, body) = text.split_once("\n\n").map_or((text, None), |(head, body)| (head, Some(body)));
+    // What begins with empty lines has its head behind them.
+    let (head, body) = if text.starts_with('\n') { (text, None) } else { (head, body) };
+    let mut lines = String::new();
+    for line in head.lines() {
+        match line.strip_prefix("+ ") {
+            Some(asked) => {
+                let mut words = asked.split(' ');
+                let method = words.next().unwrap();
+                let without: Vec<&str> = words.map(|word| word.trim_start_matches('-')).collect();
+                lines.push_str(&usual(method, &without));
+            }
+            None => lines.push_str(&format!("{line}\r\n")),
+        }
+    }
+    let body = octets(&body.unwrap_or_default().replace('\n', "\\r\\n"));
+    let head = lines.replace("{n}", &number.to_string()).replace("{len}", &body.len().to_string());
+    let whole = head.lines().count() > 1 || head.trim().is_empty();
+    let end = if whole { "\r\n" } else { "" };
+    [octets(&head), end.as_bytes().to_vec(), body].concat()
+}
+
+#[test]
+fn every_odd_message_of_our_own_draws_an_allowed_answer() {
+    let (mut stack, mut now) = (stack(), Now::from_millis(1_000));
+    let (mut wrong, mut number) = (Vec::new(), 0);
+    let peer: SocketAddr = PEER.parse().unwrap();
+    for vector in include_str!("data/torture.txt").split("\n=== ").skip(1) {
+        let (title, text) = vector.split_once('\n').unwrap();
+        let fields: Vec<&str> = title.split(" | ").collect();
+        let [name, section, odd, allowed] = fields.as_slice() else { panic!("{title}") };
+        assert!(section.starts_with("RFC ") && !odd.is_empty(), "{title}");
+        number += 1;
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let bytes = written_out(number, text);
+        let kind = if bytes.starts_with(b"SIP/2.0 ") { "response" } else { "request" };
+        let seen = statuses(&mut stack, &mut now, peer, Transport::Udp, &bytes);
+        if !is_allowed(allowed, kind, &seen) {
+            wrong.push(format!("{name} ({odd}): {seen:?}, allowed {allowed}"));
+        }
+        let alive = written_out(1_000 + number, "OPTIONS sip:198.51.100.1 SIP/2.0\n+ OPTIONS");
+        let answered = statuses(&mut stack, &mut now, peer, Transport::Udp, &alive);
+        assert_eq!(answered.last(), Some(&200), "alive after {name}");
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(number >= 100, "{number} messages");
+    now = now + Duration::from_secs(60);
+    let _late = stack.handle_timeout(now);
+    assert_eq!(stack.open(), (0, 0), "nothing is left behind");
 }
 
 #[test]
