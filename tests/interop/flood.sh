@@ -101,7 +101,7 @@ import sys
 text = re.sub("\x1b\\[[0-9;]*m", "", open(sys.argv[1], encoding="utf-8").read())
 line = [line for line in text.splitlines() if "counted so far" in line][-1]
 counts = {name: int(count) for name, count in re.findall(r'"?([a-z_0-9]+)"?: (\d+)', line)}
-calls = counts["calls"]
+calls = int(re.search(r"EdgeCounters { calls: (\d+)", line)[1])
 dropped = sum(count for name, count in re.findall(r'"([a-z_0-9]+)": (\d+)', line) for count in [int(count)])
 print(f"{dropped} at SIP, {counts['foreign'] + counts['malformed']} at RTP, {calls} calls")
 assert dropped > 1000 and counts["foreign"] + counts["malformed"] > 100 and calls == 10
