@@ -70,6 +70,12 @@ pub fn host_of(uri: &str) -> Option<String> {
     header::Uri::parse(uri).filter(|uri| uri.is_sip() && !uri.has_headers).map(|uri| uri.host)
 }
 
+/// The user part of a `sip:` URI, its escapes undone.
+pub fn user_of(uri: &str) -> Option<String> {
+    let user = header::Uri::parse(uri)?.user?;
+    Some(String::from_utf8_lossy(&user).into_owned())
+}
+
 /// How a `sip:` URI is to be reached. `None` where it cannot be read.
 pub fn dialled_over(uri: &str) -> Option<Transport> {
     header::Uri::parse(uri).map(|uri| dialog::transport_of(&uri))

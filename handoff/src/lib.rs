@@ -11,6 +11,7 @@ pub mod clock;
 pub mod command;
 pub mod conversation;
 pub mod delivery;
+pub mod dial;
 pub mod event;
 pub mod id;
 pub mod message;

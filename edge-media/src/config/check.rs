@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use handoff::call::OnVoiceAgentBye;
 use handoff::call::media::ClipId;
+use handoff::dial;
 use handoff::message;
 use hyper::Uri;
 use toml::Spanned;
@@ -54,6 +55,8 @@ pub(super) struct Checker<'a> {
     has_tcp: bool,
     /// SIP is spoken over TLS.
     has_tls: bool,
+    /// The only ranges of numbers that may be dialled, where there are any.
+    dial_allow: Option<Vec<dial::Range>>,
     /// Phones have a way in that is TLS: that one, or WebSockets inside TLS.
     has_secure_phones: bool,
     /// There are authorities that vouch for trunks.
@@ -70,6 +73,7 @@ impl<'a> Checker<'a> {
             in_cloud: false,
             has_tcp: false,
             has_tls: false,
+            dial_allow: None,
             has_secure_phones: false,
             knows_certificates: false,
         }
@@ -86,6 +90,7 @@ impl<'a> Checker<'a> {
         self.in_cloud = document.aws.is_some();
         self.has_tcp = document.edge.sip_tcp.is_some();
         self.has_tls = document.edge.sip_tls.is_some();
+        self.dial_allow = self.dial_ranges(document.edge.dial_allow.as_ref());
         self.knows_certificates = document.edge.tls_client_ca_file.is_some();
         self.has_secure_phones = self.has_tls || document.edge.sip_wss.is_some();
         let loopback = document.edge.allow_loopback.as_ref().is_some_and(|allow| *allow.get_ref());

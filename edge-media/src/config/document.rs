@@ -60,6 +60,7 @@ pub(super) struct EdgeTable {
     pub(super) drain_max_s: Option<Spanned<i64>>,
     pub(super) lang: Option<Spanned<String>>,
     pub(super) disclosure: Option<Spanned<String>>,
+    pub(super) dial_allow: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     pub(super) recording: bool,
 }

@@ -137,6 +137,33 @@ fn a_minimal_configuration_gets_the_documented_defaults() {
 }
 
 #[test]
+fn a_person_is_not_reached_at_a_number_that_may_not_be_dialled() {
+    let with = |allow: &str, uri: &str| {
+        let person = "user = \"ana\"\npassword_file = \"ana.sip\"";
+        assert_eq!(MINIMAL.matches(person).count(), 1);
+        let text = MINIMAL.replace(person, &format!("uri = \"{uri}\""));
+        text.replace("tenant = \"t_acme\"\n", &format!("tenant = \"t_acme\"\n{allow}"))
+    };
+    let told = |allow: &str, uri: &str| {
+        let problems = parse(&with(allow, uri)).map(|_| ()).err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    for good in ["sip:+18005550100@pbx.example", "sip:2001@pbx.example", "sip:ann@pbx.example"] {
+        assert_eq!(told("", good), "", "{good}");
+    }
+    assert!(told("", "sip:+19005550100@pbx.example").contains("premium"));
+    assert!(told("", "sip:%2B88216000000@pbx.example").contains("satellite"));
+    let here = "dial_allow = [\"+49\"]\n";
+    assert_eq!(told(here, "sip:+4930123456@pbx.example"), "");
+    assert!(told(here, "sip:+18005550100@pbx.example").contains("dial_allow names no range"));
+    assert!(told(here, "sip:030123456@pbx.example").contains("write it as E.164"));
+    assert!(told("dial_allow = []\n", "sip:+4930123456@pbx.example").contains("dial_allow"));
+    assert_eq!(told("dial_allow = []\n", "sip:2001@pbx.example"), "", "an extension is no number");
+    let bad = told("dial_allow = [\"49\"]\n", "sip:2001@pbx.example");
+    assert_eq!(bad, "line 5: a range is + and the first digits of its numbers, as +49");
+}
+
+#[test]
 fn a_queue_is_warm_or_cold_and_nothing_between() {
     let mode = |name: &str| {
         with("label = \"Nurse line\"\n", &format!("label = \"Nurse line\"\nmode = \"{name}\"\n"))

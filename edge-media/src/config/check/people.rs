@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use handoff::call::{Fallback, PayloadAck, Survivor};
+use handoff::dial;
 use handoff::event::Mode;
 use handoff::id::{DestinationId, HumanAgentId, QueueId};
 use handoff::message;
@@ -156,6 +157,27 @@ impl Checker<'_> {
         }
     }
 
+    /// The ranges of numbers that may be dialled: no list is every country, an empty one none.
+    pub(super) fn dial_ranges(
+        &mut self,
+        list: Option<&Spanned<Vec<Spanned<String>>>>,
+    ) -> Option<Vec<dial::Range>> {
+        let list = list?;
+        if list.get_ref().len() > dial::RANGES_MAX {
+            self.refuse(&list.span(), format!("dial_allow has at most {} ranges", dial::RANGES_MAX));
+        }
+        let mut ranges = Vec::new();
+        for field in list.get_ref() {
+            match dial::Range::parse(field.get_ref()) {
+                Some(range) => ranges.push(range),
+                None => {
+                    self.refuse(&field.span(), "a range is + and the first digits of its numbers, as +49")
+                }
+            }
+        }
+        Some(ranges)
+    }
+
     /// A URI that the operator wrote; numbers from outside never reach a phone.
     fn dial_uri(&mut self, field: &Spanned<String>) -> Option<FixedPhone> {
         let uri = field.get_ref();
@@ -166,6 +188,10 @@ impl Checker<'_> {
             self.refuse(&field.span(), why);
             return None;
         };
+        let user = crate::sip::user_of(uri).unwrap_or_default();
+        if let Err(why) = dial::judge(&user, self.dial_allow.as_deref()) {
+            self.refuse(&field.span(), format!("the number in uri may not be dialled: {why}"));
+        }
         let over = crate::sip::dialled_over(uri);
         if over == Some(Transport::Tls) && !self.has_tls {
             let why = "transport=tls needs [edge] sip_tls: the edge would have no certificate to show";
