@@ -151,7 +151,7 @@ fn the_same_seed_is_the_same_run_byte_for_byte() {
         world.weather = Weather { loss: 20, duplicates: 10, jitter_ms: 300 };
         world.dial(1);
         world.run(60_000);
-        world.wire
+        std::mem::take(&mut world.wire)
     };
     assert_eq!(run(), run());
 }

@@ -330,7 +330,8 @@ fn seeds() -> Vec<Vec<u8>> {
     world.run(200);
     world.command(EDGE, SipCommand::HangUp(inbound, handoff::call::outcome::LegCause::LocalHangUp));
     world.run(200);
-    let mut seeds: Vec<Vec<u8>> = world.wire.into_iter().map(|(.., bytes)| bytes).collect();
+    let mut seeds: Vec<Vec<u8>> =
+        std::mem::take(&mut world.wire).into_iter().map(|(.., bytes)| bytes).collect();
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/sip");
     seeds.extend(
         std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()),

@@ -1,5 +1,5 @@
-//! A second opinion: every message that this stack emits and the `rsip` crate can parse must
-//! mean the same to it. What `rsip` cannot parse is skipped and counted.
+//! A second opinion: every message that this stack emits in any of these tests and the `rsip`
+//! crate can parse must mean the same to it. What `rsip` cannot parse is skipped and counted.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "the headers of rsip are a hundred")]
@@ -10,6 +10,15 @@ use edge_media::sip::{Direction, SipCommand};
 use handoff::call::outcome::LegCause;
 
 use crate::world::{CARRIER, EDGE, World, media};
+
+/// A URI as it was sent: `rsip` prints the names of transports in capitals.
+fn small(uri: &rsip::Uri) -> String {
+    let text = uri.to_string();
+    match text.split_once(";transport=") {
+        Some((before, after)) => format!("{before};transport={}", after.to_lowercase()),
+        None => text,
+    }
+}
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
@@ -24,7 +33,7 @@ fn compare(bytes: &[u8]) -> bool {
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     match &message {
         rsip::SipMessage::Request(request) => {
-            let start = format!("{} {} SIP/2.0", request.method, request.uri);
+            let start = format!("{} {} SIP/2.0", request.method, small(&request.uri));
             assert_eq!(head.lines().next().unwrap(), start);
             let hops = request.max_forwards_header().unwrap().value();
             assert_eq!(field(head, "Max-Forwards"), Some(hops));
@@ -45,7 +54,10 @@ fn compare(bytes: &[u8]) -> bool {
     assert!(via.starts_with(&headers.via) && via.contains(&headers.branch), "{via}");
     for (name, uri) in [("From", &headers.from), ("To", &headers.to)] {
         let ours = field(head, name).unwrap();
-        assert!(ours.contains(&format!("<{uri}>")), "{name}: {ours}, rsip: {uri}");
+        // It takes a semicolon of a user part for the end of the user.
+        let cut = ours.split_once('@').is_some_and(|(user, _)| user.contains(';'));
+        let same = uri.as_ref().is_some_and(|uri| ours.contains(&format!("<{uri}>")));
+        assert!(cut || same, "{name}: {ours}, rsip: {uri:?}");
     }
     if let (Some(ours), Some(theirs)) = (field(head, "Contact"), &headers.contact) {
         assert!(ours.contains(&format!("<{theirs}>")), "{ours}, rsip: {theirs}");
@@ -61,8 +73,8 @@ struct Fields {
     cseq: (u32, String),
     from_tag: Option<String>,
     to_tag: Option<String>,
-    from: String,
-    to: String,
+    from: Option<String>,
+    to: Option<String>,
     via: String,
     branch: String,
     contact: Option<String>,
@@ -76,10 +88,11 @@ fn message_headers(message: &rsip::SipMessage) -> Fields {
     Fields {
         call_id: message.call_id_header().unwrap().value().to_owned(),
         cseq: (cseq.seq, cseq.method.to_string()),
-        from: message.from_header().unwrap().typed().unwrap().uri.to_string(),
-        to: message.to_header().unwrap().typed().unwrap().uri.to_string(),
+        from: message.from_header().unwrap().typed().ok().map(|from| small(&from.uri)),
+        to: message.to_header().unwrap().typed().ok().map(|to| small(&to.uri)),
         via: format!("SIP/2.0/{} {}", via.transport, via.uri.host_with_port),
-        contact: message.contact_header().ok().map(|contact| contact.typed().unwrap().uri.to_string()),
+        // It reads no quoted parameter of a Contact, such as the name of an instance.
+        contact: message.contact_header().ok().and_then(|contact| Some(small(&contact.typed().ok()?.uri))),
         content_type: message.headers().iter().find_map(|header| match header {
             rsip::Header::ContentType(value) => Some(value.value().to_owned()),
             _ => None,
@@ -89,6 +102,20 @@ fn message_headers(message: &rsip::SipMessage) -> Fields {
         branch: via.branch().unwrap().to_string(),
         body: message.body().clone(),
     }
+}
+
+/// Compares all of these; how many `rsip` read, and how many it cannot. What is no message, such
+/// as a keep-alive, is left out.
+pub(crate) fn agree<'a>(messages: impl Iterator<Item = &'a [u8]>) -> (usize, usize) {
+    let (mut read, mut skipped) = (0, 0);
+    for bytes in messages.filter(|bytes| !bytes.starts_with(b"\r\n")) {
+        if compare(bytes) {
+            read += 1;
+        } else {
+            skipped += 1;
+        }
+    }
+    (read, skipped)
 }
 
 #[test]
@@ -104,14 +131,7 @@ fn rsip_reads_the_same_fields() {
     world.run(100);
     world.command(CARRIER, SipCommand::HangUp(edge_media::sip::DialogKey(3), LegCause::LocalHangUp));
     world.run(200);
-    let (mut read, mut skipped) = (0, 0);
-    for (.., bytes) in world.wire.iter().filter(|(.., bytes)| !bytes.starts_with(b"\r\n")) {
-        if compare(bytes) {
-            read += 1;
-        } else {
-            skipped += 1;
-        }
-    }
+    let (read, skipped) = agree(world.wire.iter().map(|(.., bytes)| bytes.as_slice()));
     println!("{read} messages compared, {skipped} that rsip cannot parse");
     assert!(read >= 19, "{read} read, {skipped} skipped");
 }
